@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Recovery: bring every file to its last committed state from the volume log.  Needs the volume key, never a data key or a KAS; may be interrupted anywhere and run again.
+ */
+#ifndef TDFS_RECOVER_H
+#define TDFS_RECOVER_H
+
+#include "redo.h"
+
+struct recover_keys {
+	const uint8_t *volume_id;
+	const struct secret *k_log, *k_rec, *k_hint;
+};
+
+struct recovered {
+	uint64_t next_lsn, next_epoch;
+	int half; /* the half to start in */
+	/* what was found */
+	uint64_t groups, files, sealed, committed, cut, stale, missing, damaged;
+};
+
+struct recover_damage {
+	char *path; /* as stored, or "" */
+	uint8_t file_id[ID_LEN];
+};
+
+/** recover() - scan, decide, apply, sync
+ * @log_dir: `.tdfs`; @store_fd: root of the store (the walk for files whose hint is stale goes over all directories below it but .tdfs, never through a symlink or mount point)
+ * @apply: false = only report (tdfs check without changes)
+ * @event: told each thing worth telling (path or "", text), may be NULL
+ * Blocks: disk.  Return: 0; 1 = damage inside the log: the files with records at or after the gap were left alone and are in @ret_damaged (malloc'd array, caller frees
+ * each path and the array), everything else is recovered, the volume must be mounted read-only; -ENOENT no log; -EBADMSG both halves unreadable; -errno */
+int recover(const struct io *io, int log_dir, int store_fd, const struct recover_keys *keys, bool apply, void (*event)(void *arg, const char *path, const char *text),
+	    void *arg, struct recovered *ret, struct recover_damage **ret_damaged, size_t *ret_n_damaged) MUST_CHECK;
+
+#endif

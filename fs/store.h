@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A store in use: the volume's keys, the log, all live files.  Knows nothing of FUSE: the mount, the crash tests and the converter use it alike.
+ */
+#ifndef TDFS_STORE_H
+#define TDFS_STORE_H
+
+#include "kas.h"
+#include "lock.h"
+#include "recover.h"
+#include "segcache.h"
+#include "volume.h"
+
+struct inode;
+
+struct store_keys { /* borrowed from struct volume, or made up by a test */
+	uint8_t volume_id[ID_LEN];
+	const struct secret *k_seal, *k_hint, *k_rec, *k_log;
+	struct kas *kas;
+	const char *policy; /* base64, for new files */
+};
+
+struct store_options {
+	uint32_t segment_size;
+	bool read_only;
+	bool strict;	     /* cache=strict: every write is handed to the log before it returns */
+	bool live_mark;	     /* durability 11 */
+	size_t cache_bytes;  /* plaintext segment cache */
+	size_t dirty_bytes;  /* all dirty plaintext of the store */
+	bool no_threads;     /* crash tests: nothing happens unless called */
+};
+
+struct store {
+	/* set at creation, then fixed */
+	struct io io;
+	int root_fd, tdfs_fd;
+	struct store_keys keys;
+	struct store_options opt;
+	struct redo *redo; /* NULL when read-only */
+	struct segcache *cache;
+	struct recovered recovered;
+
+	struct mutex list_lock;
+	/* guarded by list_lock */
+	struct inode **buckets; /* live inodes by (dev, ino) */
+	size_t n_buckets, n_inodes;
+	struct recover_damage *damaged;
+	size_t n_damaged;
+
+	/* atomic */
+	_Atomic bool failed; /* the log is dead: every write answers EIO, sealed files stay readable */
+	_Atomic uint64_t dirty; /* bytes of dirty plaintext in memory */
+	_Atomic uint64_t n_seals, n_commits, n_fsyncs, n_bad_segments;
+
+	struct mutex seal_lock; /* one checkpoint at a time */
+	struct writeback *wb;	/* NULL with no_threads */
+};
+
+/** store_open() - recover, then open the log for writing
+ * @root_fd, @tdfs_fd, @keys' pointers: borrowed for the store's life.  @event as recover().
+ * Return: 0; 1 = damage in the log, opened read-only; -EBADMSG, -errno.  Close with store_close(). */
+int store_open(const struct io *io, int root_fd, int tdfs_fd, const struct store_keys *keys, const struct store_options *opt,
+	       void (*event)(void *arg, const char *path, const char *text), void *arg, struct store **ret) MUST_CHECK;
+
+/** store_sync() - everything written so far is sealed and durable when this returns (tdfs sync, quiesce, unmount); 0 or the first error */
+int store_sync(struct store *st) MUST_CHECK;
+
+/** store_close() - seal everything, retire the log, free.  No inode may be referenced any more.  0 or what store_sync() said (the store is gone all the same) */
+int store_close(struct store *st);
+
+#endif

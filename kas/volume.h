@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A volume: STORE/.tdfs with volume.json (+ .bak), the embedded KAS's key and the log; created, opened, locked, its slots changed.
+ *
+ * volume.json is authenticated whole: it ends in `"mac":"<64 hex>"}` and a newline, the MAC (K_conf) covers every byte before the 64.  If it is damaged the second copy is used and
+ * that is reported.  Changes are written with io_replace(), .bak first, so a crash leaves the old or the new state.
+ */
+#ifndef TDFS_VOLUME_H
+#define TDFS_VOLUME_H
+
+#include "kas.h"
+#include "record.h"
+#include "slot.h"
+
+#define TDFS_DIR ".tdfs"
+
+struct volume {
+	char *path;   /* of the store, absolute */
+	int store_fd; /* O_DIRECTORY, kept open */
+	int dir_fd;   /* STORE/.tdfs */
+	int lock_fd;  /* -1 until volume_lock() */
+
+	/* from volume.json, fixed after opening */
+	uint8_t id[ID_LEN];
+	uint32_t segment_size;
+	uint64_t log_half;
+	char *policy;  /* base64 of the default policy */
+	char *kas_kid; /* embedded KAS */
+	char *kas_url; /* written into key access objects */
+	char *names;   /* "plain" */
+	struct slot *slots;
+	size_t n_slots;
+	bool from_backup; /* volume.json was damaged, .bak was used */
+
+	struct secret *vk, *k_seal, *k_hint, *k_rec, *k_conf, *k_log, *k_kas; /* owned */
+	struct kas *kas;						      /* embedded key added; owned */
+};
+
+struct volume_params { /* zero = default */
+	uint32_t segment_size;
+	uint64_t log_half;
+	const char *kas_url;
+	unsigned scrypt_log_n;
+	char recovery[RECOVERY_TEXT]; /* out: the recovery key, to be shown once; wipe it.  Empty when no recovery slot was wanted */
+	bool no_recovery;
+};
+
+/** volume_create() - make STORE (if absent) and STORE/.tdfs: new VK, slots for @first and a recovery key, embedded KAS key, log of zeros
+ * Refuses: a store that has a .tdfs (-EEXIST), a store inside another volume (-ELOOP), a store path that is a symlink (-ELOOP), a directory with files in it (-ENOTEMPTY) unless @convert later allows it.
+ * On failure everything it made is removed again.  Blocks: disk, KDF.  fail() tells. */
+int volume_create(const char *store, struct volume_params *par, const struct credential *first) MUST_CHECK;
+
+/** volume_open() - open STORE with a credential
+ * Checks before anything is believed: STORE and .tdfs are directories and no symlinks, owner = effective uid (or root), not writable by group or others, modes of the files in .tdfs.
+ * Return: 0; -ENOENT no volume here; -EKEYREJECTED no slot opens with it; -EBADMSG volume.json and .bak both damaged; -EPERM owner or mode; -ENOTSUP a later version; -errno.  fail() tells. */
+int volume_open(const char *store, const struct credential *c, struct volume **ret) MUST_CHECK;
+/** volume_peek() - what can be told without a credential (id, version, slots; unauthenticated): vk and the derived keys stay NULL */
+int volume_peek(const char *store, struct volume **ret) MUST_CHECK;
+void volume_free(struct volume *v);
+static inline void volume_cleanup(struct volume **v)
+{
+	volume_free(*v);
+}
+
+/** volume_find() - walk up from @path to the directory that holds .tdfs; malloc'd path in @ret; -ENOENT */
+int volume_find(const char *path, char **ret) MUST_CHECK;
+
+/** volume_lock() - one daemon or writing command per store: flock on .tdfs/lock, our pid written into it
+ * @wait_ms: how long to wait for another that is leaving.  0; -EBUSY with the holder's pid in @ret_pid; -EROFS; -errno */
+int volume_lock(struct volume *v, int wait_ms, pid_t *ret_pid) MUST_CHECK;
+
+/** Slots: written at once, crash-safe, O(1).  -EKEYREJECTED, -ENOSPC all slots used, -ENOENT no such slot, -EBUSY the last slot (or the last that is no recovery key) without @force */
+int volume_slot_add(struct volume *v, const struct credential *c, const char *label, unsigned log_n, uint8_t *ret_id) MUST_CHECK;
+int volume_slot_remove(struct volume *v, uint8_t id, bool force) MUST_CHECK;
+int volume_slot_change(struct volume *v, uint8_t id, const struct credential *c, unsigned log_n) MUST_CHECK;
+
+/** volume_backup() / volume_restore() - volume.json and kas/ in one file, still wrapped and authenticated; restore refuses to replace another volume's (-EEXIST) without @force
+ * and never touches the log. */
+int volume_backup(struct volume *v, const char *file) MUST_CHECK;
+int volume_restore(const char *store, const char *file, const struct credential *c, bool force) MUST_CHECK;
+
+#endif
