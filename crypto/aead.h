@@ -46,7 +46,7 @@ int sha256(const struct part *parts, size_t n, uint8_t ret_hash[static 32]) MUST
 int hkdf(struct part ikm, struct part salt, struct part info, uint8_t *ret_okm, size_t len) MUST_CHECK;
 /** derive() - the labelled subkey of the volume key: HKDF(VK, salt "tdfs 1", info = label); NULL on failure.  Labels: seal hint rec conf log kas names */
 struct secret *derive(const struct secret *vk, const char *label) MUST_CHECK;
-/** scrypt() - RFC 7914; @log_n 10..20, @r 1..32, @p 1..16, memory 128 * r * 2^log_n; 0, -ENOMEM, -EINVAL, -EIO */
+/** scrypt() - RFC 7914; @log_n 1..20, @r 1..32, @p 1..16, memory 128 * r * 2^log_n; 0, -ENOMEM, -EINVAL, -EIO */
 int scrypt(struct part pass, struct part salt, unsigned log_n, unsigned r, unsigned p, uint8_t *ret_key, size_t len) MUST_CHECK;
 
 /** random_bytes() - crypto/FORMAT.md section 6; 0 or -EIO (then nothing in @p may be used) */

@@ -29,7 +29,7 @@ struct manifest {
 	char *schema_version;  /* "" if absent */
 	char *mime_type;       /* "" if absent */
 	char *policy;	       /* base64 as it stands */
-	char *key_access_text; /* the keyAccess array as it stands, from [ to ]; NULL unless the native layout was met */
+	char *key_access_text; /* the keyAccess array as it stands, from [ to ] */
 	struct key_access *ka;
 	size_t n_ka;
 	uint8_t root_sig[MAC_LEN];

@@ -48,6 +48,11 @@ int record_sector(const struct record *r, uint32_t crc, const struct secret *k_r
  *	   -ENOTSUP a later version or an unknown incompatible flag.  fail() tells. */
 int record_parse(const uint8_t sector[static SECTOR], const struct secret *k_rec, struct record *ret, uint32_t *ret_crc) MUST_CHECK;
 
+/** record_own() - record_parse() for a file that may belong to another volume
+ * Return: as record_parse(); -ENOENT also for a record of another volume (a foreign file for us).  A damaged volume id in a record of ours is -EBADMSG, not foreign. */
+int record_own(const uint8_t sector[static SECTOR], const struct secret *k_rec, const uint8_t volume_id[static ID_LEN], struct record *ret,
+	       uint32_t *ret_crc) MUST_CHECK;
+
 /** record_seal() - the seal over identity, key access and policy (FORMAT.md section 3); 0 or -EIO */
 int record_seal(const struct secret *k_seal, const struct record *r, struct part key_access, struct part policy, const struct secret *dek,
 		uint8_t ret[static MAC_LEN]) MUST_CHECK;

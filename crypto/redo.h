@@ -16,7 +16,10 @@
 #define REDO_HALF_DEFAULT ((uint64_t)32 << 20)
 #define REDO_HALF_MIN ((uint64_t)16 << 20)
 #define REDO_HALF_MAX ((uint64_t)512 << 20)
-#define REDO_GROUP_MAX ((size_t)4 << 20) /* the most that one redo_append() may add */
+#define REDO_BLOCK 4096u /* groups start on it */
+#define REDO_HEADER 96u	 /* group header */
+#define REDO_RECORD 48u	 /* record header */
+#define REDO_GROUP_MAX (((size_t)4 << 20) + ((size_t)64 << 10)) /* the most that one redo_append() may add: an image of the largest segment and a COMMIT fit */
 
 enum redo_type { REDO_INTENT = 1, REDO_IMAGE, REDO_PLACE, REDO_COMMIT, REDO_SEAL, REDO_VOID };
 
@@ -80,9 +83,9 @@ struct redo_loc {
 	uint32_t len;
 };
 
-/* Embedded in whatever owns the records of one base; zeroed at start; touched only by redo.c. */
+/* Embedded in whatever owns the records of one base; zeroed at start; touched only by redo.c.  May be moved (copied, the old one zeroed). */
 struct redo_pin {
-	uint8_t halves;
+	uint8_t runs;	   /* bit per stretch of the log that holds records of it (struct redo_run) */
 	uint32_t reserved; /* bytes kept free for this pin's SEAL */
 };
 
@@ -144,7 +147,10 @@ struct redo_group {
 	int half;
 	uint64_t off;
 };
-/** redo_group_parse() - check magic, volume, length, CRC and MAC of a group in @p (@len bytes available); 0; -ENOENT no group here; -EBADMSG CRC or MAC wrong; -ENOTSUP version */
+/** redo_group_len() - length of header and records that the group at @p (96 bytes available) claims, at most @max; 0 if there is no group */
+uint32_t redo_group_len(const uint8_t *p, uint64_t max);
+/** redo_group_parse() - check magic, volume, length, CRC and MAC of a group in @p (@len bytes available); 0; -ENOENT no group here; -EBADMSG CRC or MAC wrong;
+ * -EXDEV a whole group of another volume; -ENOTSUP version */
 int redo_group_parse(const uint8_t *p, size_t len, const uint8_t volume_id[static ID_LEN], const struct secret *k_log, struct redo_group *ret) MUST_CHECK;
 /** redo_rec_parse() - the record at @p; @ret_len: its whole length; 0 or -EPROTO */
 int redo_rec_parse(const uint8_t *p, size_t len, struct redo_rec *ret, size_t *ret_len) MUST_CHECK;

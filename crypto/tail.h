@@ -35,6 +35,9 @@ void tail_build(const struct tail_template *t, uint64_t size, const uint8_t *tag
 int tail_parse(const uint8_t *p, size_t len, uint64_t size, uint32_t s, uint32_t crc, struct tail_template **ret, uint8_t **ret_tags,
 	       uint8_t ret_root[static MAC_LEN]) MUST_CHECK;
 
+/** tail_manifest() - where the manifest's text stands in a tail whose zip headers are exactly ours; the text itself is not looked at but for its CRC; 0 or -EPROTO */
+int tail_manifest(const uint8_t *p, size_t len, uint64_t size, uint32_t s, uint32_t crc, struct part *ret) MUST_CHECK;
+
 /** root_signature() - HMAC(DEK, all tags); 0 or -EIO */
 int root_signature(const struct secret *dek, const uint8_t *tags, uint64_t n, uint8_t ret[static MAC_LEN]) MUST_CHECK;
 

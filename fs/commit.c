@@ -1,1 +1,460 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* COMMIT: what is dirty goes to the log as whole final segments, with everything recovery needs to make them one state of the file; and fsync. */
+#include "inode_i.h"
+
+#define BATCH (REDO_GROUP_MAX - ((size_t)512 << 10)) /* image bytes per append: leaves room for PLACE and COMMIT */
+
+/* Encrypted for this commit; becomes the file's state only when the COMMIT stands in the log. */
+struct staged {
+	uint64_t no;
+	uint32_t len, crc;
+	uint8_t tag[AEAD_TAG];
+	struct redo_loc loc;
+};
+
+struct commit {
+	struct inode *f;
+	struct base base;
+	struct staged *staged;
+	uint8_t *buf; /* ciphertext of one batch */
+	struct redo_rec *recs;
+	struct redo_place *places;
+	uint8_t *tags;
+	uint8_t root[MAC_LEN];
+	uint32_t crc;
+	uint64_t lsn;
+	bool is_seal;
+};
+
+static void commit_cleanup(struct commit *c)
+{
+	free(c->staged);
+	free(c->buf);
+	free(c->recs);
+	free(c->places);
+	free(c->tags);
+}
+
+bool commit_needed(const struct inode *f)
+{
+	return f->content == CONTENT_SEALED && (f->n_segs || f->fresh || f->size != f->com_size);
+}
+
+uint32_t seal_estimate(const struct inode *f)
+{
+	uint64_t tail = tail_len(f->tmpl, MAX(f->size, f->com_size));
+	uint64_t n = 48 + 80 + SECTOR + 64 + (redo_side_needed(f->st->redo, tail) ? 32 : tail);
+
+	if (f->intent)
+		n += GROW_OTHER_MAX + 3 * (uint64_t)f->s + 20 * PLACE_MAX + 8192;
+	return (uint32_t)MIN(n, UINT32_MAX);
+}
+
+int image_note(struct inode *f, uint64_t no, const struct redo_loc *loc)
+{
+	struct image *img = image_find(f, no);
+	size_t at;
+
+	if (img) {
+		img->loc = *loc;
+		return 0;
+	}
+	if (f->n_images == f->cap_images) {
+		size_t cap = MAX(16, 2 * f->cap_images);
+		struct image *p = realloc(f->images, cap * sizeof(*p));
+
+		if (!p)
+			return -ENOMEM;
+		f->images = p;
+		f->cap_images = cap;
+	}
+	for (at = f->n_images; at && f->images[at - 1].no > no; at--)
+		;
+	memmove(&f->images[at + 1], &f->images[at], (f->n_images - at) * sizeof(*f->images));
+	f->images[at] = (struct image){.no = no, .loc = *loc};
+	f->n_images++;
+	return 0;
+}
+
+/* CRC of the first @keep segments of the committed payload: take the rest off, or put the start together, whichever is less. */
+static int crc_prefix(struct inode *f, uint64_t keep, uint32_t *ret)
+{
+	uint64_t n = seg_count(f->com_size, f->s);
+	uint32_t crc = f->com_crc, part;
+	int err;
+
+	if (n - keep > keep) {
+		crc = 0;
+		for (uint64_t i = 0; i < keep; i++) {
+			err = segment_crc(f, i, f->s, &part);
+			if (err)
+				return err;
+			crc = crc_join(crc, part, (uint64_t)f->s + AEAD_OVERHEAD);
+		}
+	} else {
+		for (uint64_t i = n; i-- > keep;) {
+			uint32_t len = seg_plain(f->com_size, f->s, i);
+
+			err = segment_crc(f, i, len, &part);
+			if (err)
+				return err;
+			crc = crc_cut(crc, part, len + AEAD_OVERHEAD);
+		}
+	}
+	*ret = crc;
+	return 0;
+}
+
+/* Leading segments whose stored length is the same before and after. */
+static uint64_t segments_kept(const struct inode *f)
+{
+	return f->size == f->com_size ? seg_count(f->size, f->s) : MIN(f->size, f->com_size) / f->s;
+}
+
+static int stage_one(struct commit *c, size_t k, uint8_t *out)
+{
+	struct inode *f = c->f;
+	struct seg *s = &f->segs[k];
+	struct staged *g = &c->staged[k];
+	uint64_t keep = segments_kept(f), stride = (uint64_t)f->s + AEAD_OVERHEAD;
+	uint32_t old;
+	int err = 0;
+
+	if (f->invocations >= INVOCATION_MAX)
+		return fail(-EFBIG, "this file's data key has encrypted 2^31 segments; copy the file to give it a new key");
+	if (s->no < keep)
+		err = segment_crc(f, s->no, s->len, &old);
+	if (!err)
+		err = aead_seal(f->dek, s->buf, s->len, out);
+	if (err)
+		return err;
+	f->invocations++;
+	g->no = s->no;
+	g->len = s->len + AEAD_OVERHEAD;
+	g->crc = crc_bytes(0, out, g->len);
+	memcpy(g->tag, out + AEAD_IV + s->len, AEAD_TAG);
+	memcpy(c->tags + s->no * AEAD_TAG, g->tag, AEAD_TAG);
+	if (s->no < keep) /* what follows it among the kept ones */
+		c->crc = crc_replace(c->crc, old, g->crc,
+				     payload_len(f->size == f->com_size ? f->size : keep * f->s, f->s) - (s->no * stride + g->len));
+	return 0;
+}
+
+static void place_recs(struct commit *c, size_t *n_recs)
+{
+	struct inode *f = c->f;
+	uint64_t i = f->place_first;
+
+	while (f->fresh && i < f->place_end) {
+		struct redo_rec *r = &c->recs[*n_recs];
+		uint64_t first;
+
+		while (i < f->place_end && seg_find(f, i)) /* overwritten since: an IMAGE instead */
+			i++;
+		first = i;
+		for (; i < f->place_end && !seg_find(f, i); i++) {
+			struct redo_place *p = &c->places[i - f->place_first];
+
+			p->crc = (uint32_t)f->crcs[i];
+			memcpy(p->tag, f->tags + i * AEAD_TAG, AEAD_TAG);
+		}
+		if (i == first)
+			break;
+		*r = (struct redo_rec){.type = REDO_PLACE, .base = c->base};
+		r->place.first = first;
+		r->place.count = (uint32_t)(i - first);
+		r->place.each = &c->places[first - f->place_first];
+		++*n_recs;
+	}
+}
+
+/* One append: the images in c->buf, and whatever stands in recs before them. */
+static int append(struct commit *c, size_t n_recs, size_t first, size_t n)
+{
+	struct inode *f = c->f;
+	CLEANUP_FREE struct redo_loc *locs = calloc(n + 1, sizeof(*locs));
+	int err;
+
+	if (!locs)
+		return -ENOMEM;
+	err = redo_append(f->st->redo, c->recs, n_recs, &f->pin, seal_estimate(f), c->is_seal, &c->lsn, locs);
+	for (size_t k = 0; k < n && !err; k++)
+		c->staged[first + k].loc = locs[k];
+	return err;
+}
+
+static void commit_rec(struct commit *c, struct redo_rec *r)
+{
+	struct inode *f = c->f;
+
+	*r = (struct redo_rec){.type = REDO_COMMIT, .base = c->base};
+	r->commit.number = f->number + 1;
+	r->commit.size = f->size;
+	r->commit.invocations = (f->invocations + INVOCATION_LEASE - 1) / INVOCATION_LEASE * INVOCATION_LEASE;
+	r->commit.mtime = f->mtime;
+	r->commit.ctime = f->ctime;
+	r->commit.crc = c->crc;
+	r->commit.root = c->root;
+}
+
+static int finish_crc_and_root(struct commit *c)
+{
+	struct inode *f = c->f;
+	uint64_t n = seg_count(f->size, f->s);
+	size_t k = 0;
+
+	for (uint64_t i = segments_kept(f); i < n; i++) {
+		while (k < f->n_segs && c->staged[k].no < i)
+			k++;
+		if (k < f->n_segs && c->staged[k].no == i)
+			c->crc = crc_join(c->crc, c->staged[k].crc, c->staged[k].len);
+		else
+			c->crc = crc_join(c->crc, (uint32_t)f->crcs[i], (uint64_t)f->s + AEAD_OVERHEAD);
+	}
+	return root_signature(f->dek, c->tags, n, c->root);
+}
+
+static int append_all(struct commit *c)
+{
+	struct inode *f = c->f;
+	size_t n_recs = 0, first = 0, at = 0;
+	int err;
+
+	if (!f->hinted) {
+		c->recs[0] = (struct redo_rec){.type = REDO_INTENT, .base = c->base};
+		c->recs[0].intent.sealed_len = f->base_len;
+		c->recs[0].intent.ino = f->ino;
+		c->recs[0].intent.path = f->path ? f->path : "";
+		n_recs = 1;
+	}
+	place_recs(c, &n_recs);
+	for (size_t k = 0; k < f->n_segs; k++) {
+		struct redo_rec *r = &c->recs[n_recs];
+
+		if (at + f->segs[k].len + AEAD_OVERHEAD > BATCH) {
+			err = append(c, n_recs, first, k - first);
+			if (err)
+				return err;
+			first = k;
+			n_recs = at = 0;
+			r = c->recs;
+		}
+		err = stage_one(c, k, c->buf + at);
+		if (err)
+			return err;
+		*r = (struct redo_rec){.type = REDO_IMAGE, .base = c->base};
+		r->image.seg = c->staged[k].no;
+		r->image.bytes = c->buf + at;
+		r->image.len = c->staged[k].len;
+		at += r->image.len;
+		n_recs++;
+	}
+	err = finish_crc_and_root(c);
+	if (err)
+		return err;
+	commit_rec(c, &c->recs[n_recs]);
+	return append(c, n_recs + 1, first, f->n_segs - first);
+}
+
+/* The COMMIT stands: what was staged is the file's stored state. */
+static void adopt(struct commit *c)
+{
+	struct inode *f = c->f;
+	uint64_t n = seg_count(f->size, f->s);
+
+	for (size_t k = 0; k < f->n_segs; k++) {
+		struct staged *g = &c->staged[k];
+
+		memcpy(f->tags + g->no * AEAD_TAG, g->tag, AEAD_TAG);
+		f->crcs[g->no] = (uint64_t)1 << 32 | g->crc;
+		(void)!image_note(f, g->no, &g->loc); /* room was made before */
+		segcache_put(f->st->cache, f->id, g->no, f->segs[k].buf, f->segs[k].len);
+	}
+	segs_drop_from(f, 0);
+	while (f->n_images && f->images[f->n_images - 1].no >= n)
+		f->n_images--;
+	f->n_tags = n;
+	f->fresh = false;
+	f->com_size = f->size;
+	f->com_crc = c->crc;
+	if (!f->number++)
+		f->first_lsn = c->lsn;
+	f->last_lsn = c->lsn;
+	f->hinted = true;
+	f->oldest_uncommitted = 0;
+	f->st->n_commits++;
+}
+
+static int images_room(struct inode *f, size_t n)
+{
+	struct image *p;
+
+	if (f->n_images + n <= f->cap_images)
+		return 0;
+	p = realloc(f->images, (f->n_images + n) * 2 * sizeof(*p));
+	if (!p)
+		return -ENOMEM;
+	f->images = p;
+	f->cap_images = (f->n_images + n) * 2;
+	return 0;
+}
+
+static int commit_prepare(struct commit *c)
+{
+	struct inode *f = c->f;
+	uint64_t n = seg_count(f->size, f->s), places = f->fresh ? f->place_end - f->place_first : 0;
+	size_t bytes = 0;
+	int err = tags_room(f, n);
+
+	if (!err)
+		err = images_room(f, f->n_segs);
+	if (err)
+		return err;
+	base_of(f, &c->base);
+	for (size_t k = 0; k < f->n_segs && bytes < BATCH; k++)
+		bytes += f->segs[k].len + AEAD_OVERHEAD;
+	c->staged = calloc(f->n_segs + 1, sizeof(*c->staged));
+	c->recs = calloc(f->n_segs + (places ? f->n_segs + 1 : 0) + 3, sizeof(*c->recs));
+	c->places = calloc(places + 1, sizeof(*c->places));
+	c->buf = malloc(MIN(bytes, BATCH) + f->s + AEAD_OVERHEAD);
+	c->tags = malloc(n * AEAD_TAG);
+	if (!c->staged || !c->recs || !c->places || !c->buf || !c->tags)
+		return -ENOMEM;
+	memcpy(c->tags, f->tags, n * AEAD_TAG);
+	return crc_prefix(f, segments_kept(f), &c->crc);
+}
+
+static int sync_places(struct inode *f)
+{
+#ifndef TEST_NO_COMMIT_FIRST
+	if (f->fresh && f->st->io.sync(f->st->io.ctx, f->fd, false)) {
+		f->error = -EIO; /* the placed data may be gone: back to the last commit */
+		f->fresh = false;
+		segs_drop_from(f, 0);
+		segcache_drop_all(f->st->cache, f->id);
+		f->size = f->com_size;
+		return fail(-EIO, "the disk did not take what was appended; the file is as it was at the last fsync");
+	}
+#endif
+	return 0;
+}
+
+int commit_append(struct inode *f, bool is_seal)
+{
+	CLEANUP(commit_cleanup) struct commit c = {.f = f, .is_seal = is_seal};
+	int err;
+
+	if (!commit_needed(f) || f->unlinked)
+		return 0;
+	err = sync_places(f);
+	if (!err)
+		err = commit_prepare(&c);
+	if (!err)
+		err = append_all(&c);
+	if (!err)
+		adopt(&c);
+	return err;
+}
+
+/* Written only after the log is durable, so that LIVE without records in the log means that the log is lost.  Not synced: recovery does not need it. */
+void commit_mark_live(struct inode *f, uint64_t lsn)
+{
+	struct store *st = f->st;
+	struct record rec;
+	uint8_t sector[SECTOR];
+
+	if (!st->opt.live_mark)
+		return;
+	rwlock_write(&f->lock);
+	if (f->content == CONTENT_SEALED && !f->live && !f->apply.pending && !f->unlinked && f->number && f->first_lsn <= lsn) {
+		rec = f->rec;
+		rec.state = RECORD_LIVE;
+		f->live = !record_sector(&rec, f->base_crc, st->keys.k_rec, sector) && !io_pwrite(&st->io, f->fd, sector, SECTOR, 0);
+	}
+	rwlock_unlock(&f->lock);
+}
+
+/* fsync, first half: everything written is in the log (or sealed in place); lock held for writing. */
+static int fsync_locked(struct inode *f)
+{
+	if (f->load_err || f->content == CONTENT_FOREIGN || f->content == CONTENT_VOID || f->unlinked)
+		return 0;
+	if (f->st->failed)
+		return -EIO;
+	if (f->error)
+		return f->error;
+	switch (f->content) {
+	case CONTENT_NEW:
+		return seal_new(f);
+	case CONTENT_SPILLED:
+		return seal_spilled(f);
+	case CONTENT_REPLACED:
+		return f->apply.pending ? -EBUSY : seal_replaced(f);
+	default:
+		return commit_append(f, false);
+	}
+}
+
+static int sync_base(struct inode *f, unsigned seq)
+{
+	struct store *st = f->st;
+	int err = st->io.sync(st->io.ctx, f->fd, true);
+
+	if (!err && !st->io.names_with_files)
+		err = st->io.syncfs(st->io.ctx, st->root_fd);
+	rwlock_write(&f->lock);
+	if (err)
+		f->error = -EIO;
+	else if (f->meta_seq == seq)
+		f->durable = true;
+	rwlock_unlock(&f->lock);
+	return err;
+}
+
+int inode_fsync(struct inode *f, bool data_only)
+{
+	struct store *st = f->st;
+	bool durable, native;
+	uint64_t lsn;
+	unsigned seq;
+	int err;
+
+	for (int tries = 0;; tries++) {
+		rwlock_write(&f->lock);
+		err = fsync_locked(f);
+		lsn = f->last_lsn;
+		seq = f->meta_seq;
+		native = f->content == CONTENT_SEALED && !f->unlinked;
+		durable = f->durable || f->unlinked;
+		rwlock_unlock(&f->lock);
+		if (err == -EAGAIN && tries < 100)
+			err = writeback_room(st);
+		else if (err == -EBUSY && tries < 100)
+			err = writeback_seal(st, &f, 1, false);
+		else
+			break;
+		if (err)
+			return err;
+	}
+	st->n_fsyncs++;
+	if (!err && native && lsn)
+		err = redo_flush(st->redo, lsn);
+#ifndef TEST_NO_LOST_BASE
+	if (!err && !durable && !st->opt.read_only)
+		err = sync_base(f, seq);
+#endif
+	if (!err && native && lsn)
+		commit_mark_live(f, lsn);
+	if (err && st->redo && redo_is_dead(st->redo))
+		st->failed = true;
+	return err;
+}
+
+int inode_before_rename(struct inode *f)
+{
+#ifdef TEST_NO_RENAME_EARLY
+	return 0;
+#else
+	return inode_fsync(f, true);
+#endif
+}

@@ -1,1 +1,295 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <sys/stat.h>
+
+#include "attr.h"
+#include "dir.h"
+#include "report.h"
+
+/* 1: there, 0: not there, -errno */
+static int look(const struct tree *t, int fd, const char *stored, struct stat *ret)
+{
+	if (fstatat(fd, stored, ret, AT_SYMLINK_NOFOLLOW))
+		return errno == ENOENT ? 0 : -errno;
+	return ret->st_dev == t->nodes->dev || !S_ISREG(ret->st_mode);
+}
+
+int dir_probe(const struct tree *t, struct node *dir, int fd, const char *name, struct probe *ret)
+{
+	int err, there;
+
+	if (dir == t->nodes->root && name_reserved(name))
+		return -ENOENT;
+	err = name_store(name, true, ret->file);
+	if (!err)
+		err = name_store(name, false, ret->other);
+	if (err)
+		return err;
+	there = look(t, fd, ret->file, &ret->file_st);
+	if (there < 0)
+		return there;
+	ret->has_file = there && S_ISREG(ret->file_st.st_mode);
+	ret->bad_file = there && !ret->has_file;
+	there = look(t, fd, ret->other, &ret->other_st);
+	if (there < 0)
+		return there;
+	ret->has_other = there && !S_ISREG(ret->other_st.st_mode) && ret->other_st.st_dev == t->nodes->dev;
+	ret->bad_other = there && !ret->has_other;
+	return 0;
+}
+
+/* The entry for something just found or made under @stored */
+static int enter(const struct tree *t, struct node *dir, int fd, const char *stored, struct entry *ret)
+{
+	struct entry e;
+	bool live;
+	int err = attr_at(t, fd, stored, &e.st, &live);
+
+	if (!err)
+		err = node_enter(t->nodes, dir, stored, &e.st, live, &e.node);
+	if (err)
+		return err;
+	if (S_ISREG(e.st.st_mode) && e.st.st_mode & (S_ISUID | S_ISGID))
+		e.node->priv = true;
+	*ret = e;
+	return 0;
+}
+
+int dir_lookup(const struct tree *t, struct node *dir, const char *name, struct entry *ret)
+{
+	char stored[NAME_ROOM];
+	struct stat st;
+	int fd, err, there = 0;
+
+	if (dir == t->nodes->root && name_reserved(name))
+		return -ENOENT;
+	err = node_dirfd(t->nodes, dir, &fd);
+	if (err)
+		return err;
+	for (int regular = 1; regular >= 0 && !err; regular--) {
+		err = name_store(name, regular, stored);
+		if (!err)
+			there = look(t, fd, stored, &st);
+		if (!err && there < 0)
+			err = there;
+		if (there > 0 && (S_ISREG(st.st_mode) ? 1 : 0) == regular)
+			break;
+		there = 0;
+	}
+	if (!err)
+		err = there ? enter(t, dir, fd, stored, ret) : -ENOENT;
+	node_dirfd_put(t->nodes, dir);
+	return err;
+}
+
+/* Make it in the store; the caller's identity has been taken */
+static int make_entry(const struct tree *t, struct node *dir, int fd, const struct probe *p, const struct make *m, struct inode **ret_f)
+{
+	char path[PATH_MAX];
+
+	switch (m->mode & S_IFMT) {
+	case S_IFREG:
+		node_path(t->nodes, dir, p->file, path, sizeof(path));
+		return inode_create(t->store, fd, p->file, m->mode & 07777, path, ret_f);
+	case S_IFDIR:
+		return mkdirat(fd, p->other, m->mode & 07777) ? -errno : 0;
+	case S_IFLNK:
+		return symlinkat(m->target, fd, p->other) ? -errno : 0;
+	default:
+		return mknodat(fd, p->other, m->mode, m->rdev) ? -errno : 0;
+	}
+}
+
+static int make_locked(const struct tree *t, struct node *dir, int fd, const char *name, const struct make *m, struct entry *ret, struct inode **ret_f)
+{
+	struct who_saved saved;
+	struct probe p;
+	struct inode *f = NULL;
+	int err;
+
+	if (dir == t->nodes->root && name_reserved(name))
+		return -EPERM;
+	err = dir_probe(t, dir, fd, name, &p);
+	if (err)
+		return err;
+	if (p.has_file || p.has_other || (S_ISREG(m->mode) ? p.bad_file : p.bad_other))
+		return -EEXIST;
+	if (t->store->opt.read_only)
+		return -EROFS;
+	err = who_enter(&t->who, &m->who, &saved);
+	if (err)
+		return err;
+	err = make_entry(t, dir, fd, &p, m, &f);
+	who_leave(&saved);
+	if (err)
+		return err;
+	err = enter(t, dir, fd, S_ISREG(m->mode) ? p.file : p.other, ret);
+	if (!err && f)
+		node_ours(t->nodes, ret->node);
+	if (!err && f && ret_f) {
+		*ret_f = f;
+	} else if (f) {
+		int sealed = err ? 0 : inode_flush(f);
+
+		if (sealed)
+			report(REPORT_DEBUG, "%s: made, but not sealed yet", p.file);
+		inode_put(f);
+	}
+	return err;
+}
+
+int dir_make(const struct tree *t, struct node *dir, const char *name, const struct make *m, struct entry *ret, struct inode **ret_f)
+{
+	int fd, err = node_dirfd(t->nodes, dir, &fd);
+
+	if (err)
+		return err;
+	mutex_lock(&dir->dir->names);
+	err = make_locked(t, dir, fd, name, m, ret, ret_f);
+	mutex_unlock(&dir->dir->names);
+	node_dirfd_put(t->nodes, dir);
+	return err;
+}
+
+void dir_keep(const struct tree *t, const struct stat *st)
+{
+	struct node *n;
+
+	if (st->st_nlink > 1 && !S_ISDIR(st->st_mode))
+		return;
+	n = node_find(t->nodes, st->st_ino);
+	if (!n)
+		return;
+	node_keep(t->nodes, n);
+	node_put(t->nodes, n);
+}
+
+void dir_gone(const struct tree *t, struct node *dir, const char *stored, const struct stat *st)
+{
+	bool last = S_ISDIR(st->st_mode) || st->st_nlink <= 1;
+	struct inode *f = S_ISREG(st->st_mode) ? inode_find(t->store, st->st_dev, st->st_ino) : NULL;
+
+	if (f && last)
+		inode_unlinked(f);
+	else if (f)
+		inode_changed(f);
+	content_put(f);
+	node_unlink(t->nodes, st->st_ino, dir, stored, last);
+}
+
+static int unlink_locked(const struct tree *t, struct node *dir, int fd, const char *name)
+{
+	const struct stat *st;
+	const char *stored;
+	struct probe p;
+	int err = dir_probe(t, dir, fd, name, &p);
+
+	if (err)
+		return err;
+	if (!p.has_file && !p.has_other)
+		return -ENOENT;
+	stored = p.has_file ? p.file : p.other;
+	st = p.has_file ? &p.file_st : &p.other_st;
+	if (S_ISDIR(st->st_mode))
+		return -EISDIR;
+	dir_keep(t, st);
+	if (unlinkat(fd, stored, 0))
+		return -errno;
+	dir_gone(t, dir, stored, st);
+	return 0;
+}
+
+static int rmdir_locked(const struct tree *t, struct node *dir, int fd, const char *name)
+{
+	struct probe p;
+	int err = dir_probe(t, dir, fd, name, &p);
+
+	if (err)
+		return err;
+	if (!p.has_file && !p.has_other)
+		return -ENOENT;
+	if (p.has_file || !S_ISDIR(p.other_st.st_mode))
+		return -ENOTDIR;
+	dir_keep(t, &p.other_st);
+	if (unlinkat(fd, p.other, AT_REMOVEDIR))
+		return -errno;
+	dir_gone(t, dir, p.other, &p.other_st);
+	return 0;
+}
+
+/* What unlink and rmdir have in common */
+static int remove_name(const struct tree *t, struct node *dir, const char *name, int (*locked)(const struct tree *, struct node *, int, const char *))
+{
+	int fd, err = node_dirfd(t->nodes, dir, &fd);
+
+	if (err)
+		return err;
+	mutex_lock(&dir->dir->names);
+	err = t->store->opt.read_only ? -EROFS : locked(t, dir, fd, name);
+	mutex_unlock(&dir->dir->names);
+	node_dirfd_put(t->nodes, dir);
+	return err;
+}
+
+int dir_unlink(const struct tree *t, struct node *dir, const char *name)
+{
+	return remove_name(t, dir, name, unlink_locked);
+}
+
+int dir_rmdir(const struct tree *t, struct node *dir, const char *name)
+{
+	return remove_name(t, dir, name, rmdir_locked);
+}
+
+static int link_locked(const struct tree *t, struct node *n, const struct at *from, struct node *dir, int fd, const char *name, struct entry *ret)
+{
+	const char *stored;
+	struct probe p;
+	struct inode *f;
+	struct stat st;
+	int err;
+
+	if (dir == t->nodes->root && name_reserved(name))
+		return -EPERM;
+	err = dir_probe(t, dir, fd, name, &p);
+	if (err)
+		return err;
+	stored = S_ISREG(n->fmt) ? p.file : p.other;
+	if (p.has_file || p.has_other || (S_ISREG(n->fmt) ? p.bad_file : p.bad_other))
+		return -EEXIST;
+	if (t->store->opt.read_only)
+		return -EROFS;
+	if (fstatat(from->fd, from->name, &st, AT_SYMLINK_NOFOLLOW) || st.st_ino != n->ino)
+		return -ESTALE;
+	if (linkat(from->fd, from->name, fd, stored, 0))
+		return -errno;
+	f = S_ISREG(n->fmt) ? inode_find(t->store, st.st_dev, st.st_ino) : NULL;
+	if (f)
+		inode_changed(f);
+	content_put(f);
+	return enter(t, dir, fd, stored, ret);
+}
+
+int dir_link(const struct tree *t, struct node *n, struct node *dir, const char *name, struct entry *ret)
+{
+	struct at from;
+	int fd, err;
+
+	if (S_ISDIR(n->fmt))
+		return -EPERM;
+	err = node_at(t->nodes, n, &from);
+	if (err)
+		return err == -ESTALE ? -ENOENT : err;
+	err = node_dirfd(t->nodes, dir, &fd);
+	if (!err) {
+		mutex_lock(&dir->dir->names);
+		err = link_locked(t, n, &from, dir, fd, name, ret);
+		mutex_unlock(&dir->dir->names);
+		node_dirfd_put(t->nodes, dir);
+	}
+	at_put(t->nodes, &from);
+	return err;
+}

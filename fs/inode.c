@@ -1,1 +1,336 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* The table of live inodes, references, attributes, open and close. */
+#include "inode_i.h"
+
+uint64_t now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* The coarse clock is the one that file systems stamp with: a file never looks older than one made before it. */
+struct timespec now_wall(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_REALTIME_COARSE, &t);
+	return t;
+}
+
+static struct inode **bucket_of(struct store *st, dev_t dev, ino_t ino)
+{
+	return &st->buckets[((uint64_t)ino * 0x9E3779B97F4A7C15u ^ (uint64_t)dev) % st->n_buckets];
+}
+
+struct inode *inode_alloc(struct store *st)
+{
+	static _Atomic uint64_t last_id;
+	struct inode *f = calloc(1, sizeof(*f));
+
+	if (!f)
+		return NULL;
+	f->st = st;
+	f->id = ++last_id;
+	f->refs = 1;
+	f->fd = f->old_fd = -1;
+	rwlock_init(&f->lock);
+	return f;
+}
+
+static void inode_remove(struct store *st, struct inode *f)
+{
+	struct inode **p = bucket_of(st, f->dev, f->ino);
+
+	while (*p && *p != f)
+		p = &(*p)->next;
+	if (*p) {
+		*p = f->next;
+		st->n_inodes--;
+	}
+}
+
+/* caller holds list_lock */
+static struct inode *find_ref(struct store *st, dev_t dev, ino_t ino)
+{
+	struct inode *f = *bucket_of(st, dev, ino);
+
+	while (f && (f->dev != dev || f->ino != ino))
+		f = f->next;
+	if (f)
+		f->refs++;
+	return f;
+}
+
+struct inode *inode_find(struct store *st, dev_t dev, ino_t ino)
+{
+	struct inode *f;
+
+	mutex_lock(&st->list_lock);
+	f = find_ref(st, dev, ino);
+	mutex_unlock(&st->list_lock);
+	return f;
+}
+
+struct inode *inode_publish(struct inode *f)
+{
+	struct store *st = f->st;
+	struct inode *other;
+
+	mutex_lock(&st->list_lock);
+	other = find_ref(st, f->dev, f->ino);
+	if (!other) {
+		struct inode **b = bucket_of(st, f->dev, f->ino);
+
+		f->next = *b;
+		*b = f;
+		st->n_inodes++;
+	}
+	mutex_unlock(&st->list_lock);
+	return other;
+}
+
+void inode_forget_content(struct inode *f)
+{
+	segs_drop_from(f, 0);
+	free(f->tags);
+	free(f->crcs);
+	f->tags = NULL;
+	f->crcs = NULL;
+	f->n_tags = f->cap_tags = 0;
+	f->n_images = 0;
+	f->fresh = false;
+	f->size = 0;
+	segcache_drop_all(f->st->cache, f->id);
+}
+
+static void bury(struct store *st, struct redo_pin *pin)
+{
+	if (pin->runs)
+		redo_bury(st->redo, pin);
+}
+
+void inode_free(struct inode *f)
+{
+	struct store *st = f->st;
+
+	inode_forget_content(f);
+	bury(st, &f->pin);
+	bury(st, &f->void_pin);
+	bury(st, &f->apply.pin);
+	free(f->apply.images);
+	free(f->apply.tail);
+	free(f->segs);
+	free(f->images);
+	free(f->path);
+	tail_template_free(f->tmpl);
+	secret_free(f->dek);
+	container_free(f->foreign);
+	if (f->fd >= 0)
+		st->io.close(st->io.ctx, f->fd);
+	if (f->old_fd >= 0)
+		st->io.close(st->io.ctx, f->old_fd);
+	rwlock_destroy(&f->lock);
+	free(f);
+}
+
+void inode_put(struct inode *f)
+{
+	struct store *st = f->st;
+	bool last;
+
+	mutex_lock(&st->list_lock);
+	last = --f->refs == 0;
+	if (last)
+		inode_remove(st, f);
+	mutex_unlock(&st->list_lock);
+	if (last)
+		inode_free(f);
+}
+
+/* Anything that is not yet in a sealed file in place; an unlinked file needs no seal. */
+bool inode_needs_seal(const struct inode *f)
+{
+	if (f->content == CONTENT_VOID || f->content == CONTENT_FOREIGN || f->load_err)
+		return false;
+	if (f->unlinked)
+		return f->pin.runs || f->apply.pending;
+	return f->content != CONTENT_SEALED || f->pin.runs || f->apply.pending || commit_needed(f);
+}
+
+void inode_touched(struct inode *f)
+{
+	uint64_t now = now_ns();
+
+	f->mtime = f->ctime = now_wall();
+	f->write_seq++;
+	f->last_write = now;
+	if (!f->first_change)
+		f->first_change = now;
+	if (!f->oldest_uncommitted)
+		f->oldest_uncommitted = now;
+	writeback_note(f);
+}
+
+int inode_fresh_key(struct inode *f)
+{
+	struct store *st = f->st;
+	CLEANUP_SECRET struct secret *dek = secret_random();
+	CLEANUP_FREE char *key_access = NULL;
+	struct tail_template *t;
+	int err;
+
+	if (!dek)
+		return fail(-EIO, "no random bytes for a data key");
+	err = kas_wrap(st->keys.kas, dek, st->keys.policy, &key_access);
+	if (err)
+		return err;
+	t = tail_template_new(f->s, key_access, st->keys.policy);
+	if (!t)
+		return -ENOMEM;
+	tail_template_free(f->tmpl);
+	secret_free(f->dek);
+	f->tmpl = t;
+	f->dek = STEAL(dek);
+	f->invocations = 0;
+	return 0;
+}
+
+void inode_opened(struct inode *f, bool write)
+{
+	rwlock_write(&f->lock);
+	f->handles++;
+	f->writers += write;
+	rwlock_unlock(&f->lock);
+}
+
+void inode_closed(struct inode *f, bool write)
+{
+	bool gone;
+
+	rwlock_write(&f->lock);
+	f->handles--;
+	f->writers -= write;
+	if (write)
+		f->last_close = now_ns();
+	if (!f->handles)
+		f->error = 0;
+	gone = f->unlinked && !f->handles;
+	if (!gone && inode_needs_seal(f))
+		writeback_note(f);
+	rwlock_unlock(&f->lock);
+	if (gone)
+		writeback_unlist(f);
+}
+
+int inode_flush(struct inode *f)
+{
+	int err = 0;
+
+	rwlock_write(&f->lock);
+	if (f->error)
+		err = f->error;
+	else if (f->content == CONTENT_NEW && !f->unlinked && f->writers)
+		err = seal_new(f);
+	rwlock_unlock(&f->lock);
+	return err;
+}
+
+void inode_stat(struct inode *f, struct stat *s)
+{
+	rwlock_read(&f->lock);
+	if (f->load_err || f->content == CONTENT_VOID) {
+		s->st_size = 0;
+	} else if (f->content == CONTENT_FOREIGN) {
+		s->st_size = (off_t)f->foreign->m->size;
+	} else {
+		s->st_size = (off_t)f->size;
+		s->st_mtim = f->mtime;
+		s->st_ctim = f->ctime;
+		if (f->dirty || f->n_images) /* not yet in place: what it will take */
+			s->st_blocks = MAX(s->st_blocks, (blkcnt_t)((f->size + 511) / 512));
+	}
+	rwlock_unlock(&f->lock);
+}
+
+static void time_merge(struct timespec *to, const struct timespec *from)
+{
+	if (from->tv_nsec == UTIME_NOW)
+		*to = now_wall();
+	else if (from->tv_nsec != UTIME_OMIT)
+		*to = *from;
+}
+
+int inode_set_times(struct inode *f, const struct timespec ts[2])
+{
+	struct store *st = f->st;
+	int err;
+
+	rwlock_write(&f->lock);
+	err = st->io.times(st->io.ctx, f->fd, ts);
+	if (!err) {
+		time_merge(&f->mtime, &ts[1]);
+		f->ctime = now_wall();
+		f->durable = false;
+		f->meta_seq++;
+	}
+	rwlock_unlock(&f->lock);
+	return err;
+}
+
+void inode_changed(struct inode *f)
+{
+	rwlock_write(&f->lock);
+	f->ctime = now_wall();
+	f->durable = false;
+	f->meta_seq++;
+	rwlock_unlock(&f->lock);
+}
+
+int inode_fd(struct inode *f)
+{
+	int fd;
+
+	rwlock_read(&f->lock);
+	fd = f->fd;
+	rwlock_unlock(&f->lock);
+	return fd;
+}
+
+void inode_renamed(struct inode *f, const char *path)
+{
+	char *copy = strdup(path); /* only a hint: without memory recovery walks */
+
+	rwlock_write(&f->lock);
+	free(f->path);
+	f->path = copy;
+	f->ctime = now_wall();
+	f->durable = false;
+	f->meta_seq++;
+	rwlock_unlock(&f->lock);
+}
+
+/* An open one stays on the list: the log may have to be freed of its records (seal_gone()). */
+void inode_unlinked(struct inode *f)
+{
+	bool gone;
+
+	rwlock_write(&f->lock);
+	f->unlinked = true;
+	f->ctime = now_wall();
+	gone = !f->handles;
+	rwlock_unlock(&f->lock);
+	if (gone)
+		writeback_unlist(f);
+}
+
+const char *inode_origin(const struct inode *f)
+{
+	return f->content == CONTENT_FOREIGN ? "foreign" : "native";
+}
+
+uint64_t inode_id(const struct inode *f)
+{
+	return f->id;
+}

@@ -1,1 +1,460 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Changes of size, and what happens when a file is too large for memory: spilling, growth in place, giving the base up. */
+#include <fcntl.h>
+
+#include "inode_i.h"
+
+#define RUN_MAX ((size_t)1 << 20)
+
+/* Blocks for growth are taken before the data is acknowledged: a later seal must not find the disk full.  NEW files need none: their own write tells. */
+int inode_reserve(struct inode *f, uint64_t size, bool exact)
+{
+	struct store *st = f->st;
+	uint64_t need, slack;
+	int err;
+
+	if (f->content != CONTENT_SEALED && !exact)
+		return 0;
+	if (size <= f->size || !f->tmpl)
+		return 0;
+	need = tail_offset(size, f->s) + tail_len(f->tmpl, size);
+	if (need <= f->alloc_end)
+		return 0;
+	slack = exact ? 0 : MAX((uint64_t)256 << 10, MIN(need / 16, STEP));
+	err = st->io.allocate(st->io.ctx, f->fd, FALLOC_FL_KEEP_SIZE, f->alloc_end, need + slack - f->alloc_end);
+	if (err == -ENOSPC && slack) {
+		slack = 0;
+		err = st->io.allocate(st->io.ctx, f->fd, FALLOC_FL_KEEP_SIZE, f->alloc_end, need - f->alloc_end);
+	}
+	if (err && err != -EOPNOTSUPP)
+		return err;
+	f->alloc_end = need + slack;
+	return 0;
+}
+
+static int flush_run(struct inode *f, uint64_t first, uint64_t n, uint8_t *out, size_t len)
+{
+	int err = n ? io_pwrite(&f->st->io, f->fd, out, len, seg_off(f->s, first)) : 0;
+
+	if (err && err != -ENOSPC && err != -EDQUOT)
+		f->error = -EIO;
+	return err;
+}
+
+/* SPILLED: dirty segments go to their place; the last one only if @all, because it may still grow. */
+int spill_dirty(struct inode *f, bool all)
+{
+	uint64_t stride = (uint64_t)f->s + AEAD_OVERHEAD, most = MAX(RUN_MAX / f->s, 1);
+	CLEANUP_FREE uint8_t *out = malloc(most * stride);
+	size_t at = 0, done = 0;
+	int err = out ? tags_room(f, seg_count(f->size, f->s)) : -ENOMEM;
+
+	while (!err && at < f->n_segs) {
+		uint64_t first = f->segs[at].no, n = 0;
+		size_t len = 0;
+
+		while (at < f->n_segs && n < most && f->segs[at].no == first + n && (all || f->segs[at].len == f->s)) {
+			err = segment_put(f, first + n, f->segs[at].buf, f->segs[at].len, out + len);
+			if (err)
+				return err;
+			len += f->segs[at].len + AEAD_OVERHEAD;
+			n++;
+			at++;
+		}
+		if (!n)
+			break; /* the last, partial */
+		err = flush_run(f, first, n, out, len);
+		if (!err)
+			done = at;
+	}
+	for (size_t i = done; i > 0; i--)
+		seg_drop(f, i - 1);
+	return err;
+}
+
+static int new_header(struct inode *f)
+{
+	uint8_t sector[SECTOR];
+	int err;
+
+	f->rec.state = RECORD_NEW;
+	f->rec.made = f->rec.mtime = f->rec.ctime = now_wall();
+	err = record_sector(&f->rec, 0, f->st->keys.k_rec, sector);
+	return err ? err : io_pwrite(&f->st->io, f->fd, sector, SECTOR, 0);
+}
+
+static int spill(struct inode *f)
+{
+	int err = new_header(f);
+
+	if (err)
+		return err;
+	f->content = CONTENT_SPILLED;
+	return spill_dirty(f, false);
+}
+
+void base_of(const struct inode *f, struct base *ret)
+{
+	memcpy(ret->file_id, f->rec.file_id, ID_LEN);
+	memcpy(ret->content_id, f->rec.content_id, ID_LEN);
+	ret->generation = f->rec.generation;
+}
+
+/* REPLACED and large: the log says that the old content is given up, then the file starts again as NEW. */
+static int void_base(struct inode *f)
+{
+	struct store *st = f->st;
+	struct redo_rec rec = {.type = REDO_VOID};
+	uint64_t lsn;
+	int err;
+
+	base_of(f, &rec.base);
+	err = redo_append(st->redo, &rec, 1, &f->pin, 0, true, &lsn, NULL);
+	if (!err)
+		err = redo_flush(st->redo, lsn);
+	if (err)
+		return err;
+	f->void_pin = f->pin;
+	memset(&f->pin, 0, sizeof(f->pin));
+	memset(f->rec.content_id, 0, ID_LEN);
+	f->rec.generation = 0;
+	f->rec.size = f->rec.tail_off = 0;
+	f->com_size = f->base_len = f->alloc_end = f->number = f->last_lsn = 0;
+	f->live = f->hinted = f->intent = false;
+	f->durable = false;
+	f->meta_seq++;
+	err = random_bytes(f->rec.file_id, ID_LEN);
+	if (!err)
+		err = new_header(f);
+	if (!err)
+		err = st->io.truncate(st->io.ctx, f->fd, SECTOR);
+	if (err)
+		return f->error = -EIO;
+	f->content = CONTENT_SPILLED;
+	return spill_dirty(f, false);
+}
+
+/* The first segment that may go in place: whole, never committed, never placed on this base, and beyond the sealed file's end. */
+static uint64_t place_start(const struct inode *f)
+{
+	uint64_t stride = (uint64_t)f->s + AEAD_OVERHEAD;
+	uint64_t end = f->base_len;
+	uint64_t i;
+
+#ifdef TEST_NO_OVER_TAIL
+	end = f->rec.tail_off;
+#endif
+	i = (end - SECTOR + stride - 1) / stride;
+#ifndef TEST_NO_REUSE_PLACE
+	i = MAX(i, f->used_end);
+#endif
+	return MAX(i, seg_count(f->com_size, f->s));
+}
+
+static int log_intent(struct inode *f)
+{
+	struct store *st = f->st;
+	struct redo_rec rec = {.type = REDO_INTENT};
+	uint64_t lsn;
+	int err;
+
+	base_of(f, &rec.base);
+	rec.intent.sealed_len = f->base_len;
+	rec.intent.ino = f->ino;
+	rec.intent.path = f->path ? f->path : "";
+	f->intent = true; /* from now on seal_estimate() counts the growth */
+	err = redo_append(st->redo, &rec, 1, &f->pin, seal_estimate(f), false, &lsn, NULL);
+	if (!err)
+		err = redo_flush(st->redo, lsn);
+	if (err)
+		f->intent = false;
+	else
+		f->hinted = true;
+	return err;
+}
+
+/* Whole appended segments to their place, ahead of the COMMIT that will count them. */
+static int place_growth(struct inode *f, uint64_t first)
+{
+	struct store *st = f->st;
+	struct seg *s = seg_find(f, first);
+	size_t at = (size_t)(s - f->segs), n = 0;
+	uint64_t stride = (uint64_t)f->s + AEAD_OVERHEAD;
+	CLEANUP_FREE uint8_t *out = NULL;
+	int err = 0;
+
+	if (!f->durable) { /* growth beyond a file that a crash may take away or tear */
+		err = st->io.sync(st->io.ctx, f->fd, true);
+		if (err)
+			return f->error = -EIO;
+		f->durable = true;
+	}
+#ifndef TEST_NO_NO_INTENT
+	if (!f->intent)
+		err = log_intent(f);
+#endif
+	if (!err)
+		err = tags_room(f, seg_count(f->size, f->s));
+	if (err)
+		return err;
+	while (at + n < f->n_segs && f->segs[at + n].no == first + n && f->segs[at + n].len == f->s)
+		n++;
+	out = malloc(n * stride);
+	if (!out)
+		return -ENOMEM;
+	for (size_t k = 0; k < n && !err; k++)
+		err = segment_put(f, first + k, f->segs[at + k].buf, f->s, out + k * stride);
+	if (!err)
+		err = io_pwrite(&st->io, f->fd, out, n * stride, seg_off(f->s, first));
+	if (err)
+		return err; /* still dirty in memory: the log takes it at the commit */
+	for (size_t k = n; k > 0; k--)
+		seg_drop(f, at + k - 1);
+	if (!f->fresh)
+		f->place_first = first;
+	f->fresh = true;
+	f->place_end = f->used_end = first + n;
+	return 0;
+}
+
+/* Number of dirty whole segments from @first on, in a row. */
+static uint64_t dirty_run(struct inode *f, uint64_t first)
+{
+	struct seg *s = seg_find(f, first);
+	uint64_t n = 0;
+
+	if (!s)
+		return 0;
+	for (size_t i = (size_t)(s - f->segs); i < f->n_segs && f->segs[i].no == first + n && f->segs[i].len == f->s; i++)
+		n++;
+	return n;
+}
+
+static int pressure_sealed(struct inode *f, bool *ret_flush)
+{
+	uint64_t first = place_start(f), n = 0;
+	bool crowded = f->st->dirty > f->st->opt.dirty_bytes && f->dirty >= f->s;
+	int err = 0;
+
+	if (!f->apply.pending && !f->unlinked && (!f->fresh || first == f->place_end))
+		n = dirty_run(f, first);
+	if (n * f->s >= GROW_MIN || (f->fresh && n))
+		err = place_growth(f, first);
+	if (err)
+		return err;
+	if (f->dirty > DIRTY_MAX || crowded || (f->fresh && (f->dirty > GROW_OTHER_MAX + 2 * (uint64_t)f->s || f->place_end - f->place_first > PLACE_MAX))) {
+		err = commit_append(f, false);
+		*ret_flush = !err;
+	}
+	return err;
+}
+
+static int pressure_locked(struct inode *f, bool *ret_flush, bool *ret_wait)
+{
+	struct store *st = f->st;
+	bool crowded = st->dirty > st->opt.dirty_bytes && f->dirty > (uint64_t)64 << 10;
+
+	if (f->content == CONTENT_NEW && (f->dirty > NEW_MEMORY_MAX || f->size > NEW_MEMORY_MAX || crowded))
+		return spill(f);
+	if (f->content == CONTENT_REPLACED && (f->dirty > NEW_MEMORY_MAX || f->size > NEW_MEMORY_MAX)) {
+		*ret_wait = f->apply.pending;
+		return *ret_wait ? 0 : void_base(f);
+	}
+	if (f->content == CONTENT_SPILLED && f->dirty > NEW_MEMORY_MAX)
+		return spill_dirty(f, false);
+	if (f->content == CONTENT_SEALED && f->unlinked) {
+		*ret_wait = f->dirty > DIRTY_MAX;
+		return 0;
+	}
+	return f->content == CONTENT_SEALED ? pressure_sealed(f, ret_flush) : 0;
+}
+
+int inode_pressure(struct inode *f)
+{
+	struct store *st = f->st;
+	bool flush, wait;
+	uint64_t lsn;
+	int err;
+
+	if (st->opt.strict)
+		return inode_fsync(f, true);
+	for (int tries = 0;; tries++) {
+		flush = wait = false;
+		rwlock_write(&f->lock);
+		err = pressure_locked(f, &flush, &wait);
+		lsn = f->last_lsn;
+		rwlock_unlock(&f->lock);
+		if (wait && tries < 100)
+			err = writeback_seal(st, &f, 1, false);
+		else if (err == -EAGAIN && tries < 100)
+			err = writeback_room(st);
+		else
+			break;
+		if (err)
+			return err;
+	}
+	if (!err && flush) {
+		err = redo_flush(st->redo, lsn);
+		if (!err)
+			commit_mark_live(f, lsn);
+	}
+	if (st->dirty > st->opt.dirty_bytes)
+		writeback_kick(st);
+	return err;
+}
+
+/* Cut to nothing: fresh key, old base kept until the new content is committed. */
+static int replace_content(struct inode *f)
+{
+	int err = inode_fresh_key(f);
+
+	if (err)
+		return err;
+	inode_forget_content(f);
+	if (f->content == CONTENT_SEALED)
+		f->content = CONTENT_REPLACED;
+	return 0;
+}
+
+static int shrink(struct inode *f, uint64_t size)
+{
+	uint32_t rest = (uint32_t)(size % f->s);
+	struct seg *s;
+	int err;
+
+	if (!size && f->content != CONTENT_SPILLED)
+		return replace_content(f);
+	if (rest) {
+		err = seg_get(f, size / f->s, true, rest, &s);
+		if (err)
+			return err;
+		memset(s->buf + rest, 0, s->cap - rest);
+		s->len = rest;
+	} else if (!size) { /* the one segment of an empty file */
+		err = seg_get(f, 0, false, 0, &s);
+		if (err)
+			return err;
+		memset(s->buf, 0, s->cap);
+		s->len = 0;
+	}
+	segs_drop_from(f, seg_count(size, f->s));
+	segcache_drop_all(f->st->cache, f->id);
+	f->place_end = MIN(f->place_end, size / f->s);
+	f->fresh = f->fresh && f->place_end > f->place_first;
+	f->size = size;
+	return 0;
+}
+
+/* Zeros from the end to @to, which is at most STEP away; a segment at a time so that a failure leaves a shorter file. */
+static int extend(struct inode *f, uint64_t to)
+{
+	int err = 0;
+
+	while (f->size < to && !err) {
+		uint64_t i = f->size / f->s;
+		uint32_t from = (uint32_t)(f->size - i * f->s);
+		uint32_t len = (uint32_t)MIN(to - i * f->s, f->s);
+		struct seg *s;
+
+		err = seg_get(f, i, from > 0, len, &s);
+		if (err)
+			break;
+		s->len = len;
+		f->size = i * f->s + len;
+		if (f->content == CONTENT_SPILLED && f->dirty > NEW_MEMORY_MAX)
+			err = spill_dirty(f, false);
+	}
+	return err;
+}
+
+static int grow(struct inode *f, uint64_t size)
+{
+	uint64_t old = UINT64_MAX;
+	int err = 0;
+
+	for (bool more = true; more && !err;) {
+		rwlock_write(&f->lock);
+		if (old == UINT64_MAX) {
+			old = f->size;
+			err = inode_reserve(f, size, true);
+		}
+		if (!err && f->size < size)
+			err = extend(f, MIN(size, f->size + STEP));
+		more = f->size < size;
+		inode_touched(f);
+		rwlock_unlock(&f->lock);
+		if (!err)
+			err = inode_pressure(f);
+	}
+	if (err && old < size) {
+		rwlock_write(&f->lock);
+		if (f->size > old && f->size <= size)
+			(void)!shrink(f, old);
+		rwlock_unlock(&f->lock);
+	}
+	return err;
+}
+
+int inode_truncate(struct inode *f, uint64_t size)
+{
+	int err = 0;
+	bool more;
+
+	rwlock_write(&f->lock);
+	if (f->content == CONTENT_FOREIGN || f->content == CONTENT_VOID || !f->fd_write)
+		err = -EROFS;
+	else if (f->st->failed || f->error)
+		err = -EIO;
+	else if (size > PLAIN_MAX)
+		err = -EFBIG;
+	more = !err && size > f->size;
+	if (!err && size < f->size) {
+		err = shrink(f, size);
+		inode_touched(f);
+	}
+	rwlock_unlock(&f->lock);
+	return more ? grow(f, size) : err;
+}
+
+static int write_zeros(struct inode *f, uint64_t off, uint64_t end)
+{
+	static const uint8_t zeros[65536];
+	int err = 0;
+
+	while (off < end && !err) {
+		size_t n = (size_t)MIN(end - off, sizeof(zeros));
+
+		err = inode_write(f, zeros, n, off);
+		off += n;
+	}
+	return err;
+}
+
+int inode_allocate(struct inode *f, int mode, uint64_t off, uint64_t len)
+{
+	uint64_t end = off + len, size;
+	int err = 0;
+
+	if (end < off || end > PLAIN_MAX)
+		return -EFBIG;
+	rwlock_read(&f->lock);
+	size = f->size;
+	rwlock_unlock(&f->lock);
+	switch (mode) {
+	case 0:
+		return end > size ? inode_truncate(f, end) : 0;
+	case FALLOC_FL_KEEP_SIZE:
+		rwlock_write(&f->lock);
+		err = inode_reserve(f, end, true);
+		rwlock_unlock(&f->lock);
+		return err;
+	case FALLOC_FL_ZERO_RANGE:
+	case FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE:
+	case FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE:
+		if (mode == FALLOC_FL_ZERO_RANGE && end > size)
+			err = inode_truncate(f, end);
+		return err ? err : write_zeros(f, off, MIN(end, mode == FALLOC_FL_ZERO_RANGE ? end : size));
+	default:
+		return -EOPNOTSUPP;
+	}
+}

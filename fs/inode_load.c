@@ -1,1 +1,343 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Creating, finding and opening store files; what stat needs without opening them. */
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/xattr.h>
+
+#include "inode_i.h"
+
+static struct container_keys keys_of(const struct store *st)
+{
+	return (struct container_keys){.k_rec = st->keys.k_rec, .k_seal = st->keys.k_seal, .volume_id = st->keys.volume_id};
+}
+
+/* A file of ours whose mode forbids what the mount must do with it (0444 and rewritten through an open handle, 000 and dirty): lift the bits for the moment. */
+static int open_lifted(struct store *st, int dirfd, const char *name, int flags)
+{
+	struct stat s;
+	int fd, err;
+
+	if (fstatat(dirfd, name, &s, AT_SYMLINK_NOFOLLOW) || !S_ISREG(s.st_mode) || s.st_uid != geteuid())
+		return -EACCES;
+	if (fchmodat(dirfd, name, (s.st_mode & 07777) | 0600, 0))
+		return -EACCES;
+	fd = st->io.open(st->io.ctx, dirfd, name, flags, 0);
+	err = fd < 0 ? fd : st->io.chmod(st->io.ctx, fd, s.st_mode & 07777);
+	if (fd < 0)
+		(void)!fchmodat(dirfd, name, s.st_mode & 07777, 0);
+	else if (err) {
+		st->io.close(st->io.ctx, fd);
+		return err;
+	}
+	return fd;
+}
+
+static int open_store_file(struct store *st, int dirfd, const char *name, bool write)
+{
+	int flags = (write ? O_RDWR : O_RDONLY) | O_NOCTTY | O_NONBLOCK;
+	int fd = st->io.open(st->io.ctx, dirfd, name, flags, 0);
+
+	return fd == -EACCES && !st->opt.no_threads ? open_lifted(st, dirfd, name, flags) : fd;
+}
+
+static int new_identity(struct inode *f)
+{
+	struct store *st = f->st;
+	struct record *r = &f->rec;
+
+	memset(r, 0, sizeof(*r));
+	r->state = RECORD_NEW;
+	r->s = f->s = st->opt.segment_size;
+	r->epoch = 1;
+	memcpy(r->volume_id, st->keys.volume_id, ID_LEN);
+	return random_bytes(r->file_id, ID_LEN);
+}
+
+/* An empty NEW file in memory. */
+static int become_new(struct inode *f)
+{
+	int err = new_identity(f);
+
+	if (!err)
+		err = inode_fresh_key(f);
+	if (err)
+		return err;
+	f->content = CONTENT_NEW;
+	f->size = f->com_size = 0;
+	inode_touched(f);
+	return 0;
+}
+
+int inode_create(struct store *st, int dirfd, const char *name, mode_t mode, const char *path, struct inode **ret)
+{
+	struct inode *f;
+	struct stat s;
+	int err;
+
+	if (st->opt.read_only || st->failed)
+		return st->failed ? -EIO : -EROFS;
+	f = inode_alloc(st);
+	if (!f)
+		return -ENOMEM;
+	f->fd = st->io.open(st->io.ctx, dirfd, name, O_RDWR | O_CREAT | O_EXCL | O_NOCTTY, mode);
+	if (f->fd < 0) {
+		err = f->fd;
+		inode_free(f);
+		return err;
+	}
+	f->fd_write = true;
+	f->path = strdup(path);
+	err = st->io.stat(st->io.ctx, f->fd, &s);
+	if (!err) {
+		f->dev = s.st_dev;
+		f->ino = s.st_ino;
+		rwlock_write(&f->lock);
+		inode_publish(f); /* nobody else can have a file that O_EXCL just made */
+		err = become_new(f);
+		f->load_err = err;
+		rwlock_unlock(&f->lock);
+		if (err) {
+			writeback_unlist(f);
+			st->io.unlink(st->io.ctx, dirfd, name, 0);
+			inode_put(f);
+			return err;
+		}
+		*ret = f;
+		return 0;
+	}
+	inode_free(f);
+	return err;
+}
+
+static bool is_damaged(struct store *st, const uint8_t *file_id)
+{
+	bool hit = false;
+
+	mutex_lock(&st->list_lock);
+	for (size_t i = 0; i < st->n_damaged && !hit; i++)
+		hit = !memcmp(st->damaged[i].file_id, file_id, ID_LEN);
+	mutex_unlock(&st->list_lock);
+	return hit;
+}
+
+static int take_native(struct inode *f, struct container *c)
+{
+	if (c->rec.state == RECORD_LIVE)
+		return fail(-EIO, "needs its log: it has newer commits that are not in this volume's log; 'tdfs recover --accept-old' reads the last sealed state");
+	if (is_damaged(f->st, c->rec.file_id))
+		return fail(-EIO, "needs its log, which is damaged; see 'tdfs recover --salvage'");
+	f->content = CONTENT_SEALED;
+	f->rec = c->rec;
+	f->s = c->rec.s;
+	f->size = f->com_size = c->rec.size;
+	f->com_crc = f->base_crc = c->crc;
+	f->base_len = f->alloc_end = c->file_len;
+	f->invocations = c->rec.invocations;
+	f->mtime = c->rec.mtime;
+	f->ctime = c->rec.ctime;
+	f->n_tags = f->cap_tags = seg_count(f->size, f->s);
+	f->used_end = 0;
+	f->dek = STEAL(c->dek);
+	f->tmpl = STEAL(c->tmpl);
+	f->tags = STEAL(c->m->hashes);
+	return 0;
+}
+
+/* Which times to show: the user's, unless somebody (chmod, link, a backup tool) changed the store file after it was sealed. */
+static void load_times(struct inode *f, const struct stat *s)
+{
+	int64_t after = (int64_t)s->st_ctim.tv_sec - (int64_t)f->rec.made.tv_sec;
+
+	f->mtime = s->st_mtim;
+	if (after > 2 || after < -2)
+		f->ctime = s->st_ctim;
+}
+
+static int load(struct inode *f, const struct stat *s)
+{
+	struct store *st = f->st;
+	struct container_keys keys = keys_of(st);
+	CLEANUP(container_cleanup) struct container *c = NULL;
+	CLEANUP_SECRET struct secret *dek = NULL;
+	int err = container_open(&st->io, f->fd, &keys, &c);
+
+	if (err == -ENODATA) {
+		f->content = CONTENT_VOID;
+		return 0;
+	}
+	if (!err)
+		err = kas_unwrap(st->keys.kas, c->m, &dek);
+	if (!err)
+		err = container_unlock(c, &keys, dek);
+	if (err)
+		return err;
+	if (!c->native) {
+		f->content = CONTENT_FOREIGN;
+		f->foreign = STEAL(c);
+		return 0;
+	}
+	err = take_native(f, c);
+	if (!err)
+		load_times(f, s);
+	return err;
+}
+
+/* The object of (dev, ino), loading or loaded; a second opener waits on the lock for the first. */
+static int find_or_load(struct store *st, int fd, bool write, const char *path, struct inode **ret)
+{
+	struct inode *f, *mine = inode_alloc(st);
+	struct stat s;
+	int err = mine ? st->io.stat(st->io.ctx, fd, &s) : -ENOMEM;
+
+	if (!err && !S_ISREG(s.st_mode))
+		err = fail(-EIO, "not a regular file");
+	if (err) {
+		st->io.close(st->io.ctx, fd);
+		if (mine)
+			inode_free(mine);
+		return err;
+	}
+	mine->fd = fd;
+	mine->fd_write = write;
+	mine->dev = s.st_dev;
+	mine->ino = s.st_ino;
+	mine->path = strdup(path);
+	rwlock_write(&mine->lock);
+	f = inode_publish(mine);
+	if (!f) {
+		mine->load_err = load(mine, &s);
+		rwlock_unlock(&mine->lock);
+		*ret = mine;
+		return 0;
+	}
+	rwlock_unlock(&mine->lock);
+	rwlock_write(&f->lock);
+	if (write && !f->fd_write && f->old_fd < 0) { /* hand the writable descriptor over */
+		f->old_fd = f->fd;
+		f->fd = mine->fd;
+		f->fd_write = true;
+		mine->fd = -1;
+	}
+	rwlock_unlock(&f->lock);
+	inode_free(mine);
+	*ret = f;
+	return 0;
+}
+
+static int check_writable(struct inode *f)
+{
+	struct store *st = f->st;
+	int err = 0;
+
+	rwlock_write(&f->lock);
+	if (f->content == CONTENT_FOREIGN) {
+		err = fail(-EROFS, "made by another client (foreign): read-only");
+	} else if (f->content == CONTENT_SEALED && f->rec.rocompat) {
+		err = fail(-EROFS, "written by a later version of tdfs: read-only");
+	} else if (f->content == CONTENT_VOID) {
+		err = st->io.truncate(st->io.ctx, f->fd, 0);
+		if (!err)
+			err = become_new(f);
+	}
+	rwlock_unlock(&f->lock);
+	return err;
+}
+
+int inode_get(struct store *st, int dirfd, const char *name, bool write, const char *path, struct inode **ret)
+{
+	struct inode *f = NULL;
+	int fd, err;
+
+	if (write && (st->opt.read_only || st->failed))
+		return st->failed ? -EIO : -EROFS;
+	fd = open_store_file(st, dirfd, name, write);
+	if (fd < 0)
+		return fd;
+	err = find_or_load(st, fd, write, path, &f);
+	if (err)
+		return err;
+	rwlock_read(&f->lock);
+	err = f->load_err;
+	if (!err && !write && f->content == CONTENT_VOID)
+		err = fail(-ENODATA, "never completed before a crash: nothing was ever committed to it");
+	rwlock_unlock(&f->lock);
+	if (!err && write)
+		err = check_writable(f);
+	if (err) {
+		inode_put(f);
+		return err;
+	}
+	*ret = f;
+	return 0;
+}
+
+static int peek_sector(struct store *st, int dirfd, const char *name, struct stat *s)
+{
+	uint8_t sector[SECTOR] = {0};
+	struct record rec;
+	int fd, err = 0;
+	ssize_t n;
+
+	fd = open_store_file(st, dirfd, name, false);
+	if (fd < 0)
+		return fd;
+	n = st->io.pread(st->io.ctx, fd, sector, SECTOR, 0);
+	if (n < 0)
+		err = (int)n;
+	else
+		err = record_parse(sector, st->keys.k_rec, &rec, NULL);
+	if (!err && rec.state > RECORD_NEW && memcmp(rec.volume_id, st->keys.volume_id, ID_LEN) != 0)
+		err = -ENOENT;
+	if (err == -ENOENT || err == -EBADMSG) { /* foreign, or damaged: the sizes that a zip local header claims, as good as any */
+		uint64_t plain = s->st_size > SECTOR ? (uint64_t)s->st_size : 0;
+		CLEANUP(container_cleanup) struct container *c = NULL;
+		struct container_keys keys = keys_of(st);
+
+		if (err == -ENOENT && !container_open(&st->io, fd, &keys, &c))
+			plain = c->m->size;
+		s->st_size = (off_t)plain;
+		err = err == -ENOENT ? 0 : err;
+	} else if (!err && rec.state <= RECORD_NEW) {
+		s->st_size = 0;
+		err = -ENODATA;
+	} else if (!err) {
+		int64_t after = (int64_t)s->st_ctim.tv_sec - (int64_t)rec.made.tv_sec;
+
+		s->st_size = (off_t)rec.size;
+		if (after <= 2 && after >= -2)
+			s->st_ctim = rec.ctime;
+	} else {
+		s->st_size = 0;
+	}
+	st->io.close(st->io.ctx, fd);
+	return err;
+}
+
+int inode_peek(struct store *st, int dirfd, const char *name, struct stat *s)
+{
+	uint8_t raw[HINT_LEN + 1];
+	struct hint h;
+	char path[32];
+	ssize_t n = -1;
+	int fd;
+
+	if (!s->st_size) {
+		return -ENODATA;
+	}
+	/* lgetxattr has no *at form in this kernel range: through an O_PATH descriptor */
+	fd = openat(dirfd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	if (fd >= 0) {
+		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+		n = getxattr(path, HINT_XATTR, raw, sizeof(raw));
+		close(fd);
+	}
+	if (n > 0 && !hint_parse(raw, (size_t)n, (uint64_t)s->st_size, st->keys.k_hint, &h)) {
+		uint32_t after = (uint32_t)s->st_ctim.tv_sec - h.made + 2;
+
+		s->st_size = (off_t)h.size;
+		if (after <= 4)
+			s->st_ctim = h.ctime;
+		return 0;
+	}
+	return peek_sector(st, dirfd, name, s);
+}

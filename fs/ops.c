@@ -1,1 +1,418 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Session set-up, attributes, extended attributes, statfs, and what all operations share. */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+
+#include "ops_i.h"
+#include "report.h"
+
+#define MAX_WRITE (1u << 20)
+
+/* --- shared --- */
+
+struct who req_who(fuse_req_t req)
+{
+	const struct fuse_ctx *c = fuse_req_ctx(req);
+
+	return (struct who){.uid = c->uid, .gid = c->gid, .umask = c->umask};
+}
+
+struct node *req_node(fuse_req_t req, fuse_ino_t ino)
+{
+	struct node *n = node_get(req_mount(req)->tree.nodes, ino);
+
+	fail_clear();
+	if (!n)
+		fuse_reply_err(req, ESTALE);
+	return n;
+}
+
+/* Failures of the content that somebody should read about; the rest is everyday. */
+static bool worth_a_line(int err)
+{
+	return err == -EBADMSG || err == -EPROTO || err == -EIO || err == -ENOKEY || err == -ETIMEDOUT;
+}
+
+static void log_failure(struct mount *m, struct node *n, const char *what, int err)
+{
+	char path[PATH_MAX] = "";
+	struct at at;
+
+	if (!node_at(m->tree.nodes, n, &at)) {
+		node_path(m->tree.nodes, at.dir ? at.dir : n, at.name, path, sizeof(path));
+		at_put(m->tree.nodes, &at);
+	}
+	report(REPORT_WARN, "%s: %s: %s", *path ? path : "(removed file)", what, *fail_text() ? fail_text() : strerror(-err));
+}
+
+/* The errno map (fs/DESIGN.md): damage in any form is EIO to an application, the rest speaks for itself. */
+static int app_errno(int err)
+{
+	switch (err) {
+	case -EBADMSG:
+	case -EPROTO:
+	case -EUCLEAN:
+		return EIO;
+	default:
+		return -err;
+	}
+}
+
+void reply_err(fuse_req_t req, int err, struct node *n, const char *what)
+{
+	if (n && worth_a_line(err))
+		log_failure(req_mount(req), n, what, err);
+	fuse_reply_err(req, app_errno(err));
+}
+
+struct fuse_entry_param entry_param(const struct mount *m, const struct entry *e)
+{
+	return (struct fuse_entry_param){
+		.ino = e->node->id,
+		.attr = e->st,
+		.attr_timeout = m->timeout,
+		.entry_timeout = m->timeout,
+	};
+}
+
+void reply_entry(fuse_req_t req, struct entry *e)
+{
+	struct mount *m = req_mount(req);
+	struct fuse_entry_param p = entry_param(m, e);
+
+	if (fuse_reply_entry(req, &p) == -ENOENT)
+		node_forget(m->tree.nodes, e->node->id, 1);
+	node_put(m->tree.nodes, e->node);
+}
+
+static pthread_key_t buffer_key;
+static pthread_once_t buffer_once = PTHREAD_ONCE_INIT;
+
+struct buffer {
+	size_t len;
+	char data[];
+};
+
+static void buffer_key_make(void)
+{
+	lock_check(pthread_key_create(&buffer_key, free));
+}
+
+/* A fresh megabyte for each read would be mapped, cleared page by page and unmapped again. */
+void *ops_buffer(size_t len)
+{
+	struct buffer *b;
+
+	pthread_once(&buffer_once, buffer_key_make);
+	b = pthread_getspecific(buffer_key);
+	if (!b || b->len < len) {
+		free(b);
+		b = malloc(sizeof(*b) + len);
+		pthread_setspecific(buffer_key, b);
+		if (!b)
+			return NULL;
+		b->len = len;
+	}
+	return b->data;
+}
+
+/* --- session --- */
+
+static void ops_init(void *arg, struct fuse_conn_info *conn)
+{
+	struct mount *m = arg;
+	unsigned want = FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO | FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_READDIRPLUS |
+			FUSE_CAP_READDIRPLUS_AUTO;
+
+	if (m->writeback)
+		want |= FUSE_CAP_WRITEBACK_CACHE;
+	if (m->acl)
+		want |= FUSE_CAP_POSIX_ACL | FUSE_CAP_DONT_MASK;
+	conn->want = want & conn->capable;
+	if (m->writeback && !(conn->want & FUSE_CAP_WRITEBACK_CACHE))
+		m->writeback = false;
+	m->tree.who.umask = conn->want & FUSE_CAP_DONT_MASK;
+	conn->max_write = MAX_WRITE;
+	conn->max_background = 64;
+	conn->congestion_threshold = 48;
+	conn->time_gran = 1;
+}
+
+/* Offsets of the kernel's <linux/fuse.h>: fuse_in_header 40 bytes, fuse_out_header 16; flags are the fourth word of both INIT bodies. */
+#define FUSE_INIT_OPCODE 26
+#define IN_OPCODE 4
+#define IN_UNIQUE 8
+#define IN_FLAGS (40 + 12)
+#define OUT_LEN 16
+#define OUT_UNIQUE 8
+#define OUT_FLAGS 12
+#define KILLPRIV_V2 (1u << 28)
+
+static ssize_t session_read(int fd, void *buf, size_t len, void *arg)
+{
+	ssize_t n = read(fd, buf, len);
+	struct mount *m = arg;
+	uint32_t opcode, flags;
+	uint64_t unique;
+
+	if (m->init_done || n < IN_FLAGS + 4)
+		return n;
+	memcpy(&opcode, (char *)buf + IN_OPCODE, 4);
+	memcpy(&flags, (char *)buf + IN_FLAGS, 4);
+	memcpy(&unique, (char *)buf + IN_UNIQUE, 8);
+	if (opcode == FUSE_INIT_OPCODE && flags & KILLPRIV_V2)
+		m->init_unique = unique;
+	else
+		m->init_done = true;
+	return n;
+}
+
+/* The reply to INIT is the first thing written and nothing is read by another thread before it. */
+static ssize_t session_writev(int fd, struct iovec *iov, int count, void *arg)
+{
+	struct mount *m = arg;
+	uint64_t unique;
+	uint32_t flags;
+
+	if (!m->init_done && m->init_unique && count == 2 && iov[0].iov_len == OUT_LEN && iov[1].iov_len >= OUT_FLAGS + 4) {
+		memcpy(&unique, (char *)iov[0].iov_base + OUT_UNIQUE, 8);
+		if (unique == m->init_unique) {
+			memcpy(&flags, (char *)iov[1].iov_base + OUT_FLAGS, 4);
+			flags |= KILLPRIV_V2;
+			memcpy((char *)iov[1].iov_base + OUT_FLAGS, &flags, 4);
+			m->init_done = true;
+		}
+	}
+	return writev(fd, iov, count);
+}
+
+const struct fuse_custom_io *ops_custom_io(void)
+{
+	static const struct fuse_custom_io io = {.read = session_read, .writev = session_writev};
+
+	return &io;
+}
+
+static void ops_forget(fuse_req_t req, fuse_ino_t ino, uint64_t n)
+{
+	node_forget(req_mount(req)->tree.nodes, ino, n);
+	fuse_reply_none(req);
+}
+
+static void ops_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *f)
+{
+	for (size_t i = 0; i < count; i++)
+		node_forget(req_mount(req)->tree.nodes, f[i].ino, f[i].nlookup);
+	fuse_reply_none(req);
+}
+
+static void ops_statfs(fuse_req_t req, fuse_ino_t ino)
+{
+	struct statvfs v;
+
+	if (fstatvfs(req_mount(req)->tree.nodes->root_fd, &v)) {
+		fuse_reply_err(req, errno);
+		return;
+	}
+	v.f_namemax = NAME_VISIBLE_MAX;
+	fuse_reply_statfs(req, &v);
+}
+
+/* --- attributes --- */
+
+static void reply_attr(fuse_req_t req, struct node *n, struct inode *f)
+{
+	struct mount *m = req_mount(req);
+	struct stat st;
+	int err = attr_get(&m->tree, n, f, &st);
+
+	if (err)
+		reply_err(req, err, n, "stat");
+	else
+		fuse_reply_attr(req, &st, m->timeout);
+}
+
+static void ops_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct node *n = req_node(req, ino);
+
+	if (!n)
+		return;
+	/* a handle here is of a regular file or, since there is no other way to tell, of a directory */
+	reply_attr(req, n, fi && fi->fh && S_ISREG(n->fmt) ? handle_of(fi)->f : NULL);
+	node_put(req_mount(req)->tree.nodes, n);
+}
+
+static struct timespec wanted_time(int to_set, int set, int now, struct timespec ts)
+{
+	if (to_set & now)
+		ts.tv_nsec = UTIME_NOW;
+	else if (!(to_set & set))
+		ts.tv_nsec = UTIME_OMIT;
+	return ts;
+}
+
+static void ops_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set, struct fuse_file_info *fi)
+{
+	struct mount *m = req_mount(req);
+	struct node *n = req_node(req, ino);
+	struct inode *f = NULL;
+	struct attr_change c = {
+		.mode = to_set & FUSE_SET_ATTR_MODE,
+		.uid = to_set & FUSE_SET_ATTR_UID,
+		.gid = to_set & FUSE_SET_ATTR_GID,
+		.size = to_set & FUSE_SET_ATTR_SIZE,
+		.times = to_set & (FUSE_SET_ATTR_ATIME | FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_ATIME_NOW | FUSE_SET_ATTR_MTIME_NOW),
+		.st = *st,
+		.ts = {wanted_time(to_set, FUSE_SET_ATTR_ATIME, FUSE_SET_ATTR_ATIME_NOW, st->st_atim),
+		       wanted_time(to_set, FUSE_SET_ATTR_MTIME, FUSE_SET_ATTR_MTIME_NOW, st->st_mtim)},
+	};
+	int err = 0;
+
+	if (!n)
+		return;
+	if (fi && fi->fh && S_ISREG(n->fmt) && (!c.size || handle_of(fi)->write))
+		f = handle_of(fi)->f;
+	if (c.size && fuse_req_ctx(req)->uid)
+		err = attr_drop_priv(&m->tree, n, f);
+	if (!err)
+		err = attr_set(&m->tree, n, f, &c);
+	if (err)
+		reply_err(req, err, n, "setattr");
+	else
+		reply_attr(req, n, f);
+	node_put(m->tree.nodes, n);
+}
+
+static void ops_readlink(fuse_req_t req, fuse_ino_t ino)
+{
+	struct mount *m = req_mount(req);
+	struct node *n = req_node(req, ino);
+	char target[PATH_MAX + 1];
+	ssize_t len = -1;
+	int fd;
+
+	if (!n)
+		return;
+	fd = node_open(m->tree.nodes, n, O_PATH);
+	if (fd >= 0) {
+		len = readlinkat(fd, "", target, sizeof(target) - 1);
+		if (len < 0)
+			fd = (close(fd), -errno);
+		else
+			close(fd);
+	}
+	if (len >= 0) {
+		target[len] = 0;
+		fuse_reply_readlink(req, target);
+	} else {
+		fuse_reply_err(req, -fd);
+	}
+	node_put(m->tree.nodes, n);
+}
+
+/* --- extended attributes --- */
+
+static void ops_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *val, size_t len, int flags)
+{
+	struct mount *m = req_mount(req);
+	struct node *n = req_node(req, ino);
+
+	if (!n)
+		return;
+	reply_err(req, xattr_set(&m->tree, n, name, val, len, flags), n, "setxattr");
+	node_put(m->tree.nodes, n);
+}
+
+static void ops_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
+{
+	struct mount *m = req_mount(req);
+	struct node *n = req_node(req, ino);
+
+	if (!n)
+		return;
+	reply_err(req, xattr_remove(&m->tree, n, name), n, "removexattr");
+	node_put(m->tree.nodes, n);
+}
+
+/* @name NULL: list */
+static void read_xattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
+{
+	struct mount *m = req_mount(req);
+	struct node *n = req_node(req, ino);
+	char *buf = NULL;
+	ssize_t len;
+
+	if (!n)
+		return;
+	if (size)
+		buf = ops_buffer(size);
+	if (size && !buf)
+		len = -ENOMEM;
+	else
+		len = name ? xattr_get(&m->tree, n, name, buf, size) : xattr_list(&m->tree, n, buf, size);
+	if (len < 0)
+		reply_err(req, (int)len, NULL, NULL);
+	else if (size)
+		fuse_reply_buf(req, buf, (size_t)len);
+	else
+		fuse_reply_xattr(req, (size_t)len);
+	node_put(m->tree.nodes, n);
+}
+
+static void ops_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
+{
+	read_xattr(req, ino, name, size);
+}
+
+static void ops_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
+{
+	read_xattr(req, ino, NULL, size);
+}
+
+/* Not here: access (default_permissions), lseek (the kernel answers from its own size, which is the true one while it holds dirty pages; ours would make copies lose data),
+ * copy_file_range (the kernel splices), getlk, setlk and flock (the kernel keeps them). */
+const struct fuse_lowlevel_ops *ops_table(size_t *ret_size)
+{
+	static const struct fuse_lowlevel_ops table = {
+		.init = ops_init,
+		.lookup = ops_lookup,
+		.forget = ops_forget,
+		.forget_multi = ops_forget_multi,
+		.getattr = ops_getattr,
+		.setattr = ops_setattr,
+		.readlink = ops_readlink,
+		.mknod = ops_mknod,
+		.mkdir = ops_mkdir,
+		.unlink = ops_unlink,
+		.rmdir = ops_rmdir,
+		.symlink = ops_symlink,
+		.rename = ops_rename,
+		.link = ops_link,
+		.create = ops_create,
+		.open = ops_open,
+		.read = ops_read,
+		.write = ops_write,
+		.flush = ops_flush,
+		.release = ops_release,
+		.fsync = ops_fsync,
+		.fallocate = ops_fallocate,
+		.opendir = ops_opendir,
+		.readdir = ops_readdir,
+		.readdirplus = ops_readdirplus,
+		.releasedir = ops_releasedir,
+		.fsyncdir = ops_fsyncdir,
+		.statfs = ops_statfs,
+		.setxattr = ops_setxattr,
+		.getxattr = ops_getxattr,
+		.listxattr = ops_listxattr,
+		.removexattr = ops_removexattr,
+	};
+
+	*ret_size = sizeof(table);
+	return &table;
+}

@@ -1,1 +1,264 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Open files. */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <sys/stat.h>
+
+#include "ops_i.h"
+#include "report.h"
+
+static struct handle *handle_new(struct mount *m, struct node *n, struct inode *f, int flags)
+{
+	struct handle *h = calloc(1, sizeof(*h));
+
+	if (!h)
+		return NULL;
+	h->node = n;
+	h->f = f;
+	h->write = (flags & O_ACCMODE) != O_RDONLY || flags & O_TRUNC;
+	h->append = flags & O_APPEND && !m->writeback; /* else the kernel knows where the end is, and we do not */
+	inode_opened(f, h->write);
+	mutex_lock(&m->lock);
+	h->next = m->handles;
+	if (h->next)
+		h->next->prev = h;
+	m->handles = h;
+	m->n_handles++;
+	m->n_writers += h->write;
+	m->wrote = m->wrote || h->write;
+	mutex_unlock(&m->lock);
+	return h;
+}
+
+static void handle_close(struct mount *m, struct handle *h)
+{
+	mutex_lock(&m->lock);
+	if (h->prev)
+		h->prev->next = h->next;
+	else
+		m->handles = h->next;
+	if (h->next)
+		h->next->prev = h->prev;
+	m->n_handles--;
+	m->n_writers -= h->write;
+	mutex_unlock(&m->lock);
+	inode_closed(h->f, h->write);
+	inode_put(h->f);
+	node_put(m->tree.nodes, h->node);
+	free(h);
+}
+
+bool mount_wrote(struct mount *m)
+{
+	bool wrote;
+
+	mutex_lock(&m->lock);
+	wrote = m->wrote;
+	m->wrote = m->n_writers > 0;
+	mutex_unlock(&m->lock);
+	return wrote;
+}
+
+void mount_drop_handles(struct mount *m)
+{
+	while (m->handles)
+		handle_close(m, m->handles);
+}
+
+static void fill_info(struct fuse_file_info *fi, struct handle *h)
+{
+	fi->fh = (uintptr_t)h;
+	fi->keep_cache = 1; /* another content would be another node, see node.h */
+	fi->noflush = !h->write;
+}
+
+void ops_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi)
+{
+	struct mount *m = req_mount(req);
+	struct node *dir = req_node(req, parent);
+	struct make make = {.mode = S_IFREG | (mode & 07777), .who = req_who(req)};
+	struct fuse_entry_param p;
+	struct inode *f;
+	struct handle *h;
+	struct entry e;
+	int err;
+
+	if (!dir)
+		return;
+	err = dir_make(&m->tree, dir, name, &make, &e, &f);
+	if (err == -EEXIST && !(fi->flags & O_EXCL))
+		err = -ESTALE; /* made by somebody else since the kernel looked: it looks again and opens */
+	if (err) {
+		reply_err(req, err, dir, "create");
+		node_put(m->tree.nodes, dir);
+		return;
+	}
+	node_put(m->tree.nodes, dir);
+	h = handle_new(m, e.node, f, fi->flags);
+	if (!h) {
+		node_forget(m->tree.nodes, e.node->id, 1);
+		node_put(m->tree.nodes, e.node);
+		inode_put(f);
+		fuse_reply_err(req, ENOMEM);
+		return;
+	}
+	fill_info(fi, h);
+	p = entry_param(m, &e);
+	if (fuse_reply_create(req, &p, fi) == -ENOENT) { /* interrupted: neither release nor forget will come */
+		node_forget(m->tree.nodes, p.ino, 1);
+		handle_close(m, h);
+	}
+}
+
+/* The content of @n for open(2): -ESTALE makes the kernel look the name up again, and find the new content under a new node */
+static int open_content(struct mount *m, struct node *n, int flags, struct inode **ret)
+{
+	bool write = (flags & O_ACCMODE) != O_RDONLY || flags & O_TRUNC;
+	struct inode *live = inode_find(m->tree.store, m->tree.nodes->dev, n->ino), *f;
+	char path[PATH_MAX];
+	struct stat st;
+	struct at at;
+	int err = 0;
+
+	if (!live)
+		err = attr_get(&m->tree, n, NULL, &st);
+	if (!err)
+		err = node_at(m->tree.nodes, n, &at);
+	if (err == -ESTALE && live) { /* no name left, but open: through /proc */
+		*ret = live;
+		return 0;
+	}
+	if (!err) {
+		node_path(m->tree.nodes, at.dir, at.name, path, sizeof(path));
+		err = inode_get(m->tree.store, at.fd, at.name, write, path, &f);
+		at_put(m->tree.nodes, &at);
+	}
+	content_put(live);
+	if (err)
+		return err == -ENODATA ? -EIO : err == -ENOENT ? -ESTALE : err;
+	if (m->tree.foreign_deny && !strcmp(inode_origin(f), "foreign")) {
+		inode_put(f);
+		return -EACCES;
+	}
+	*ret = f;
+	return 0;
+}
+
+static int open_node(fuse_req_t req, struct node *n, struct fuse_file_info *fi, struct handle **ret)
+{
+	struct mount *m = req_mount(req);
+	struct inode *f;
+	int err;
+
+	if (!S_ISREG(n->fmt))
+		return -EINVAL;
+	if (m->tree.store->opt.read_only && (fi->flags & O_ACCMODE) != O_RDONLY)
+		return -EROFS;
+	err = open_content(m, n, fi->flags, &f);
+	if (err)
+		return err;
+	if ((fi->flags & O_ACCMODE) != O_RDONLY || fi->flags & O_TRUNC)
+		node_ours(m->tree.nodes, n);
+	if (fi->flags & O_TRUNC) {
+		if (fuse_req_ctx(req)->uid)
+			err = attr_drop_priv(&m->tree, n, f);
+		if (!err)
+			err = inode_truncate(f, 0);
+	}
+	if (!err) {
+		*ret = handle_new(m, n, f, fi->flags);
+		err = *ret ? 0 : -ENOMEM;
+	}
+	if (err)
+		inode_put(f);
+	return err;
+}
+
+void ops_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct mount *m = req_mount(req);
+	struct node *n = req_node(req, ino);
+	struct handle *h;
+	int err;
+
+	if (!n)
+		return;
+	err = open_node(req, n, fi, &h);
+	if (err) {
+		reply_err(req, err, n, "open");
+		node_put(m->tree.nodes, n);
+		return;
+	}
+	fill_info(fi, h);
+	if (fuse_reply_open(req, fi) == -ENOENT)
+		handle_close(m, h);
+}
+
+void ops_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
+{
+	struct handle *h = handle_of(fi);
+	char *buf = ops_buffer(size);
+	ssize_t n;
+
+	fail_clear();
+	n = buf ? inode_read(h->f, buf, size, (uint64_t)off) : -ENOMEM;
+	if (n < 0)
+		reply_err(req, (int)n, h->node, "read");
+	else
+		fuse_reply_buf(req, buf, (size_t)n);
+}
+
+void ops_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off, struct fuse_file_info *fi)
+{
+	struct mount *m = req_mount(req);
+	struct handle *h = handle_of(fi);
+	int err = 0;
+
+	fail_clear();
+	if (!fi->writepage && fuse_req_ctx(req)->uid)
+		err = attr_drop_priv(&m->tree, h->node, h->f);
+	if (!err)
+		err = h->append ? inode_append(h->f, buf, size) : inode_write(h->f, buf, size, (uint64_t)off);
+	if (err)
+		reply_err(req, err, h->node, "write");
+	else
+		fuse_reply_write(req, size);
+}
+
+void ops_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct handle *h = handle_of(fi);
+
+	fail_clear();
+	reply_err(req, h->write ? inode_flush(h->f) : 0, h->node, "close");
+}
+
+void ops_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	handle_close(req_mount(req), handle_of(fi));
+	fuse_reply_err(req, 0);
+}
+
+void ops_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
+{
+	struct handle *h = handle_of(fi);
+
+	fail_clear();
+	reply_err(req, inode_fsync(h->f, datasync), h->node, "fsync");
+}
+
+void ops_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len, struct fuse_file_info *fi)
+{
+	struct mount *m = req_mount(req);
+	struct handle *h = handle_of(fi);
+	int err = 0;
+
+	fail_clear();
+	if (fuse_req_ctx(req)->uid)
+		err = attr_drop_priv(&m->tree, h->node, h->f);
+	if (!err)
+		err = inode_allocate(h->f, mode, (uint64_t)off, (uint64_t)len);
+	reply_err(req, err, h->node, "fallocate");
+}

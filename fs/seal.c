@@ -1,1 +1,486 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Making a sealed file: of a new one in place, of a changed one through the log. */
+#include "inode_i.h"
+
+#define RUN_MAX ((size_t)1 << 20)
+
+/* Everything of a sealed state but where it is written. */
+struct sealed {
+	struct record rec;
+	uint8_t root[MAC_LEN];
+	uint8_t sector[SECTOR];
+	uint8_t *tail;
+	uint64_t tail_len;
+};
+
+static void sealed_cleanup(struct sealed *s)
+{
+	free(s->tail);
+}
+
+/* @tail: where to put the tail, NULL = malloc it */
+static int sealed_make(struct inode *f, uint64_t size, uint64_t generation, uint32_t crc, uint8_t *tail, struct sealed *ret)
+{
+	struct store *st = f->st;
+	struct record *r = &ret->rec;
+	int err;
+
+	*r = f->rec;
+	r->state = RECORD_SEALED;
+	r->s = f->s;
+	r->size = size;
+	r->tail_off = tail_offset(size, f->s);
+	r->generation = generation;
+	r->invocations = (f->invocations + INVOCATION_LEASE - 1) / INVOCATION_LEASE * INVOCATION_LEASE;
+	r->mtime = f->mtime;
+	r->ctime = f->ctime;
+	clock_gettime(CLOCK_REALTIME, &r->made);
+	err = root_signature(f->dek, f->tags, seg_count(size, f->s), ret->root);
+	if (err)
+		return err;
+	memcpy(r->content_id, ret->root, ID_LEN);
+	err = record_seal(st->keys.k_seal, r, (struct part){f->tmpl->key_access, strlen(f->tmpl->key_access)},
+			  (struct part){f->tmpl->policy, strlen(f->tmpl->policy)}, f->dek, r->seal);
+	if (!err)
+		err = record_sector(r, crc, st->keys.k_rec, ret->sector);
+	if (err)
+		return err;
+	ret->tail_len = tail_len(f->tmpl, size);
+	if (!tail)
+		tail = ret->tail = malloc(ret->tail_len);
+	if (!tail)
+		return -ENOMEM;
+	tail_build(f->tmpl, size, f->tags, ret->root, crc, tail);
+	return 0;
+}
+
+/* Hint and times of a store file that was just written; a failure costs speed or a time stamp, never data. */
+static void set_metadata(struct inode *f, const struct record *r, uint64_t file_len)
+{
+	struct store *st = f->st;
+	struct timespec ts[2] = {{.tv_nsec = UTIME_OMIT}, r->mtime};
+	uint8_t hint[HINT_LEN];
+
+	if (!hint_make(r, file_len, st->keys.k_hint, hint))
+		(void)!st->io.set_xattr(st->io.ctx, f->fd, HINT_XATTR, hint, HINT_LEN);
+	(void)!st->io.times(st->io.ctx, f->fd, ts);
+}
+
+/* The base is now what @r says; everything in memory is clean or belongs to what comes next. */
+static void take_base(struct inode *f, const struct record *r, uint64_t file_len, uint32_t crc)
+{
+	f->rec = *r;
+	f->base_len = file_len;
+	f->base_crc = f->com_crc = crc;
+	f->com_size = r->size;
+	f->alloc_end = MAX(f->alloc_end, file_len);
+	f->live = f->hinted = f->intent = f->fresh = false;
+	f->used_end = f->number = f->first_lsn = 0;
+	f->content = CONTENT_SEALED;
+	f->first_change = f->oldest_uncommitted = commit_needed(f) ? now_ns() : 0;
+	f->st->n_seals++;
+}
+
+static void not_durable(struct inode *f)
+{
+	f->durable = false;
+	f->meta_seq++;
+}
+
+int seal_new(struct inode *f)
+{
+	struct store *st = f->st;
+	uint64_t n = seg_count(f->size, f->s), p = payload_len(f->size, f->s), len = SECTOR + p + tail_len(f->tmpl, f->size);
+	CLEANUP(sealed_cleanup) struct sealed s = {0};
+	CLEANUP_FREE uint8_t *out = malloc(len);
+	uint32_t crc;
+	int err = out ? tags_room(f, n) : -ENOMEM;
+
+	for (uint64_t i = 0; i < n && !err; i++) {
+		struct seg *seg = seg_find(f, i);
+
+		err = segment_put(f, i, seg ? seg->buf : NULL, seg ? seg->len : 0, out + seg_off(f->s, i));
+	}
+	if (err)
+		return err;
+	crc = crc_bytes(0, out + SECTOR, p);
+	err = sealed_make(f, f->size, 1, crc, out + SECTOR + p, &s);
+	if (err)
+		return err;
+	memcpy(out, s.sector, SECTOR);
+	err = io_pwrite(&st->io, f->fd, out, len, 0);
+	if (err)
+		return err; /* still NEW and whole in memory: tried again at the next fsync or seal */
+	set_metadata(f, &s.rec, len);
+	segs_drop_from(f, 0);
+	f->n_tags = n;
+	take_base(f, &s.rec, len, crc);
+	not_durable(f);
+	return 0;
+}
+
+static int spilled_make(struct inode *f, uint32_t *ret_crc, struct sealed *ret)
+{
+	uint64_t n = seg_count(f->size, f->s);
+	uint32_t crc = 0;
+
+	for (uint64_t i = 0; i < n; i++)
+		crc = crc_join(crc, (uint32_t)f->crcs[i], (uint64_t)seg_plain(f->size, f->s, i) + AEAD_OVERHEAD);
+	*ret_crc = crc;
+	return sealed_make(f, f->size, 1, crc, NULL, ret);
+}
+
+/* An empty file has one empty segment, which nobody wrote. */
+static int spill_rest(struct inode *f)
+{
+	struct seg *s;
+	int err = f->size ? 0 : seg_get(f, 0, false, 0, &s);
+
+	return err ? err : spill_dirty(f, true);
+}
+
+int seal_spilled_begin(struct inode *f, uint64_t *ret_seq)
+{
+	struct store *st = f->st;
+	CLEANUP(sealed_cleanup) struct sealed s = {0};
+	uint32_t crc;
+	int err = spill_rest(f);
+
+	if (!err)
+		err = spilled_make(f, &crc, &s);
+	if (!err)
+		err = io_pwrite(&st->io, f->fd, s.tail, s.tail_len, s.rec.tail_off);
+	if (!err)
+		err = st->io.truncate(st->io.ctx, f->fd, s.rec.tail_off + s.tail_len);
+	if (!err)
+		*ret_seq = f->write_seq;
+	return err;
+}
+
+int seal_spilled_finish(struct inode *f, uint64_t seq)
+{
+	struct store *st = f->st;
+	CLEANUP(sealed_cleanup) struct sealed s = {0};
+	uint64_t len;
+	uint32_t crc;
+	int err;
+
+	redo_unpin(st->redo, &f->void_pin); /* the NEW header is synced: nobody needs the VOID record */
+	if (f->content != CONTENT_SPILLED || f->write_seq != seq)
+		return -EAGAIN;
+	err = spilled_make(f, &crc, &s);
+	if (!err)
+		err = io_pwrite(&st->io, f->fd, s.sector, SECTOR, 0);
+	if (err)
+		return err;
+	len = s.rec.tail_off + s.tail_len;
+	set_metadata(f, &s.rec, len);
+	f->n_tags = seg_count(f->size, f->s);
+	f->alloc_end = 0;
+	take_base(f, &s.rec, len, crc);
+	not_durable(f);
+	return 0;
+}
+
+int seal_spilled(struct inode *f)
+{
+	uint64_t seq;
+	int err = seal_spilled_begin(f, &seq);
+
+#ifndef TEST_NO_ONE_FLUSH_NEW
+	if (!err) {
+		err = f->st->io.sync(f->st->io.ctx, f->fd, false);
+		if (err)
+			return f->error = -EIO;
+	}
+#endif
+	return err ? err : seal_spilled_finish(f, seq);
+}
+
+static void seal_rec(const struct sealed *s, const struct base *base, const struct apply *a, struct redo_rec *r)
+{
+	*r = (struct redo_rec){.type = REDO_SEAL, .base = *base};
+	r->seal.generation = s->rec.generation;
+	r->seal.content_id = s->rec.content_id;
+	r->seal.final_len = s->rec.tail_off + s->tail_len;
+	r->seal.mtime = s->rec.mtime;
+	r->seal.tail_off = s->rec.tail_off;
+	r->seal.tail_len = s->tail_len;
+	r->seal.sector = s->sector;
+	r->seal.tail = a->side ? NULL : s->tail;
+	r->seal.side = a->side ? a->side_hash : NULL;
+#ifdef TEST_NO_NO_TAIL_REDO
+	r->type = REDO_INTENT;
+	r->intent.sealed_len = 0;
+	r->intent.ino = 0;
+	r->intent.path = "";
+#endif
+}
+
+/* The SEAL stands in the log (not yet flushed): what it needs to go in place, and the base moves on. */
+static void start_apply(struct inode *f, struct sealed *s, uint32_t crc)
+{
+	struct apply *a = &f->apply;
+
+	a->pending = true;
+	a->applied = false;
+	a->pin = f->pin;
+	a->s = f->s;
+	memset(&f->pin, 0, sizeof(f->pin));
+	memcpy(a->sector, s->sector, SECTOR);
+	a->tail = STEAL(s->tail);
+	a->tail_off = s->rec.tail_off;
+	a->tail_len = s->tail_len;
+	a->rec = s->rec;
+	take_base(f, &s->rec, a->tail_off + a->tail_len, crc);
+	a->lsn = f->last_lsn;
+}
+
+static int copy_images(struct inode *f)
+{
+	struct apply *a = &f->apply;
+
+	free(a->images);
+	a->n_images = f->n_images;
+	a->images = malloc((f->n_images + 1) * sizeof(*a->images));
+	if (!a->images)
+		return -ENOMEM;
+	if (f->n_images)
+		memcpy(a->images, f->images, f->n_images * sizeof(*a->images));
+	return 0;
+}
+
+static int side_tail(struct inode *f, const struct sealed *s)
+{
+	struct apply *a = &f->apply;
+
+	a->side = redo_side_needed(f->st->redo, s->tail_len);
+	return a->side ? redo_side_write(f->st->redo, s->tail, s->tail_len, a->side_hash) : 0;
+}
+
+int seal_replaced(struct inode *f)
+{
+	uint64_t n = seg_count(f->size, f->s), p = payload_len(f->size, f->s);
+	CLEANUP(sealed_cleanup) struct sealed s = {0};
+	CLEANUP_FREE uint8_t *out = malloc(p);
+	CLEANUP_FREE struct redo_rec *recs = calloc(n + 2, sizeof(*recs));
+	CLEANUP_FREE struct redo_loc *locs = calloc(n, sizeof(*locs));
+	struct base base;
+	uint32_t crc;
+	size_t k = 0;
+	int err = out && recs && locs ? tags_room(f, n) : -ENOMEM;
+
+	base_of(f, &base);
+	if (!f->hinted) {
+		recs[k] = (struct redo_rec){.type = REDO_INTENT, .base = base};
+		recs[k].intent.sealed_len = f->base_len;
+		recs[k].intent.ino = f->ino;
+		recs[k++].intent.path = f->path ? f->path : "";
+	}
+	for (uint64_t i = 0; i < n && !err; i++) {
+		struct seg *seg = seg_find(f, i);
+		uint32_t len = seg ? seg->len : 0;
+		uint8_t *at = out + (seg_off(f->s, i) - SECTOR);
+
+		err = segment_put(f, i, seg ? seg->buf : NULL, len, at);
+		recs[k] = (struct redo_rec){.type = REDO_IMAGE, .base = base};
+		recs[k].image.seg = i;
+		recs[k].image.bytes = at;
+		recs[k++].image.len = len + AEAD_OVERHEAD;
+	}
+	if (err)
+		return err;
+	crc = crc_bytes(0, out, p);
+	err = sealed_make(f, f->size, f->rec.generation + 1, crc, NULL, &s);
+	f->apply.side = false; /* at most 1 MiB of content: the tail is small */
+	if (!err) {
+		seal_rec(&s, &base, &f->apply, &recs[k++]);
+		err = redo_append(f->st->redo, recs, k, &f->pin, 0, false, &f->last_lsn, locs);
+	}
+	for (uint64_t i = 0; i < n && !err; i++)
+		err = image_note(f, i, &locs[i]);
+	if (!err)
+		err = copy_images(f);
+	if (err)
+		return err;
+	segs_drop_from(f, 0);
+	f->n_tags = n;
+	start_apply(f, &s, crc);
+	return 0;
+}
+
+/* SEAL of the committed state of a sealed file. */
+static int seal_committed(struct inode *f)
+{
+	CLEANUP(sealed_cleanup) struct sealed s = {0};
+	struct redo_rec rec;
+	struct base base;
+	uint64_t lsn;
+	int err = sealed_make(f, f->com_size, f->rec.generation + 1, f->com_crc, NULL, &s);
+
+	if (!err)
+		err = copy_images(f);
+	if (!err)
+		err = side_tail(f, &s);
+	if (err)
+		return err;
+	base_of(f, &base);
+	seal_rec(&s, &base, &f->apply, &rec);
+	err = redo_append(f->st->redo, &rec, 1, &f->pin, 0, true, &lsn, NULL);
+	if (err)
+		return err;
+	f->last_lsn = lsn;
+	start_apply(f, &s, f->com_crc);
+	return 0;
+}
+
+static int seal_log_locked(struct inode *f, bool commit, uint64_t *ret_lsn)
+{
+	int err = 0;
+
+	*ret_lsn = 0;
+	if (f->unlinked || f->load_err || f->content == CONTENT_VOID || f->content == CONTENT_FOREIGN)
+		return 0;
+	if (f->apply.pending) {
+		*ret_lsn = f->apply.lsn;
+		return 0;
+	}
+	switch (f->content) {
+	case CONTENT_NEW:
+		return seal_new(f);
+	case CONTENT_SPILLED:
+		return seal_spilled(f);
+	case CONTENT_REPLACED:
+		err = seal_replaced(f);
+		break;
+	default:
+		if (commit || f->fresh)
+			err = commit_append(f, true);
+		if (!err && !f->pin.runs)
+			return 0;
+		if (!err)
+			err = seal_committed(f);
+	}
+	if (!err)
+		*ret_lsn = f->apply.lsn;
+	return err;
+}
+
+int seal_log(struct inode *f, bool commit, uint64_t *ret_lsn)
+{
+	int err;
+
+	rwlock_write(&f->lock);
+	err = seal_log_locked(f, commit, ret_lsn);
+	rwlock_unlock(&f->lock);
+	return err;
+}
+
+bool seal_pending(struct inode *f)
+{
+	bool pending;
+
+	rwlock_read(&f->lock);
+	pending = f->apply.pending;
+	rwlock_unlock(&f->lock);
+	return pending;
+}
+
+/* Neighbouring images with one write. */
+static int write_images(struct inode *f, const struct image *img, size_t n, uint32_t s)
+{
+	struct store *st = f->st;
+	size_t room = MAX(RUN_MAX, (size_t)s + AEAD_OVERHEAD), len = 0, first = 0;
+	CLEANUP_FREE uint8_t *buf = n ? malloc(room) : NULL;
+	int err = n && !buf ? -ENOMEM : 0;
+
+	for (size_t k = 0; k < n && !err; k++) {
+		err = redo_read(st->redo, &img[k].loc, buf + len);
+		if (err)
+			break;
+		len += img[k].loc.len;
+		if (k + 1 < n && img[k + 1].no == img[k].no + 1 && len + img[k + 1].loc.len <= room)
+			continue;
+		err = io_pwrite(&st->io, f->fd, buf, len, seg_off(s, img[first].no));
+		len = 0;
+		first = k + 1;
+	}
+	return err;
+}
+
+int seal_apply(struct inode *f)
+{
+	struct store *st = f->st;
+	struct apply *a = &f->apply;
+	uint64_t len = a->tail_off + a->tail_len;
+	int err;
+
+	if (!a->pending)
+		return 0;
+	err = write_images(f, a->images, a->n_images, a->s);
+	if (!err)
+		err = io_pwrite(&st->io, f->fd, a->tail, a->tail_len, a->tail_off);
+	if (!err)
+		err = st->io.truncate(st->io.ctx, f->fd, len);
+	if (!err)
+		err = io_pwrite(&st->io, f->fd, a->sector, SECTOR, 0);
+	if (err)
+		return err;
+	rwlock_read(&f->lock);
+	a->rec.mtime = f->mtime; /* the user may have set it since */
+	a->meta_seq = f->meta_seq;
+	rwlock_unlock(&f->lock);
+	set_metadata(f, &a->rec, len);
+	a->applied = true;
+	return 0;
+}
+
+void seal_done(struct inode *f)
+{
+	struct apply *a = &f->apply;
+	size_t kept = 0;
+
+	rwlock_write(&f->lock);
+	if (a->pending && a->applied) {
+		for (size_t i = 0, k = 0; i < f->n_images; i++) {
+			struct image *img = &f->images[i];
+
+			while (k < a->n_images && a->images[k].no < img->no)
+				k++;
+			if (k == a->n_images || a->images[k].no != img->no || a->images[k].loc.lsn != img->loc.lsn || a->images[k].loc.off != img->loc.off)
+				f->images[kept++] = *img;
+		}
+		f->n_images = kept;
+		f->alloc_end = a->tail_off + a->tail_len; /* the cut took what was reserved beyond */
+		if (f->meta_seq == a->meta_seq)
+			f->durable = true;
+		redo_unpin(f->st->redo, &a->pin);
+		if (a->side)
+			redo_side_drop(f->st->redo, a->side_hash);
+		free(a->tail);
+		free(a->images);
+		memset(a, 0, sizeof(*a));
+	}
+	rwlock_unlock(&f->lock);
+}
+
+int seal_gone(struct inode *f)
+{
+	int err = seal_apply(f);
+
+	if (err)
+		return err;
+	seal_done(f);
+	rwlock_write(&f->lock);
+	if (f->unlinked && f->content == CONTENT_SEALED) {
+		err = write_images(f, f->images, f->n_images, f->s);
+		if (!err) {
+			f->n_images = 0;
+			redo_unpin(f->st->redo, &f->pin);
+			f->fresh = false;
+			f->content = CONTENT_SPILLED;
+		}
+	}
+	rwlock_unlock(&f->lock);
+	return err;
+}

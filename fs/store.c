@@ -1,1 +1,81 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "store.h"
+
+#include <errno.h>
+
+#include "report.h"
+#include "writeback.h"
+
+#define BUCKETS 16384
+
+static int start_log(struct store *st)
+{
+	struct recovered *r = &st->recovered;
+
+	return redo_open(&st->io, st->tdfs_fd, st->root_fd, st->keys.volume_id, st->keys.k_log, r->next_lsn, r->next_epoch, r->half, &st->redo);
+}
+
+static void store_free(struct store *st)
+{
+	writeback_stop(st);
+	if (st->redo)
+		redo_close(st->redo);
+	segcache_free(st->cache);
+	for (size_t i = 0; i < st->n_damaged; i++)
+		free(st->damaged[i].path);
+	free(st->damaged);
+	free(st->buckets);
+	mutex_destroy(&st->list_lock);
+	mutex_destroy(&st->seal_lock);
+	free(st);
+}
+
+int store_open(const struct io *io, int root_fd, int tdfs_fd, const struct store_keys *keys, const struct store_options *opt,
+	       void (*event)(void *arg, const char *path, const char *text), void *arg, struct store **ret)
+{
+	struct store *st = calloc(1, sizeof(*st));
+	struct recover_keys rk = {keys->volume_id, keys->k_log, keys->k_rec, keys->k_hint};
+	int damage, err;
+
+	if (!st)
+		return -ENOMEM;
+	st->io = *io;
+	st->root_fd = root_fd;
+	st->tdfs_fd = tdfs_fd;
+	st->keys = *keys;
+	st->opt = *opt;
+	mutex_init(&st->list_lock);
+	mutex_init(&st->seal_lock);
+	st->n_buckets = BUCKETS;
+	st->buckets = calloc(BUCKETS, sizeof(*st->buckets));
+	st->cache = segcache_new(opt->cache_bytes);
+	if (!st->buckets || !st->cache) {
+		store_free(st);
+		return -ENOMEM;
+	}
+	damage = recover(io, tdfs_fd, root_fd, &rk, !opt->read_only, event, arg, &st->recovered, &st->damaged, &st->n_damaged);
+	err = damage < 0 ? damage : 0;
+	if (damage == 1)
+		st->opt.read_only = true;
+	if (!err && !st->opt.read_only)
+		err = start_log(st);
+	if (!err)
+		err = writeback_start(st);
+	if (err) {
+		store_free(st);
+		return err;
+	}
+	*ret = st;
+	return damage;
+}
+
+int store_close(struct store *st)
+{
+	int err = store_sync(st);
+
+	writeback_stop(st);
+	if (!err && st->redo)
+		err = redo_retire(st->redo);
+	store_free(st);
+	return err;
+}

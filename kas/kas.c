@@ -1,1 +1,272 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "kas.h"
+
+#include <jansson.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+
+#include "local.h"
+#include "report.h"
+
+#define KEY_FILE_MAX ((size_t)1 << 20)
+
+struct kas {
+	/* fixed after set-up */
+	struct local_key **keys;
+	size_t n_keys;
+	size_t write_key;
+
+	struct local_cache *cache; /* locks for itself */
+};
+
+struct kas *kas_new(void)
+{
+	struct kas *k = calloc(1, sizeof(*k));
+
+	if (!k)
+		return NULL;
+	k->cache = local_cache_new();
+	if (!k->cache) {
+		free(k);
+		return NULL;
+	}
+	return k;
+}
+
+void kas_free(struct kas *k)
+{
+	if (!k)
+		return;
+	for (size_t i = 0; i < k->n_keys; i++)
+		local_key_free(k->keys[i]);
+	local_cache_free(k->cache);
+	free(k->keys);
+	free(k);
+}
+
+int kas_add_local(struct kas *k, const char *kid, const char *url, EVP_PKEY *key)
+{
+	struct local_key **more = realloc(k->keys, (k->n_keys + 1) * sizeof(*more));
+	int err;
+
+	if (!more) {
+		EVP_PKEY_free(key);
+		return -ENOMEM;
+	}
+	k->keys = more;
+	err = local_key_new(kid, url ? url : KAS_URL_DEFAULT, key, &k->keys[k->n_keys]);
+	if (!err)
+		k->n_keys++;
+	return err;
+}
+
+int kas_write_key(struct kas *k, const char *kid)
+{
+	for (size_t i = 0; i < k->n_keys; i++)
+		if (strcmp(local_key_id(k->keys[i]), kid) == 0) {
+			k->write_key = i;
+			return 0;
+		}
+	return fail(-ENOKEY, "there is no KAS key with the kid \"%s\"", kid);
+}
+
+/* Not io_read_file(): the user names this file, so it may be a symlink, or a pipe from a password manager. */
+static int read_key_file(const char *path, char **ret, size_t *ret_len)
+{
+	CLEANUP_FD int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+	char *buf;
+	size_t len = 0;
+	int err = 0;
+
+	if (fd < 0)
+		return fail(-errno, "%s: %s", path, strerror(errno));
+	buf = malloc(KEY_FILE_MAX + 1);
+	if (!buf)
+		return -ENOMEM;
+	for (;;) {
+		ssize_t n = read(fd, buf + len, KEY_FILE_MAX + 1 - len);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			err = fail(-errno, "%s: %s", path, strerror(errno));
+		if (n <= 0)
+			break;
+		len += (size_t)n;
+		if (len > KEY_FILE_MAX) {
+			err = fail(-EPROTO, "%s: too long for a key file", path);
+			break;
+		}
+	}
+	if (err) {
+		wipe(buf, len);
+		free(buf);
+		return err;
+	}
+	*ret = buf;
+	*ret_len = len;
+	return 0;
+}
+
+static int add_pem(struct kas *k, const char *kid, const char *pem, size_t len)
+{
+	EVP_PKEY *key;
+	int err = pubkey_private(pem, len, &key);
+
+	return err ? err : kas_add_local(k, kid, NULL, key);
+}
+
+/* [{"kid","alg","privateKey","cert"}] */
+static int add_list(struct kas *k, const char *path, const json_t *list)
+{
+	size_t i, n_used = 0;
+	json_t *each;
+
+	json_array_foreach (list, i, each) {
+		const char *kid = json_string_value(json_object_get(each, "kid"));
+		const char *pem = json_string_value(json_object_get(each, "privateKey"));
+		int err;
+
+		if (!pem)
+			return fail(-EPROTO, "%s: entry %zu has no \"privateKey\"", path, i + 1);
+		err = add_pem(k, kid ? kid : "", pem, strlen(pem));
+		if (err == -ENOTSUP)
+			report(REPORT_NOTE, "%s: entry %zu (%s) skipped: %s", path, i + 1, kid ? kid : "no kid", fail_text());
+		else if (err)
+			return fail(err, "%s: entry %zu: %s", path, i + 1, fail_text());
+		else
+			n_used++;
+	}
+	return n_used ? 0 : fail(-ENOTSUP, "%s: no RSA or EC key in the list", path);
+}
+
+int kas_add_key_file(struct kas *k, const char *path)
+{
+	json_error_t json_err;
+	json_t *list;
+	char *text = NULL;
+	size_t len = 0;
+	int err = read_key_file(path, &text, &len);
+
+	if (err)
+		return err;
+	fail_clear();
+	list = json_loadb(text, len, JSON_REJECT_DUPLICATES, &json_err);
+	if (json_is_array(list))
+		err = add_list(k, path, list);
+	else if (list)
+		err = fail(-EPROTO, "%s: JSON, but not a list of keys", path);
+	else if ((err = add_pem(k, "", text, len)))
+		err = fail(err, "%s: not a KAS key (PEM, or JSON list of keys): %s", path, fail_text());
+	json_decref(list);
+	wipe(text, len);
+	free(text);
+	return err;
+}
+
+int kas_wrap(struct kas *k, const struct secret *dek, const char *policy, char **ret)
+{
+	if (!k->n_keys)
+		return fail(-ENOKEY, "there is no KAS key to write with");
+	return local_wrap(k->keys[k->write_key], dek, policy, ret);
+}
+
+/* How much an error tells about why no key came out; among alternatives the most telling one is reported. */
+static int error_rank(int err)
+{
+	switch (err) {
+	case 0:
+		return 0;
+	case -ENOKEY:
+		return 1;
+	case -EBADMSG:
+		return 2;
+	default:
+		return 3;
+	}
+}
+
+/* One key access object: every local key that may fit. */
+static int unwrap_object(struct kas *k, const struct manifest *m, const struct key_access *ka, struct secret **ret)
+{
+	int worst = -ENOKEY;
+
+	if (ka->type == WRAP_OTHER)
+		return fail(-ENOKEY, "\"%s\" keys are not supported", ka->type_name);
+	fail(-ENOKEY, "no key for it here");
+	for (size_t i = 0; i < k->n_keys; i++) {
+		CLEANUP_SECRET struct secret *share = NULL;
+		enum local_fit fit = local_fits(k->keys[i], ka);
+		int err;
+
+		if (fit == LOCAL_NO)
+			continue;
+		err = local_unwrap(k->keys[i], k->cache, ka, &share);
+		if (!err) {
+			err = manifest_binding(m, ka, share);
+			if (!err) {
+				*ret = STEAL(share);
+				return 0;
+			}
+		} else if (err == -EBADMSG || err == -EPROTO) {
+			/* without a kid it cannot be told whether the object is damaged or made for somebody else */
+			err = fit == LOCAL_YES ? -EBADMSG : -ENOKEY;
+		}
+		if (error_rank(err) >= error_rank(worst))
+			worst = err;
+	}
+	return worst;
+}
+
+/* One share: the alternatives from @first on with its sid. */
+static int unwrap_share(struct kas *k, const struct manifest *m, size_t first, struct secret **ret)
+{
+	char text[512] = "";
+	int worst = 0;
+
+	for (size_t i = first; i < m->n_ka; i++) {
+		const struct key_access *ka = &m->ka[i];
+		int err;
+
+		if (strcmp(ka->sid, m->ka[first].sid))
+			continue;
+		err = unwrap_object(k, m, ka, ret);
+		if (!err)
+			return 0;
+		if (error_rank(err) > error_rank(worst)) {
+			worst = err;
+			snprintf(text, sizeof(text), "key access object %zu of %zu (%.100s, kid \"%.64s\"): %s", i + 1, m->n_ka, ka->url, ka->kid, fail_text());
+		}
+	}
+	return fail(worst, "%s", text);
+}
+
+int kas_unwrap(struct kas *k, const struct manifest *m, struct secret **ret)
+{
+	CLEANUP_SECRET struct secret *dek = secret_new();
+
+	if (!dek)
+		return -ENOMEM;
+	if (!m->n_ka)
+		return fail(-ENOKEY, "there is no key access object");
+	for (size_t i = 0; i < m->n_ka; i++) {
+		CLEANUP_SECRET struct secret *share = NULL;
+		bool seen = false;
+		int err;
+
+		for (size_t j = 0; j < i && !seen; j++)
+			seen = strcmp(m->ka[j].sid, m->ka[i].sid) == 0;
+		if (seen)
+			continue;
+		err = unwrap_share(k, m, i, &share);
+		if (err)
+			return err;
+		for (size_t b = 0; b < SECRET_LEN; b++)
+			dek->b[b] ^= share->b[b];
+	}
+	*ret = STEAL(dek);
+	return 0;
+}

@@ -24,6 +24,7 @@ struct volume {
 	uint8_t id[ID_LEN];
 	uint32_t segment_size;
 	uint64_t log_half;
+	int64_t created; /* seconds */
 	char *policy;  /* base64 of the default policy */
 	char *kas_kid; /* embedded KAS */
 	char *kas_url; /* written into key access objects */
@@ -46,7 +47,7 @@ struct volume_params { /* zero = default */
 };
 
 /** volume_create() - make STORE (if absent) and STORE/.tdfs: new VK, slots for @first and a recovery key, embedded KAS key, log of zeros
- * Refuses: a store that has a .tdfs (-EEXIST), a store inside another volume (-ELOOP), a store path that is a symlink (-ELOOP), a directory with files in it (-ENOTEMPTY) unless @convert later allows it.
+ * Refuses: a store that has a .tdfs (-EEXIST), a store inside another volume (-ELOOP), a store path that is a symlink (-ELOOP), a directory with files in it (-ENOTEMPTY).
  * On failure everything it made is removed again.  Blocks: disk, KDF.  fail() tells. */
 int volume_create(const char *store, struct volume_params *par, const struct credential *first) MUST_CHECK;
 
@@ -69,13 +70,16 @@ int volume_find(const char *path, char **ret) MUST_CHECK;
  * @wait_ms: how long to wait for another that is leaving.  0; -EBUSY with the holder's pid in @ret_pid; -EROFS; -errno */
 int volume_lock(struct volume *v, int wait_ms, pid_t *ret_pid) MUST_CHECK;
 
-/** Slots: written at once, crash-safe, O(1).  -EKEYREJECTED, -ENOSPC all slots used, -ENOENT no such slot, -EBUSY the last slot (or the last that is no recovery key) without @force */
+/** Slots: written at once, crash-safe, O(1), also while another process has the volume mounted or changes a slot.  -ENOSPC all slots used, -ENOENT no such slot,
+ * -EBUSY the very last slot, or without @force the last that is no recovery key, -EINVAL and -EPROTO the credential (slot_make()), -EBADMSG both copies damaged meanwhile
+ * @label: "" = the name of its kind */
 int volume_slot_add(struct volume *v, const struct credential *c, const char *label, unsigned log_n, uint8_t *ret_id) MUST_CHECK;
 int volume_slot_remove(struct volume *v, uint8_t id, bool force) MUST_CHECK;
 int volume_slot_change(struct volume *v, uint8_t id, const struct credential *c, unsigned log_n) MUST_CHECK;
 
 /** volume_backup() / volume_restore() - volume.json and kas/ in one file, still wrapped and authenticated; restore refuses to replace another volume's (-EEXIST) without @force
- * and never touches the log. */
+ * and never touches a log that is there.  The backup is opened with @c before anything is replaced; a store without .tdfs gets one with an empty log.  -EINVAL the backup would lie in
+ * the volume itself, -EPROTO not a backup, -EBUSY mounted, and as volume_open() */
 int volume_backup(struct volume *v, const char *file) MUST_CHECK;
 int volume_restore(const char *store, const char *file, const struct credential *c, bool force) MUST_CHECK;
 

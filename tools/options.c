@@ -1,1 +1,369 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "options.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+#include "report.h"
+
+#define HELP_WIDTH 80
+#define HELP_COLUMN 24
+
+int number_parse(const char *text, uint64_t *ret)
+{
+	uint64_t v = 0;
+
+	if (!*text)
+		return -EINVAL;
+	for (; *text; text++) {
+		unsigned digit = (unsigned)(*text - '0');
+
+		if (digit > 9 || v > (UINT64_MAX - digit) / 10)
+			return -EINVAL;
+		v = v * 10 + digit;
+	}
+	*ret = v;
+	return 0;
+}
+
+int size_parse(const char *text, uint64_t *ret)
+{
+	static const char units[] = "kmgt";
+	char digits[24];
+	uint64_t v;
+	size_t len = strlen(text);
+	unsigned shift = 0;
+	const char *unit;
+
+	if (!len || len >= sizeof(digits))
+		return -EINVAL;
+	unit = strchr(units, text[len - 1] | 0x20);
+	if (unit && *unit) {
+		shift = 10 * (unsigned)(unit - units + 1);
+		len--;
+	}
+	memcpy(digits, text, len);
+	digits[len] = 0;
+	if (number_parse(digits, &v) || v > UINT64_MAX >> shift)
+		return -EINVAL;
+	*ret = v << shift;
+	return 0;
+}
+
+/* Edit distance of two short words, for "did you mean". */
+static unsigned distance(const char *a, const char *b)
+{
+	unsigned row[40], la = (unsigned)strlen(a), lb = (unsigned)strlen(b);
+
+	if (la >= ARRAY_SIZE(row) || lb >= ARRAY_SIZE(row))
+		return 99;
+	for (unsigned j = 0; j <= lb; j++)
+		row[j] = j;
+	for (unsigned i = 1; i <= la; i++) {
+		unsigned diag = row[0];
+
+		row[0] = i;
+		for (unsigned j = 1; j <= lb; j++) {
+			unsigned change = diag + (a[i - 1] != b[j - 1]);
+
+			diag = row[j];
+			row[j] = MIN(MIN(row[j], row[j - 1]) + 1, change);
+		}
+	}
+	return row[lb];
+}
+
+/* Keep the nearer of two candidates; further than a third of the word is not what was meant. */
+static void nearest(const char *word, const char *candidate, const char **best, unsigned *best_distance)
+{
+	unsigned d = distance(word, candidate);
+
+	if (d < *best_distance && d <= 1 + strlen(word) / 3) {
+		*best = candidate;
+		*best_distance = d;
+	}
+}
+
+const struct command *command_find(const struct command *const *table, const char *prefix, const char *name)
+{
+	const char *best = NULL;
+	unsigned best_distance = 99;
+
+	for (size_t i = 0; table[i]; i++) {
+		if (strcmp(table[i]->name, name) == 0)
+			return table[i];
+		nearest(name, table[i]->name, &best, &best_distance);
+	}
+	if (best)
+		report(REPORT_ERROR, "no command '%s'; did you mean '%s %s'?", name, prefix, best);
+	else
+		report(REPORT_ERROR, "no command '%s'; '%s --help' lists them", name, prefix);
+	return NULL;
+}
+
+void command_list(const struct command *const *table)
+{
+	for (size_t i = 0; table[i]; i++)
+		printf("  %-9s %s\n", table[i]->name, table[i]->summary);
+}
+
+static int option_text(const struct option_row *o, char *ret, size_t max)
+{
+	char letter[8] = "    ";
+
+	if (o->letter)
+		snprintf(letter, sizeof(letter), "-%c, ", o->letter);
+	return snprintf(ret, max, "%s--%s%s%s", letter, o->name, o->arg ? " " : "", o->arg ? o->arg : "");
+}
+
+static void help_group(const struct option_row *options)
+{
+	char word[64];
+	int col = HELP_WIDTH;
+
+	printf("  Secret, asked for unless given by one of these (tdfs help secrets):");
+	for (const struct option_row *o = options; o->kind != OPTION_END; o++) {
+		int len;
+
+		if (o->help)
+			continue;
+		len = snprintf(word, sizeof(word), "--%s%s%s", o->name, o->arg ? " " : "", o->arg ? o->arg : "");
+		if (col + len + 2 > HELP_WIDTH - 1) {
+			printf("\n   ");
+			col = 3;
+		}
+		printf(" %s", word);
+		col += len + 1;
+	}
+	printf("\n");
+}
+
+void command_help(const struct command *cmd, const char *prefix)
+{
+	bool group = false;
+
+	if (cmd->sub) {
+		printf("usage: %s %s COMMAND [OPTION]...\n%s\n\n", prefix, cmd->name, cmd->summary);
+		command_list(cmd->sub);
+		printf("\n'%s %s COMMAND --help' tells more.\n", prefix, cmd->name);
+		return;
+	}
+	printf("usage: %s %s [OPTION]... %s\n%s\n\n", prefix, cmd->name, cmd->usage, cmd->summary);
+	for (const struct option_row *o = cmd->options; o && o->kind != OPTION_END; o++) {
+		char left[64];
+
+		if (!o->help) {
+			group = true;
+			continue;
+		}
+		option_text(o, left, sizeof(left));
+		printf("  %-*s %s\n", HELP_COLUMN, left, o->help);
+	}
+	if (group)
+		help_group(cmd->options);
+	if (cmd->notes)
+		printf("\n%s", cmd->notes);
+}
+
+/* Join a repeated option with a comma. */
+static int list_add(char **list, const char *value)
+{
+	char *joined = NULL;
+
+	if (*list) {
+		if (asprintf(&joined, "%s,%s", *list, value) < 0)
+			return -ENOMEM;
+	} else {
+		joined = strdup(value);
+		if (!joined)
+			return -ENOMEM;
+	}
+	free(*list);
+	*list = joined;
+	return 0;
+}
+
+static int option_store(const struct option_row *o, void *args, const char *value)
+{
+	void *p = (char *)args + o->off;
+
+	switch (o->kind) {
+	case OPTION_FLAG:
+		*(bool *)p = true;
+		return 0;
+	case OPTION_TEXT:
+		*(const char **)p = value;
+		return 0;
+	case OPTION_NUMBER:
+		return number_parse(value, p);
+	case OPTION_SIZE:
+		return size_parse(value, p);
+	case OPTION_LIST:
+		return list_add(p, value);
+	case OPTION_END:
+		break;
+	}
+	return -EINVAL;
+}
+
+static const struct option_row *option_long(const struct command *cmd, const char *prefix, const char *name, size_t len)
+{
+	const char *best = NULL;
+	unsigned best_distance = 99;
+	char word[40];
+
+	snprintf(word, sizeof(word), "%.*s", (int)MIN(len, sizeof(word) - 1), name);
+	for (const struct option_row *o = cmd->options; o && o->kind != OPTION_END; o++) {
+		if (strlen(o->name) == len && memcmp(o->name, name, len) == 0)
+			return o;
+		nearest(word, o->name, &best, &best_distance);
+	}
+	if (best)
+		report(REPORT_ERROR, "no option '--%s'; did you mean '--%s'?", word, best);
+	else
+		report(REPORT_ERROR, "no option '--%s'; see '%s %s --help'", word, prefix, cmd->name);
+	return NULL;
+}
+
+static const struct option_row *option_short(const struct command *cmd, const char *prefix, char letter)
+{
+	for (const struct option_row *o = cmd->options; o && o->kind != OPTION_END; o++)
+		if (o->letter == letter)
+			return o;
+	report(REPORT_ERROR, "no option '-%c'; see '%s %s --help'", letter, prefix, cmd->name);
+	return NULL;
+}
+
+/* Cursor over argv. */
+struct scan {
+	int argc, i;
+	char **argv;
+};
+
+static int option_value(const struct option_row *o, void *args, const char *value, struct scan *s)
+{
+	if (o->kind != OPTION_FLAG && !value) {
+		if (s->i + 1 >= s->argc) {
+			report(REPORT_ERROR, "option '--%s' needs an argument (%s)", o->name, o->arg);
+			return -EINVAL;
+		}
+		value = s->argv[++s->i];
+	}
+	if (option_store(o, args, value)) {
+		report(REPORT_ERROR, "option '--%s': '%s' is not a %s", o->name, value, o->kind == OPTION_SIZE ? "size (64K, 1M, 65536)" : "number");
+		return -EINVAL;
+	}
+	return 0;
+}
+
+static int parse_long(const struct command *cmd, const char *prefix, void *args, struct scan *s)
+{
+	const char *name = s->argv[s->i] + 2, *value = strchr(name, '=');
+	const struct option_row *o = option_long(cmd, prefix, name, value ? (size_t)(value - name) : strlen(name));
+
+	if (!o)
+		return -EINVAL;
+	if (value && o->kind == OPTION_FLAG) {
+		report(REPORT_ERROR, "option '--%s' takes no argument", o->name);
+		return -EINVAL;
+	}
+	return option_value(o, args, value ? value + 1 : NULL, s);
+}
+
+static int parse_short(const struct command *cmd, const char *prefix, void *args, struct scan *s)
+{
+	for (const char *p = s->argv[s->i] + 1; *p; p++) {
+		const struct option_row *o = option_short(cmd, prefix, *p);
+
+		if (!o)
+			return -EINVAL;
+		if (o->kind != OPTION_FLAG)
+			return option_value(o, args, p[1] ? p + 1 : NULL, s);
+		if (option_value(o, args, NULL, s))
+			return -EINVAL;
+	}
+	return 0;
+}
+
+static int parse(const struct command *cmd, const char *prefix, void *args, struct scan *s, char **pos, int *ret_n, bool *ret_help)
+{
+	bool only_args = false;
+	int n = 0;
+
+	for (s->i = 1; s->i < s->argc; s->i++) {
+		const char *a = s->argv[s->i];
+		int err = 0;
+
+		if (!only_args && strcmp(a, "--") == 0)
+			only_args = true;
+		else if (!only_args && (strcmp(a, "--help") == 0 || strcmp(a, "-h") == 0))
+			*ret_help = true;
+		else if (!only_args && a[0] == '-' && a[1] == '-')
+			err = parse_long(cmd, prefix, args, s);
+		else if (!only_args && a[0] == '-' && a[1])
+			err = parse_short(cmd, prefix, args, s);
+		else
+			pos[n++] = s->argv[s->i];
+		if (err)
+			return err;
+		if (*ret_help)
+			break;
+	}
+	*ret_n = n;
+	return 0;
+}
+
+static void args_free(const struct command *cmd, void *args)
+{
+	for (const struct option_row *o = cmd->options; args && o && o->kind != OPTION_END; o++)
+		if (o->kind == OPTION_LIST)
+			free(*(char **)((char *)args + o->off));
+	free(args);
+}
+
+static int run_sub(const struct command *cmd, const char *prefix, int argc, char **argv)
+{
+	const struct command *sub;
+	char deeper[64];
+
+	if (argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
+		command_help(cmd, prefix);
+		return EXIT_TDFS_OK;
+	}
+	snprintf(deeper, sizeof(deeper), "%s %s", prefix, cmd->name);
+	if (argc < 2) {
+		report(REPORT_ERROR, "usage: %s COMMAND ...; '%s --help' lists them", deeper, deeper);
+		return EXIT_TDFS_USAGE;
+	}
+	sub = command_find(cmd->sub, deeper, argv[1]);
+	return sub ? options_run(sub, deeper, argc - 1, argv + 1) : EXIT_TDFS_USAGE;
+}
+
+int options_run(const struct command *cmd, const char *prefix, int argc, char **argv)
+{
+	struct scan s = {argc, 1, argv};
+	CLEANUP_FREE char **pos = NULL;
+	void *args;
+	bool help = false;
+	int n = 0, code = EXIT_TDFS_USAGE;
+
+	if (cmd->sub)
+		return run_sub(cmd, prefix, argc, argv);
+	pos = calloc((size_t)argc + 1, sizeof(*pos));
+	args = calloc(1, MAX(cmd->args_size, 1));
+	if (!pos || !args) {
+		report(REPORT_ERROR, "out of memory");
+		code = EXIT_TDFS_FAILED;
+	} else if (parse(cmd, prefix, args, &s, pos, &n, &help) == 0) {
+		if (help) {
+			command_help(cmd, prefix);
+			code = EXIT_TDFS_OK;
+		} else if (n < cmd->min_args || (cmd->max_args >= 0 && n > cmd->max_args)) {
+			report(REPORT_ERROR, "usage: %s %s [OPTION]... %s; '%s %s --help' tells more", prefix, cmd->name, cmd->usage, prefix, cmd->name);
+		} else {
+			code = cmd->run(args, n, pos);
+		}
+	}
+	args_free(cmd, args);
+	return code;
+}

@@ -1,1 +1,333 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "target.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/file.h>
+
+#include "say.h"
+
+#define PEM_MAX ((size_t)1 << 20)
+
+int volume_complain(int err, const char *store)
+{
+	switch (-err) {
+	case EKEYREJECTED:
+		return complain(err, store, "`tdfs key list` shows its key slots; a recovery key goes with --recovery");
+	case ENOENT:
+		return complain(err, store, "`tdfs init STORE` makes a volume");
+	case EBADMSG:
+		return complain(err, store, "`tdfs key restore STORE FILE` puts a backup back");
+	case ENOTDIR:
+	case EPERM:
+		return complain(err, store, "`tdfs doctor STORE` tells what is wrong with it");
+	default:
+		return complain(err, store, NULL);
+	}
+}
+
+static int credential_complain(int err)
+{
+	report(REPORT_ERROR, "%s", cause_text(err));
+	return err == -EINTR ? EXIT_TDFS_INTERRUPTED : err == -EPROTO ? EXIT_TDFS_SECRET : EXIT_TDFS_USAGE;
+}
+
+int volume_get(const char *store, const struct credential_source *cred, struct volume **ret)
+{
+	struct credential c = {0};
+	struct volume *peek = NULL;
+	int err;
+
+	/* before anybody types a passphrase for nothing */
+	fail_clear();
+	err = volume_peek(store, &peek);
+	volume_free(peek);
+	if (err)
+		return volume_complain(err, store);
+	err = credential_get(cred, store, false, &c);
+	if (err)
+		return credential_complain(err);
+	fail_clear();
+	err = volume_open(store, &c, ret);
+	credential_free(&c);
+	if (err)
+		return volume_complain(err, store);
+	if ((*ret)->from_backup)
+		report(REPORT_WARN, "%s: volume.json was damaged, its second copy was used; the next `tdfs key` change mends it", store);
+	return EXIT_TDFS_OK;
+}
+
+int volume_hold(struct volume *v)
+{
+	pid_t pid = 0;
+	int err;
+
+	fail_clear();
+	err = volume_lock(v, 2000, &pid);
+	if (err == -EBUSY)
+		return complain(err, v->path, "process %ld has it; `tdfs umount %s` first", (long)pid, v->path);
+	return err ? complain(err, v->path, NULL) : EXIT_TDFS_OK;
+}
+
+/* A PEM key of either half; a public key or certificate is enough to write with. */
+static int add_pem(struct kas *k, const struct key_options *opt)
+{
+	FILE *f = fopen(opt->kas_key, "re");
+	char *pem = malloc(PEM_MAX);
+	EVP_PKEY *key = NULL;
+	size_t len;
+	int err;
+
+	if (!f || !pem) {
+		err = f ? -ENOMEM : -errno;
+		if (f)
+			fclose(f);
+		free(pem);
+		return err;
+	}
+	len = fread(pem, 1, PEM_MAX, f);
+	fclose(f);
+	err = pubkey_private(pem, len, &key);
+	if (err)
+		err = pubkey_public(pem, len, &key);
+	wipe(pem, PEM_MAX);
+	free(pem);
+	return err ? err : kas_add_local(k, opt->kid ? opt->kid : "", opt->kas_url, key);
+}
+
+static int add_kas_key(struct kas *k, const struct key_options *opt)
+{
+	int err = 0;
+
+	fail_clear();
+	if (!opt->kas_url && !opt->kid)
+		err = kas_add_key_file(k, opt->kas_key);
+	if (opt->kas_url || opt->kid || err == -EPROTO)
+		err = add_pem(k, opt);
+	return err ? complain(err, opt->kas_key, "give a PEM key, a certificate or a JSON list of keys") : EXIT_TDFS_OK;
+}
+
+int target_open(const struct key_options *opt, const char *near, struct target *ret)
+{
+	CLEANUP_FREE char *found = NULL;
+	const char *store = opt->volume;
+	struct target t = {0};
+	int code = EXIT_TDFS_OK;
+
+	if (!store && near && (!opt->kas_key || opt->cred.passfile || opt->cred.passfd || opt->cred.extpass || opt->cred.keyfile || opt->cred.recovery)) {
+		if (volume_find(near, &found) == 0)
+			store = found;
+	}
+	if (!store && !opt->kas_key) {
+		report(REPORT_ERROR, "%s: no volume above it; give --volume STORE or --kas-key FILE", near ? near : "-");
+		return EXIT_TDFS_USAGE;
+	}
+	if (store)
+		code = volume_get(store, &opt->cred, &t.vol);
+	if (!code) {
+		t.kas = t.vol ? t.vol->kas : kas_new();
+		code = t.kas ? EXIT_TDFS_OK : complain(-ENOMEM, NULL, NULL);
+	}
+	if (!code && opt->kas_key)
+		code = add_kas_key(t.kas, opt);
+	if (code)
+		target_close(&t);
+	else
+		*ret = t;
+	return code;
+}
+
+void target_close(struct target *t)
+{
+	if (t->kas && (!t->vol || t->kas != t->vol->kas))
+		kas_free(t->kas);
+	volume_free(t->vol);
+	t->kas = NULL;
+	t->vol = NULL;
+}
+
+struct container_keys target_keys(const struct target *t)
+{
+	struct container_keys k = {0};
+
+	if (t->vol)
+		k = (struct container_keys){t->vol->k_rec, t->vol->k_seal, t->vol->id};
+	return k;
+}
+
+int target_container(const struct target *t, const struct io *io, int fd, struct container **ret)
+{
+	struct container_keys keys = target_keys(t);
+	CLEANUP(container_cleanup) struct container *c = NULL;
+	CLEANUP_SECRET struct secret *dek = NULL;
+	int err = container_open(io, fd, &keys, &c);
+
+	if (!err)
+		err = kas_unwrap(t->kas, c->m, &dek);
+	if (!err)
+		err = container_unlock(c, &keys, dek);
+	if (!err)
+		*ret = STEAL(c);
+	return err;
+}
+
+/* mountinfo writes space, tab, newline and backslash as \ooo */
+static void unescape(char *s)
+{
+	char *to = s;
+
+	for (; *s; s++) {
+		if (s[0] == '\\' && s[1] >= '0' && s[1] <= '3' && s[2] >= '0' && s[2] <= '7' && s[3] >= '0' && s[3] <= '7') {
+			*to++ = (char)((s[1] - '0') << 6 | (s[2] - '0') << 3 | (s[3] - '0'));
+			s += 3;
+		} else {
+			*to++ = *s;
+		}
+	}
+	*to = 0;
+}
+
+/* "id parent dev root MOUNTPOINT options [optional...] - TYPE SOURCE super" */
+static bool mount_parse(char *line, char **ret_mountpoint, char **ret_source)
+{
+	char *save = NULL, *word = strtok_r(line, " \n", &save), *type;
+
+	for (int i = 0; word && i < 4; i++)
+		word = strtok_r(NULL, " \n", &save);
+	*ret_mountpoint = word;
+	while (word && strcmp(word, "-") != 0)
+		word = strtok_r(NULL, " \n", &save);
+	type = strtok_r(NULL, " \n", &save);
+	*ret_source = strtok_r(NULL, " \n", &save);
+	if (!type || !*ret_source || strcmp(type, "fuse.tdfs") != 0)
+		return false;
+	unescape(*ret_mountpoint);
+	unescape(*ret_source);
+	return true;
+}
+
+int mounts_list(struct mount_place **ret, size_t *ret_n)
+{
+	FILE *f = fopen("/proc/self/mountinfo", "re");
+	CLEANUP_FREE char *line = NULL;
+	struct mount_place *list = NULL;
+	size_t n = 0, size = 0;
+	int err = 0;
+
+	if (!f)
+		return -errno;
+	while (!err && getline(&line, &size, f) > 0) {
+		char *mountpoint, *source;
+		struct mount_place *more;
+
+		if (!mount_parse(line, &mountpoint, &source))
+			continue;
+		more = realloc(list, (n + 1) * sizeof(*list));
+		if (!more) {
+			err = -ENOMEM;
+			break;
+		}
+		list = more;
+		list[n] = (struct mount_place){strdup(source), strdup(mountpoint)};
+		err = list[n].store && list[n].mountpoint ? 0 : -ENOMEM;
+		n++;
+	}
+	fclose(f);
+	if (err) {
+		mounts_free(list, n);
+		return err;
+	}
+	*ret = list;
+	*ret_n = n;
+	return 0;
+}
+
+void mounts_free(struct mount_place *m, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		free(m[i].store);
+		free(m[i].mountpoint);
+	}
+	free(m);
+}
+
+/* Absolute and without links; the last part of a dead mount cannot be looked at, so only what is before it is. */
+static char *path_absolute(const char *path)
+{
+	char *real = realpath(path, NULL), *joined = NULL;
+	CLEANUP_FREE char *copy = NULL;
+	CLEANUP_FREE char *parent = NULL;
+	char *slash;
+	size_t len;
+
+	if (real || (errno != ENOTCONN && errno != EACCES && errno != EIO))
+		return real;
+	copy = strdup(path);
+	len = copy ? strlen(copy) : 0;
+	while (len > 1 && copy[len - 1] == '/')
+		copy[--len] = 0;
+	slash = copy ? strrchr(copy, '/') : NULL;
+	if (slash)
+		*slash = 0;
+	parent = copy ? realpath(!slash ? "." : *copy ? copy : "/", NULL) : NULL;
+	if (!parent || asprintf(&joined, "%s/%s", strcmp(parent, "/") == 0 ? "" : parent, slash ? slash + 1 : copy) < 0)
+		return NULL;
+	return joined;
+}
+
+char *tdfs_dir(const char *store)
+{
+	char *dir = NULL;
+
+	return asprintf(&dir, "%s/" TDFS_DIR, store) < 0 ? NULL : dir;
+}
+
+int store_resolve(const char *arg, char **ret_store, char **ret_mountpoint)
+{
+	CLEANUP_FREE char *path = path_absolute(arg);
+	CLEANUP_FREE char *dir = NULL;
+	CLEANUP_FREE char *store = NULL;
+	CLEANUP_FREE char *mountpoint = NULL;
+	struct mount_place *list = NULL;
+	size_t n = 0;
+	int err;
+
+	if (!path)
+		return fail(-errno, "%s", strerror(errno));
+	err = mounts_list(&list, &n);
+	if (err)
+		return err;
+	for (size_t i = n; i-- > 0 && !store;) { /* the latest mount is on top */
+		if (strcmp(list[i].mountpoint, path) != 0 && strcmp(list[i].store, path) != 0)
+			continue;
+		store = strdup(list[i].store);
+		mountpoint = strdup(list[i].mountpoint);
+	}
+	mounts_free(list, n);
+	if (!store) {
+		dir = tdfs_dir(path);
+		if (!dir || access(dir, F_OK))
+			return fail(-ENOENT, "neither a store nor where one is mounted");
+		store = STEAL(path);
+	}
+	*ret_store = STEAL(store);
+	*ret_mountpoint = STEAL(mountpoint);
+	return 0;
+}
+
+pid_t store_holder(const char *store)
+{
+	CLEANUP_FREE char *path = NULL;
+	CLEANUP_FD int fd = -1;
+	char text[32] = "";
+	ssize_t n;
+
+	if (asprintf(&path, "%s/" TDFS_DIR "/lock", store) < 0)
+		return 0;
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0 || flock(fd, LOCK_SH | LOCK_NB) == 0 || errno != EWOULDBLOCK)
+		return 0;
+	n = pread(fd, text, sizeof(text) - 1, 0);
+	return n > 0 && atol(text) > 0 ? (pid_t)atol(text) : -1;
+}

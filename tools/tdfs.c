@@ -1,5 +1,156 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-int main(void)
+/* The one program: finds the command and runs it. */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/resource.h>
+
+#include "commands.h"
+#include "report.h"
+#include "say.h"
+
+static const struct command *const commands[] = {
+	&command_init,	  &command_mount,   &command_umount, &command_sync,  &command_status,  &command_info, &command_cat,
+	&command_decrypt, &command_encrypt, &command_verify, &command_check, &command_recover, &command_key,  &command_doctor,
+	NULL,
+};
+
+static void help(void)
 {
-	return 77;
+	printf("usage: tdfs COMMAND [OPTION]... [ARGUMENT]...\n"
+	       "A file system whose files at rest are standard OpenTDF files.\n\n");
+	command_list(commands);
+	printf("\n'tdfs COMMAND --help' or 'tdfs help COMMAND' tells more; 'tdfs help secrets' how\n"
+	       "passphrases are given, 'tdfs help exit' what exit codes mean.\n");
+}
+
+static void help_secrets(void)
+{
+	printf("A volume opens with any one of its key slots. The secret is asked for on the\n"
+	       "terminal unless one of these says where it comes from:\n\n"
+	       "  --passfile FILE  first line of FILE, which others may not read\n"
+	       "  --passfd N       first line from the open descriptor N\n"
+	       "  --extpass CMD    first line that `sh -c CMD` prints\n"
+	       "  --keyfile FILE   the whole FILE is the key (16 bytes to 1 MiB)\n"
+	       "  --recovery       what is asked for or given is a recovery key\n\n"
+	       "A systemd service gets it from LoadCredential=tdfs.passphrase:FILE by itself.\n"
+	       "In -o of a mount they are passfile=, passfd=, extpass=, keyfile=, recovery.\n"
+	       "No secret is ever taken from the command line or the environment.\n");
+}
+
+static void help_exit(void)
+{
+	printf("  0  done                          6  needs its log (see tdfs recover --help)\n"
+	       "  1  failed                        7  the key access service refused\n"
+	       "  2  used wrongly                  8  the key access service is away\n"
+	       "  3  some of the files failed     11  in use by another process\n"
+	       "  4  wrong secret                 75  try again\n"
+	       "  5  the volume is damaged       130  interrupted\n");
+}
+
+static int help_command(int argc, char **argv)
+{
+	const struct command *cmd;
+
+	if (argc < 2) {
+		help();
+		return EXIT_TDFS_OK;
+	}
+	if (strcmp(argv[1], "secrets") == 0) {
+		help_secrets();
+		return EXIT_TDFS_OK;
+	}
+	if (strcmp(argv[1], "exit") == 0) {
+		help_exit();
+		return EXIT_TDFS_OK;
+	}
+	cmd = command_find(commands, "tdfs", argv[1]);
+	if (!cmd)
+		return EXIT_TDFS_USAGE;
+	if (cmd->sub && argc > 2) {
+		char prefix[32];
+
+		snprintf(prefix, sizeof(prefix), "tdfs %s", cmd->name);
+		const struct command *sub = command_find(cmd->sub, prefix, argv[2]);
+
+		if (!sub)
+			return EXIT_TDFS_USAGE;
+		command_help(sub, prefix);
+	} else {
+		command_help(cmd, "tdfs");
+	}
+	return EXIT_TDFS_OK;
+}
+
+/* mount(8) calls `mount.tdfs SOURCE DIR [-sfnv] [-N NS] [-t TYPE] -o OPTIONS`: its own flags mean nothing to us. */
+static int mount_helper(int argc, char **argv)
+{
+	int n = 1;
+
+	for (int i = 1; i < argc; i++) {
+		if (strcmp(argv[i], "-f") == 0)
+			return EXIT_TDFS_OK; /* "fake": pretend */
+		if (strcmp(argv[i], "-s") == 0 || strcmp(argv[i], "-n") == 0 || strcmp(argv[i], "-v") == 0)
+			continue;
+		if ((strcmp(argv[i], "-t") == 0 || strcmp(argv[i], "-N") == 0) && i + 1 < argc)
+			i++;
+		else
+			argv[n++] = argv[i];
+	}
+	argv[n] = NULL;
+	return options_run(&command_mount, "tdfs", n, argv);
+}
+
+/* Descriptors 0 to 2 must be somebody's: else a store file could get one of them and receive our messages. */
+static void streams_check(void)
+{
+	FILE *f;
+
+	do
+		f = fopen("/dev/null", "r+");
+	while (f && fileno(f) <= STDERR_FILENO);
+	if (f)
+		fclose(f);
+}
+
+static int run(int argc, char **argv)
+{
+	const char *slash = strrchr(argv[0], '/');
+	const struct command *cmd;
+
+	if (strncmp(slash ? slash + 1 : argv[0], "mount.", 6) == 0)
+		return mount_helper(argc, argv);
+	if (argc < 2) {
+		report(REPORT_ERROR, "no command given; 'tdfs --help' lists them");
+		return EXIT_TDFS_USAGE;
+	}
+	if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0) {
+		printf("tdfs %s\n", TDFS_VERSION);
+		return EXIT_TDFS_OK;
+	}
+	if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
+		help();
+		return EXIT_TDFS_OK;
+	}
+	if (strcmp(argv[1], "help") == 0)
+		return help_command(argc - 1, argv + 1);
+	if (strchr(argv[1], '/') && argv[1][0] != '-') /* mount.fuse3 calls `tdfs STORE MNT -o ...` */
+		return options_run(&command_mount, "tdfs", argc, argv);
+	cmd = command_find(commands, "tdfs", argv[1]);
+	return cmd ? options_run(cmd, "tdfs", argc - 1, argv + 1) : EXIT_TDFS_USAGE;
+}
+
+int main(int argc, char **argv)
+{
+	struct rlimit files;
+
+	streams_check();
+	if (argc < 1)
+		return EXIT_TDFS_USAGE;
+	/* walks keep a descriptor per level */
+	if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < files.rlim_max) {
+		files.rlim_cur = files.rlim_max;
+		(void)setrlimit(RLIMIT_NOFILE, &files);
+	}
+	return output_flush(run(argc, argv));
 }

@@ -1,5 +1,702 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* The volume log: format, group commit, space, failure. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+#undef fail /* ours is another */
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+
+#include "redo.h"
+#include "report.h"
+
+static const uint8_t volume[ID_LEN] = "volume id 16 by";
+
+/* A real directory behind a table that counts and fails on demand. */
+struct bed {
+	char dir[64];
+	int fd;
+	struct io real, io;
+	struct secret *key;
+	struct redo *r;
+	_Atomic unsigned syncs, syncfs;
+	_Atomic int fail_syncs; /* the next so many log syncs fail */
+	_Atomic int fail_writes;
+	useconds_t slow;
+};
+
+static int bed_sync(void *ctx, int fd, bool full)
+{
+	struct bed *b = ctx;
+
+	b->syncs++;
+	if (b->slow)
+		usleep(b->slow);
+	if (b->fail_syncs > 0) {
+		b->fail_syncs--;
+		return -EIO;
+	}
+	return 0; /* the page cache is enough for these tests */
+}
+
+static int bed_syncfs(void *ctx, int fd)
+{
+	struct bed *b = ctx;
+
+	b->syncfs++;
+	return 0;
+}
+
+static int bed_pwritev(void *ctx, int fd, const struct iovec *iov, int n, uint64_t off)
+{
+	struct bed *b = ctx;
+
+	if (b->fail_writes > 0) {
+		b->fail_writes--;
+		return -ENOSPC;
+	}
+	return b->real.pwritev(b->real.ctx, fd, iov, n, off);
+}
+
+static int bed_open_log(struct bed *b)
+{
+	return redo_open(&b->io, b->fd, b->fd, volume, b->key, 1, 1, 0, &b->r);
+}
+
+static int setup(void **state)
+{
+	struct bed *b = calloc(1, sizeof(*b));
+
+	report_limit(REPORT_ERROR);
+	strcpy(b->dir, "/tmp/tdfs-redo-XXXXXX");
+	assert_non_null(mkdtemp(b->dir));
+	b->fd = open(b->dir, O_RDONLY | O_DIRECTORY);
+	b->real = io_posix(b->fd);
+	b->io = b->real;
+	b->io.ctx = b;
+	b->io.sync = bed_sync;
+	b->io.syncfs = bed_syncfs;
+	b->io.pwritev = bed_pwritev;
+	b->key = secret_new();
+	memset(b->key->b, 7, SECRET_LEN);
+	assert_int_equal(redo_create(&b->io, b->fd, REDO_HALF_MIN), 0);
+	assert_int_equal(bed_open_log(b), 0);
+	*state = b;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct bed *b = *state;
+	char cmd[100];
+
+	redo_close(b->r);
+	secret_free(b->key);
+	close(b->fd);
+	snprintf(cmd, sizeof(cmd), "rm -rf %s", b->dir);
+	assert_int_equal(system(cmd), 0);
+	free(b);
+	return 0;
+}
+
+static struct base base_no(uint64_t n)
+{
+	struct base b = {.generation = n};
+
+	memset(b.file_id, (int)n, ID_LEN);
+	memset(b.content_id, (int)n + 1, ID_LEN);
+	return b;
+}
+
+static struct redo_rec image_rec(uint64_t n, uint64_t seg, const uint8_t *bytes, uint32_t len)
+{
+	return (struct redo_rec){.type = REDO_IMAGE, .base = base_no(n), .image = {seg, bytes, len}};
+}
+
+static uint8_t *pattern(size_t len, unsigned seed)
+{
+	uint8_t *p = malloc(len);
+
+	for (size_t i = 0; i < len; i++) {
+		seed = seed * 1103515245 + 12345;
+		p[i] = (uint8_t)(seed >> 16);
+	}
+	return p;
+}
+
+/* One of each kind. */
+static size_t all_kinds(struct redo_rec ret[static 7], uint8_t *bytes, struct redo_place *places)
+{
+	static const uint8_t root[32] = {9, 8, 7}, sector[SECTOR] = {1, 2, 3};
+
+	ret[0] = (struct redo_rec){.type = REDO_INTENT, .base = base_no(3), .intent = {12345, 77, 0100644, "dir/some name"}};
+	ret[1] = image_rec(3, 5, bytes, 1001);
+	ret[2] = (struct redo_rec){.type = REDO_PLACE, .base = base_no(3), .place = {.first = 6, .each = places, .count = 3}};
+	ret[3] = (struct redo_rec){.type = REDO_COMMIT,
+				   .base = base_no(3),
+				   .commit = {1, 400000, 1 << 20, {-5, 999999999}, {1700000000, 1}, 0xdeadbeef, root}};
+	ret[4] = (struct redo_rec){.type = REDO_SEAL, .base = base_no(3), .seal = {4, root, 3000, {1, 2}, 2000, 1000, sector, bytes, NULL}};
+	ret[5] = (struct redo_rec){.type = REDO_SEAL, .base = base_no(3), .seal = {4, root, 9002000, {1, 2}, 2000, 9000000, sector, NULL, root}};
+	ret[6] = (struct redo_rec){.type = REDO_VOID, .base = base_no(3)};
+	return 7;
+}
+
+static void same_record(const struct redo_rec *a, const struct redo_rec *b)
+{
+	assert_int_equal(a->type, b->type);
+	assert_memory_equal(&a->base, &b->base, sizeof(a->base));
+	switch (a->type) {
+	case REDO_INTENT:
+		assert_int_equal(a->intent.sealed_len, b->intent.sealed_len);
+		assert_int_equal(a->intent.ino, b->intent.ino);
+		assert_int_equal(a->intent.mode, b->intent.mode);
+		assert_string_equal(a->intent.path, b->intent.path);
+		break;
+	case REDO_IMAGE:
+		assert_int_equal(a->image.seg, b->image.seg);
+		assert_int_equal(a->image.len, b->image.len);
+		assert_memory_equal(a->image.bytes, b->image.bytes, a->image.len);
+		break;
+	case REDO_PLACE:
+		assert_int_equal(a->place.first, b->place.first);
+		assert_int_equal(a->place.count, b->place.count);
+		for (uint32_t i = 0; i < a->place.count; i++) {
+			assert_int_equal(a->place.each[i].crc, get_le32(b->place.raw + 20 * i));
+			assert_memory_equal(a->place.each[i].tag, b->place.raw + 20 * i + 4, 16);
+		}
+		break;
+	case REDO_COMMIT:
+		assert_int_equal(a->commit.number, b->commit.number);
+		assert_int_equal(a->commit.size, b->commit.size);
+		assert_int_equal(a->commit.invocations, b->commit.invocations);
+		assert_memory_equal(&a->commit.mtime, &b->commit.mtime, sizeof(struct timespec));
+		assert_memory_equal(&a->commit.ctime, &b->commit.ctime, sizeof(struct timespec));
+		assert_int_equal(a->commit.crc, b->commit.crc);
+		assert_memory_equal(a->commit.root, b->commit.root, 32);
+		break;
+	case REDO_SEAL:
+		assert_int_equal(a->seal.generation, b->seal.generation);
+		assert_memory_equal(a->seal.content_id, b->seal.content_id, ID_LEN);
+		assert_int_equal(a->seal.final_len, b->seal.final_len);
+		assert_int_equal(a->seal.tail_off, b->seal.tail_off);
+		assert_int_equal(a->seal.tail_len, b->seal.tail_len);
+		assert_memory_equal(a->seal.sector, b->seal.sector, SECTOR);
+		assert_int_equal(!a->seal.tail, !b->seal.tail);
+		if (a->seal.tail)
+			assert_memory_equal(a->seal.tail, b->seal.tail, a->seal.tail_len);
+		else
+			assert_memory_equal(a->seal.side, b->seal.side, 32);
+		break;
+	case REDO_VOID:
+		break;
+	}
+}
+
+static uint8_t *make_group(struct redo_rec *recs, size_t n, const struct secret *key, struct redo_group *ret)
+{
+	size_t len = REDO_HEADER, at = REDO_HEADER;
+	uint8_t *p;
+
+	for (size_t i = 0; i < n; i++)
+		len += redo_rec_len(&recs[i]);
+	p = malloc(len);
+	memset(p, 0xEE, len);
+	for (size_t i = 0; i < n; i++) {
+		redo_rec_write(&recs[i], p + at);
+		at += redo_rec_len(&recs[i]);
+	}
+	*ret = (struct redo_group){.epoch = 3, .lsn = 17, .durable_lsn = 16, .retired_lsn = 9, .n_recs = (uint32_t)n, .len = (uint32_t)len};
+	assert_int_equal(redo_group_seal(p, ret, volume, key), 0);
+	return p;
+}
+
+static void test_format(void **state)
+{
+	struct bed *b = *state;
+	struct redo_place places[3] = {{1, "a"}, {2, "b"}, {3, "c"}};
+	uint8_t *bytes = pattern(1001, 1);
+	struct redo_rec recs[7], got;
+	struct redo_group g, h;
+	size_t n = all_kinds(recs, bytes, places), at = REDO_HEADER, len;
+	uint8_t *p = make_group(recs, n, b->key, &g);
+
+	assert_int_equal(redo_group_parse(p, g.len, volume, b->key, &h), 0);
+	assert_int_equal(h.epoch, 3);
+	assert_int_equal(h.lsn, 17);
+	assert_int_equal(h.durable_lsn, 16);
+	assert_int_equal(h.retired_lsn, 9);
+	assert_int_equal(h.n_recs, n);
+	for (size_t i = 0; i < n; i++, at += len) {
+		assert_int_equal(redo_rec_parse(p + at, g.len - at, &got, &len), 0);
+		assert_int_equal(len % 8, 0);
+		same_record(&recs[i], &got);
+	}
+	assert_int_equal(at, g.len);
+	/* fixed offsets of FORMAT.md */
+	assert_memory_equal(p, "TDFSLOG1\1\0\0\0", 12);
+	assert_int_equal(get_le64(p + 40), 17);
+	assert_int_equal(get_le16(p + 96), REDO_INTENT);
+	assert_int_equal(get_le64(p + 96 + 48 + 8), 77);
+	/* another volume, another key, an empty place */
+	assert_int_equal(redo_group_parse(p, g.len, (const uint8_t *)"another volume..", b->key, &h), -EXDEV);
+	b->key->b[0] ^= 1;
+	assert_int_equal(redo_group_parse(p, g.len, volume, b->key, &h), -EBADMSG);
+	b->key->b[0] ^= 1;
+	assert_int_equal(redo_group_parse(p + 96, g.len - 96, volume, b->key, &h), -ENOENT);
+	free(p);
+	free(bytes);
+}
+
+/* Each bit of each byte counts; so does each cut. */
+static void test_damage(void **state)
+{
+	struct bed *b = *state;
+	struct redo_place places[3] = {{1, "a"}, {2, "b"}, {3, "c"}};
+	uint8_t *bytes = pattern(1001, 1), *p;
+	struct redo_rec recs[7];
+	struct redo_group g, h;
+	size_t n = all_kinds(recs, bytes, places);
+
+	p = make_group(recs, n, b->key, &g);
+	for (size_t i = 0; i < g.len; i++) {
+		p[i] ^= (uint8_t)(1 << i % 8);
+		assert_int_not_equal(redo_group_parse(p, g.len, volume, b->key, &h), 0);
+		p[i] ^= (uint8_t)(1 << i % 8);
+	}
+	for (size_t i = 0; i < g.len; i += 8)
+		assert_int_not_equal(redo_group_parse(p, i, volume, b->key, &h), 0);
+	assert_int_equal(redo_group_parse(p, g.len, volume, b->key, &h), 0);
+	free(p);
+	free(bytes);
+}
+
+/* With a right CRC the MAC alone must still find every change, but for the inside of an image. */
+static void test_mac(void **state)
+{
+	struct bed *b = *state;
+	struct redo_place places[3] = {{1, "a"}, {2, "b"}, {3, "c"}};
+	uint8_t *bytes = pattern(1001, 1), *p;
+	struct redo_rec recs[7];
+	struct redo_group g, h, other;
+	size_t n = all_kinds(recs, bytes, places), image = REDO_HEADER + redo_rec_len(&recs[0]) + REDO_RECORD + 16, missed = 0;
+
+	p = make_group(recs, n, b->key, &g);
+	for (size_t i = REDO_HEADER; i < g.len; i++) {
+		uint8_t mac[16];
+
+		memcpy(mac, p + 80, 16);
+		p[i] ^= 1;
+		other = g;
+		/* sealing again with any key makes the CRC right; then the first MAC is put back, which the CRC does not cover */
+		if (!redo_group_seal(p, &other, volume, b->key)) {
+			memcpy(p + 80, mac, 16);
+			if (!redo_group_parse(p, g.len, volume, b->key, &h)) {
+				bool inside = i >= image + 12 && i < image + 1001 - 16;
+				bool padding = i >= image + 1001 && i < image + 1008;
+
+				assert_true(inside || padding);
+				missed++;
+			}
+		}
+		p[i] ^= 1;
+		assert_int_equal(redo_group_seal(p, &other, volume, b->key), 0);
+	}
+	assert_int_equal(missed, 1001 - 28 + (8 - 1001 % 8) % 8);
+	free(p);
+	free(bytes);
+}
+
+static void test_read_back(void **state)
+{
+	struct bed *b = *state;
+	uint8_t *bytes[3] = {pattern(70000, 1), pattern(28, 2), pattern(65564, 3)}, *got = malloc(70000);
+	struct redo_rec recs[3] = {image_rec(1, 0, bytes[0], 70000), image_rec(1, 1, bytes[1], 28), image_rec(1, 2, bytes[2], 65564)};
+	struct redo_pin pin = {0};
+	struct redo_loc locs[3], again[3];
+	uint64_t lsn, lsn2;
+
+	assert_int_equal(redo_append(b->r, recs, 3, &pin, 5000, false, &lsn, locs), 0);
+	for (int round = 0; round < 3; round++) {
+		for (int i = 0; i < 3; i++) {
+			memset(got, 0, 70000);
+			assert_int_equal(redo_read(b->r, &locs[i], got), 0);
+			assert_memory_equal(got, bytes[i], locs[i].len);
+		}
+		if (round == 0)
+			assert_int_equal(redo_flush(b->r, lsn), 0);
+		else if (round == 1)
+			assert_int_equal(redo_append(b->r, recs, 3, &pin, 0, false, &lsn2, again), 0);
+	}
+	assert_int_equal(lsn2, lsn + 1);
+	assert_int_equal(redo_read(b->r, &again[2], got), 0);
+	assert_memory_equal(got, bytes[2], 65564);
+	assert_int_equal(redo_flush(b->r, lsn), 0); /* nothing to do */
+	assert_int_equal(redo_flush(b->r, lsn2 + 5), -EINVAL);
+	assert_int_equal(redo_retire(b->r), -EBUSY);
+	redo_unpin(b->r, &pin);
+	assert_int_equal(redo_retire(b->r), 0);
+	for (int i = 0; i < 3; i++)
+		free(bytes[i]);
+	free(got);
+}
+
+struct flusher {
+	struct bed *b;
+	unsigned no, done;
+};
+
+#define FLUSHES 200
+
+static void *flusher_run(void *arg)
+{
+	struct flusher *f = arg;
+	uint8_t *bytes = pattern(300, f->no), *got = malloc(300);
+	struct redo_pin pin = {0};
+
+	for (unsigned i = 0; i < FLUSHES; i++) {
+		struct redo_rec rec = image_rec(f->no, i, bytes, 300);
+		struct redo_loc loc;
+		uint64_t lsn;
+
+		bytes[0] = (uint8_t)i;
+		if (redo_append(f->b->r, &rec, 1, &pin, 100, false, &lsn, &loc) || redo_flush(f->b->r, lsn) || redo_read(f->b->r, &loc, got) ||
+		    memcmp(got, bytes, 300))
+			break;
+		f->done++;
+	}
+	redo_unpin(f->b->r, &pin);
+	free(bytes);
+	free(got);
+	return NULL;
+}
+
+static void test_group_commit(void **state)
+{
+	struct bed *b = *state;
+	struct flusher f[8];
+	pthread_t t[8];
+	unsigned before = b->syncs;
+	uint64_t flushes, bytes;
+
+	b->slow = 200;
+	for (unsigned i = 0; i < 8; i++) {
+		f[i] = (struct flusher){b, i, 0};
+		assert_int_equal(pthread_create(&t[i], NULL, flusher_run, &f[i]), 0);
+	}
+	for (unsigned i = 0; i < 8; i++) {
+		pthread_join(t[i], NULL);
+		assert_int_equal(f[i].done, FLUSHES);
+	}
+	redo_stats(b->r, &flushes, &bytes);
+	assert_int_equal(flushes, b->syncs - before); /* one sync for each flush of the log ... */
+	assert_true(flushes >= FLUSHES);
+	assert_true(flushes <= 8 * FLUSHES / 2); /* ... and several callers share one */
+	print_message("%u flushes by 8 threads: %u syncs\n", 8 * FLUSHES, (unsigned)flushes);
+	assert_int_equal(redo_retire(b->r), 0);
+}
+
+/* Fill until there is no room. */
+static unsigned fill(struct bed *b, uint64_t no, struct redo_pin *pin, const uint8_t *mb, int *ret_err)
+{
+	unsigned n = 0;
+
+	for (;; n++) {
+		struct redo_rec rec = image_rec(no, n, mb, 1 << 20);
+		uint64_t lsn;
+		int err = redo_append(b->r, &rec, 1, pin, 100000, false, &lsn, NULL);
+
+		if (!err)
+			err = redo_flush(b->r, lsn);
+		if (err || n == 100) {
+			*ret_err = err;
+			return n;
+		}
+	}
+}
+
+static void test_space(void **state)
+{
+	struct bed *b = *state;
+	uint8_t *mb = pattern(1 << 20, 1), *got = malloc(1 << 20);
+	struct redo_pin one = {0}, two = {0}, three = {0};
+	struct redo_rec rec = image_rec(1, 999, mb, 90000), vd = {.type = REDO_VOID, .base = base_no(1)};
+	struct redo_loc loc;
+	uint64_t lsn;
+	int err;
+
+	/* the spare and the reservation stay free: 13 images of 1 MiB and a bit go into a half of 16 MiB less an eighth */
+	assert_int_equal(fill(b, 1, &one, mb, &err), 13 + 13);
+	assert_int_equal(err, -EAGAIN);
+	assert_true(redo_must_seal(b->r, &one));
+	assert_true(redo_half_used(b->r) > 900);
+	/* its own SEAL still has room, twice what was reserved has not */
+	assert_int_equal(redo_append(b->r, &rec, 1, &one, 0, true, &lsn, &loc), 0);
+	assert_int_equal(redo_flush(b->r, lsn), 0);
+	assert_int_equal(redo_append(b->r, &vd, 1, &two, 300000, false, &lsn, NULL), 0);
+	assert_false(redo_must_seal(b->r, &two));
+	assert_int_equal(redo_flush(b->r, lsn), 0);
+	/* another file wants more: -EAGAIN until the first is sealed, applied, synced */
+	assert_int_equal(fill(b, 2, &three, mb, &err), 0);
+	assert_int_equal(err, -EAGAIN);
+	redo_unpin(b->r, &one);
+	assert_int_equal(redo_read(b->r, &loc, got), 0);
+	assert_memory_equal(got, mb, 90000);
+	/* two holds the current half only: 13 go into the other one, then it is in the way */
+	assert_int_equal(fill(b, 2, &three, mb, &err), 13);
+	assert_int_equal(err, -EAGAIN);
+	assert_true(redo_must_seal(b->r, &two));
+	assert_false(redo_must_seal(b->r, &three));
+	/* an unlinked file is let go by a syncfs before the change */
+	assert_int_equal(b->syncfs, 0);
+	redo_bury(b->r, &two);
+	assert_int_equal(fill(b, 2, &three, mb, &err), 13);
+	assert_int_equal(b->syncfs, 1);
+	redo_bury(b->r, &three);
+	assert_int_equal(redo_retire(b->r), 0);
+	assert_int_equal(b->syncfs, 2);
+	free(mb);
+	free(got);
+}
+
+static void test_names_durable(void **state)
+{
+	struct bed *b = *state;
+	uint8_t *mb = pattern(1 << 20, 1);
+	struct redo_pin one = {0};
+	int err;
+
+	assert_int_equal(fill(b, 1, &one, mb, &err), 26);
+	redo_bury(b->r, &one);
+	redo_names_durable(b->r);
+	assert_int_equal(fill(b, 1, &one, mb, &err), 26 - 13 + 13);
+	assert_int_equal(b->syncfs, 0);
+	redo_unpin(b->r, &one);
+	free(mb);
+}
+
+static void test_reservations(void **state)
+{
+	struct bed *b = *state;
+	struct redo_rec vd = {.type = REDO_VOID, .base = base_no(1)};
+	struct redo_pin *pins = calloc(5000, sizeof(*pins));
+	uint8_t *big = pattern(4000, 1);
+	struct redo_rec seal = image_rec(1, 1, big, 3800);
+	unsigned n = 0;
+	uint64_t lsn;
+
+	while (n < 5000 && !redo_append(b->r, &vd, 1, &pins[n], 3900, false, &lsn, NULL))
+		n++;
+	/* 4 KiB kept for each in 14 MiB */
+	assert_in_range(n, 3400, 3584);
+	assert_int_equal(redo_flush(b->r, lsn), 0);
+	/* every one of them can be sealed, even one group at a time */
+	for (unsigned i = 0; i < n; i++) {
+		assert_int_equal(redo_append(b->r, &seal, 1, &pins[i], 0, true, &lsn, NULL), 0);
+		assert_int_equal(redo_flush(b->r, lsn), 0);
+	}
+	for (unsigned i = 0; i < n; i++)
+		redo_unpin(b->r, &pins[i]);
+	assert_int_equal(redo_retire(b->r), 0);
+	free(pins);
+	free(big);
+}
+
+static void test_limits(void **state)
+{
+	struct bed *b = *state;
+	uint8_t *big = calloc(1, SEG_MAX + 28);
+	struct redo_rec recs[2] = {image_rec(1, 1, big, SEG_MAX + 28), image_rec(1, 2, big, 100000)};
+	struct redo_pin pin = {0};
+	uint64_t lsn;
+
+	assert_int_equal(redo_append(b->r, recs, 2, &pin, 0, false, &lsn, NULL), -EFBIG);
+	assert_int_equal(redo_append(b->r, recs, 1, &pin, 0, false, &lsn, NULL), 0);
+	assert_int_equal(redo_append(b->r, recs, 1, &pin, 0, false, &lsn, NULL), 0);
+	assert_int_equal(redo_append(b->r, recs, 1, &pin, 0, false, &lsn, NULL), 0); /* more than one group may hold */
+	assert_int_equal(redo_flush(b->r, lsn), 0);
+	redo_unpin(b->r, &pin);
+	free(big);
+}
+
+/* fsync fails once: from our memory into the other half, and what was promised is there. */
+static void test_sync_fails(void **state)
+{
+	struct bed *b = *state;
+	uint8_t *bytes = pattern(300, 1), got[300];
+	struct redo_rec rec = image_rec(1, 1, bytes, 300);
+	struct redo_pin pin = {0}, pin2 = {0};
+	struct redo_loc locs[4];
+	struct redo_group g;
+	uint64_t lsn;
+	uint8_t *file;
+	int fd;
+
+	for (int i = 0; i < 4; i++) {
+		if (i == 2)
+			b->fail_syncs = 1;
+		bytes[0] = (uint8_t)i;
+		assert_int_equal(redo_append(b->r, &rec, 1, i == 3 ? &pin2 : &pin, 1000, false, &lsn, &locs[i]), 0);
+		assert_int_equal(redo_flush(b->r, lsn), 0);
+		assert_int_equal(lsn, i + 1);
+	}
+	for (int i = 0; i < 4; i++) {
+		assert_int_equal(redo_read(b->r, &locs[i], got), 0);
+		assert_int_equal(got[0], i);
+	}
+	/* on disk: LSN 3 stands at the start of log.1 in the next epoch and knows that 2 was durable */
+	fd = openat(b->fd, "log.1", O_RDONLY);
+	file = malloc(8192);
+	assert_int_equal(pread(fd, file, 8192, 0), 8192);
+	close(fd);
+	assert_int_equal(redo_group_parse(file, 4096, volume, b->key, &g), 0);
+	assert_int_equal(g.lsn, 3);
+	assert_int_equal(g.epoch, 2);
+	assert_int_equal(g.durable_lsn, 2);
+	assert_int_equal(redo_group_parse(file + 4096, 4096, volume, b->key, &g), 0);
+	assert_int_equal(g.lsn, 4);
+	free(file);
+	/* the first pin holds both halves now, the second only the new one */
+	assert_true(redo_must_seal(b->r, &pin));
+	assert_false(redo_must_seal(b->r, &pin2));
+	/* both halves are needed: a second failure is the end, and it stays the end */
+	b->fail_syncs = 1;
+	assert_int_equal(redo_append(b->r, &rec, 1, &pin, 1000, false, &lsn, &locs[0]), 0);
+	assert_int_equal(redo_flush(b->r, lsn), -EIO);
+	assert_true(redo_is_dead(b->r));
+	assert_int_equal(redo_flush(b->r, lsn), -EIO);
+	assert_int_equal(redo_flush(b->r, lsn - 1), 0); /* that one is durable */
+	assert_int_equal(redo_append(b->r, &rec, 1, &pin, 1000, false, &lsn, &locs[0]), -EIO);
+	assert_int_equal(redo_read(b->r, &locs[1], got), 0); /* reading goes on */
+	redo_unpin(b->r, &pin);
+	redo_unpin(b->r, &pin2);
+	assert_int_equal(redo_retire(b->r), -EIO);
+	free(bytes);
+}
+
+static void test_sync_fails_twice(void **state)
+{
+	struct bed *b = *state;
+	uint8_t *bytes = pattern(300, 1);
+	struct redo_rec rec = image_rec(1, 1, bytes, 300);
+	struct redo_pin pin = {0};
+	uint64_t lsn;
+
+	b->fail_syncs = 2;
+	assert_int_equal(redo_append(b->r, &rec, 1, &pin, 1000, false, &lsn, NULL), 0);
+	assert_int_equal(redo_flush(b->r, lsn), -EIO);
+	assert_true(redo_is_dead(b->r));
+	redo_unpin(b->r, &pin);
+	free(bytes);
+}
+
+/* A failed write moves what is queued as well: a closed group before the change of half and the one after it. */
+static void test_write_fails_with_queue(void **state)
+{
+	struct bed *b = *state;
+	uint8_t *mb = pattern(1 << 20, 1), *got = malloc(1 << 20);
+	struct redo_pin pin = {0};
+	struct redo_loc locs[14];
+	uint64_t lsn = 0;
+
+	for (int i = 0; i < 14; i++) { /* the last one goes to the other half */
+		struct redo_rec rec = image_rec(1, (uint64_t)i, mb, 1 << 20);
+
+		mb[0] = (uint8_t)i;
+		assert_int_equal(redo_append(b->r, &rec, 1, &pin, 1000, false, &lsn, &locs[i]), 0);
+	}
+	assert_int_equal(lsn, 3);
+	b->fail_writes = 1;
+	assert_int_equal(redo_flush(b->r, lsn), 0);
+	for (int i = 0; i < 14; i++) {
+		assert_int_equal(redo_read(b->r, &locs[i], got), 0);
+		assert_int_equal(got[0], i);
+		assert_memory_equal(got + 1, mb + 1, (1 << 20) - 1);
+	}
+	redo_unpin(b->r, &pin);
+	free(mb);
+	free(got);
+}
+
+/* What a clean end leaves, and that the group before a change of half retires what is overwritten next. */
+static void test_retired(void **state)
+{
+	struct bed *b = *state;
+	uint8_t *bytes = pattern(300, 1), *block = malloc(4096);
+	struct redo_rec rec = image_rec(1, 1, bytes, 300);
+	struct redo_pin pin = {0}, late = {0};
+	struct redo_group g;
+	uint64_t lsn;
+	int fd = openat(b->fd, "log.0", O_RDONLY);
+
+	assert_int_equal(redo_append(b->r, &rec, 1, &pin, 0, false, &lsn, NULL), 0);
+	assert_int_equal(redo_flush(b->r, lsn), 0);
+	redo_unpin(b->r, &pin);
+	assert_int_equal(redo_append(b->r, &rec, 1, &late, 0, false, &lsn, NULL), 0);
+	assert_int_equal(redo_flush(b->r, lsn), 0);
+	assert_int_equal(pread(fd, block, 4096, 4096), 4096);
+	assert_int_equal(redo_group_parse(block, 4096, volume, b->key, &g), 0);
+	assert_int_equal(g.lsn, 2);
+	assert_int_equal(g.retired_lsn, 1);
+	redo_unpin(b->r, &late);
+	assert_int_equal(redo_retire(b->r), 0);
+	assert_int_equal(pread(fd, block, 4096, 8192), 4096);
+	assert_int_equal(redo_group_parse(block, 4096, volume, b->key, &g), 0);
+	assert_int_equal(g.lsn, 3);
+	assert_int_equal(g.retired_lsn, 3);
+	assert_int_equal(g.n_recs, 0);
+	close(fd);
+	free(block);
+	free(bytes);
+}
+
+static void test_side(void **state)
+{
+	struct bed *b = *state;
+	uint8_t hash[32], hash2[32];
+	uint8_t *tail = pattern(5 << 20, 4);
+	char name[64] = "tail-", *got;
+	size_t len;
+
+	assert_true(redo_side_needed(b->r, 5 << 20));
+	assert_false(redo_side_needed(b->r, 4 << 20));
+	assert_int_equal(redo_side_write(b->r, tail, 5 << 20, hash), 0);
+	assert_int_equal(redo_side_write(b->r, tail, 5 << 20, hash2), 0);
+	assert_memory_equal(hash, hash2, 32);
+	for (int i = 0; i < 16; i++)
+		sprintf(name + 5 + 2 * i, "%02x", hash[i]);
+	assert_int_equal(io_read_file(&b->io, b->fd, name, 6 << 20, &got, &len), 0);
+	assert_int_equal(len, 5 << 20);
+	assert_memory_equal(got, tail, len);
+	free(got);
+	redo_side_drop(b->r, hash);
+	assert_int_equal(io_read_file(&b->io, b->fd, name, 6 << 20, &got, &len), -ENOENT);
+	free(tail);
+}
+
+static void test_create(void **state)
+{
+	struct bed *b = *state;
+
+	assert_int_equal(redo_create(&b->io, b->fd, REDO_HALF_MIN), -EEXIST);
+	assert_int_equal(faccessat(b->fd, "log.0", F_OK, 0), 0);
+	assert_int_equal(redo_create(&b->io, b->fd, REDO_HALF_MIN - 4096), -EINVAL);
+	assert_int_equal(redo_create(&b->io, b->fd, REDO_HALF_MIN + 1), -EINVAL);
+}
+
+#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+
 int main(void)
 {
-	return 77;
+	const struct CMUnitTest tests[] = {
+		T(test_format),	     T(test_damage),	T(test_mac),		   T(test_read_back),		  T(test_group_commit), T(test_space),
+		T(test_names_durable), T(test_reservations), T(test_limits),	   T(test_sync_fails),	  T(test_sync_fails_twice),
+		T(test_write_fails_with_queue), T(test_retired), T(test_side),	   T(test_create),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Looking at JSON text without building a tree, and the key access objects.  Pure; thread-safe.  For manifest*.c only.
+ *
+ * The scanner is lenient about syntax (jansson judges that afterwards) but never leaves the text and never recurses.
+ */
+#ifndef TDFS_MANIFEST_JSON_H
+#define TDFS_MANIFEST_JSON_H
+
+#include <jansson.h>
+
+#include "manifest.h"
+
+#define JSON_DEPTH_MAX 32
+
+/** json_depth_ok() - no more than JSON_DEPTH_MAX arrays and objects in each other: asked before any parser that recurses */
+bool json_depth_ok(const char *text, size_t len);
+
+/** json_find() - the text of the value of a member of an object
+ * @object: text of the object, white space around it allowed; keys are compared as they stand, without undoing escapes
+ * Return: 0; -ENOENT no such member; -EPROTO not an object */
+int json_find(struct part object, const char *key, struct part *ret) MUST_CHECK;
+
+/** json_next() - walk an array: @pos starts at 0; 1 and the next element's text, 0 at the end, -EPROTO not an array */
+int json_next(struct part array, size_t *pos, struct part *ret) MUST_CHECK;
+
+/** json_load() - the tree of a text: duplicates, depth and syntax checked; NULL on failure (fail() names @what) */
+json_t *json_load(struct part text, const char *what) MUST_CHECK;
+
+/** json_text() - copy of a string member of at most @max bytes; "" if it is absent and not @needed; 0, -EPROTO (fail() names it), -ENOMEM */
+int json_text(const json_t *obj, const char *key, bool needed, size_t max, char **ret) MUST_CHECK;
+
+/** manifest_key_access() - fill m->ka and m->n_ka from the keyAccess array; 0, -EPROTO, -ENOMEM */
+int manifest_key_access(struct part array, struct manifest *m) MUST_CHECK;
+
+#endif

@@ -1,0 +1,232 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The volume log on disk: group commit, what happens when a write fails, reading back, the group of a clean unmount. */
+#include <errno.h>
+#include <stdio.h>
+
+#include "redo_int.h"
+#include "report.h"
+
+static int write_group(struct redo *r, struct redo_group_buf *g, const struct redo_group *head)
+{
+	size_t padded = redo_align(g->len);
+	int err = redo_group_seal(g->p, head, r->volume_id, r->k_log);
+
+	if (err)
+		return err;
+	memset(g->p + g->len, 0, padded - g->len);
+	err = io_pwrite(&r->io, r->fd[g->half], g->p, padded, g->off);
+	if (err)
+		return err;
+	err = r->io.sync(r->io.ctx, r->fd[g->half], false);
+#ifdef TEST_NO_FSYNC_RETRY
+	if (err)
+		err = r->io.sync(r->io.ctx, r->fd[g->half], false);
+#endif
+	return err;
+}
+
+/* Before the write, so that nothing can fail after it. */
+static int where_reserve(struct redo *r)
+{
+	size_t cap = MAX(r->cap_where * 2, 256);
+	struct redo_where *w;
+
+	if (r->n_where < r->cap_where)
+		return 0;
+	w = reallocarray(r->where, cap, sizeof(*w));
+	if (!w)
+		return -ENOMEM;
+	r->where = w;
+	r->cap_where = cap;
+	return 0;
+}
+
+/* Is there anything on disk in @half that is still needed? */
+static bool half_live(struct redo *r, int half, bool *ret_only_buried)
+{
+	bool held = redo_half_pinned(r, half, ret_only_buried), live = false;
+
+	for (unsigned i = 0; i < REDO_RUNS; i++)
+		live |= r->runs[i].pins && r->runs[i].durable && r->runs[i].halves & 1 << half;
+	return held && live;
+}
+
+/*
+ * The group at the head could not be made durable.  What the kernel had in memory of it is lost, and a second fdatasync would say 0: so it and all later ones go
+ * to the other half, from our memory, with the same LSNs and the next epoch.
+ */
+static int move_queue(struct redo *r)
+{
+	struct redo_group_buf *g = r->head;
+	int from = g->half, to = 1 - from;
+	uint64_t off = 0, epoch = g->epoch + 1;
+	bool only_buried;
+	unsigned run;
+
+	if (g->moved)
+		return -EIO;
+	if (half_live(r, to, &only_buried) && only_buried && redo_sync_names(r))
+		return -EIO;
+	if (half_live(r, to, &only_buried))
+		return -EBUSY;
+	for (struct redo_group_buf *q = g; q; q = q->next)
+		off += redo_align(q->len);
+	if (off > r->half_size || redo_new_run(r, to, g->lsn, &run))
+		return -ENOSPC;
+	off = 0;
+	for (struct redo_group_buf *q = g; q; q = q->next) {
+		struct redo_run *old = &r->runs[q->run];
+
+		/* whoever holds the old run now holds this half as well */
+		old->halves = old->durable ? old->halves | (uint8_t)(1 << to) : (uint8_t)(1 << to);
+		q->half = to;
+		q->off = off;
+		q->epoch = epoch;
+		off += redo_align(q->len);
+	}
+	g->moved = true;
+	g->sealed = false;
+	r->runs[r->fill->run].groups--;
+	r->fill->run = run;
+	r->runs[run].groups++;
+	redo_forget_half(r, to);
+	report(REPORT_WARN, "the volume log could not be written in half %d; it goes on in half %d", from, to);
+	return 0;
+}
+
+static void head_durable(struct redo *r)
+{
+	struct redo_group_buf *g = r->head;
+
+	r->where[r->n_where++] = (struct redo_where){g->lsn, g->off, g->half};
+	r->durable = g->lsn;
+	r->n_flushes++;
+	r->n_bytes += redo_align(g->len);
+	r->runs[g->run].durable = true;
+	r->head = g->next;
+	redo_group_free(r, g);
+}
+
+/* Leader: make the group at the head durable.  Called and left with the lock held, which is let go meanwhile. */
+static void flush_head(struct redo *r)
+{
+	struct redo_group_buf *g = r->head;
+	int err = redo_group_grow(r, g, g->len); /* an empty group has no buffer yet */
+
+	if (!err)
+		err = where_reserve(r);
+	while (!err) {
+		struct redo_group head = {
+			.epoch = g->epoch,
+			.lsn = g->lsn,
+			.durable_lsn = r->durable,
+			.retired_lsn = g->retire_all ? g->lsn : redo_retired_now(r),
+			.n_recs = g->n_recs,
+			.len = (uint32_t)g->len,
+		};
+
+		g->sealed = true;
+		r->retired_sealed = head.retired_lsn;
+		mutex_unlock(&r->lock);
+		err = write_group(r, g, &head);
+		mutex_lock(&r->lock);
+		if (!err) {
+			head_durable(r);
+			return;
+		}
+		report(REPORT_ERROR, "cannot write the volume log: %s", strerror(-err));
+		err = move_queue(r);
+	}
+	redo_die(r, strerror(-err));
+}
+
+int redo_flush(struct redo *r, uint64_t lsn)
+{
+	int err = 0;
+
+	mutex_lock(&r->lock);
+	if (lsn > r->fill->lsn || (lsn == r->fill->lsn && !r->fill->n_recs && !r->fill->retire_all))
+		err = -EINVAL;
+	while (!err && r->durable < lsn) {
+		if (r->dead) {
+			err = fail(-EIO, "the volume log could not be written");
+		} else if (r->writing) {
+			cond_wait(&r->changed, &r->lock);
+		} else if (r->head == r->fill && !redo_next_group(r)) {
+			err = -ENOMEM;
+		} else {
+			r->writing = true;
+			flush_head(r);
+			r->writing = false;
+			cond_broadcast(&r->changed);
+		}
+	}
+	mutex_unlock(&r->lock);
+	return err;
+}
+
+static int where_find(const struct redo *r, uint64_t lsn, struct redo_where *ret)
+{
+	size_t lo = 0, hi = r->n_where;
+
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+
+		if (r->where[mid].lsn < lsn)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	if (lo == r->n_where || r->where[lo].lsn != lsn)
+		return -ENOENT;
+	*ret = r->where[lo];
+	return 0;
+}
+
+int redo_read(struct redo *r, const struct redo_loc *loc, void *buf)
+{
+	const struct redo_group_buf *g;
+	struct redo_where w;
+	int err;
+
+	mutex_lock(&r->lock);
+	for (g = r->head; g && g->lsn != loc->lsn; g = g->next)
+		;
+	if (g) {
+		err = (uint64_t)loc->off + loc->len <= g->len ? 0 : -EINVAL;
+		if (!err)
+			memcpy(buf, g->p + loc->off, loc->len);
+		mutex_unlock(&r->lock);
+		return err;
+	}
+	err = where_find(r, loc->lsn, &w);
+	mutex_unlock(&r->lock);
+	if (err)
+		return fail(-EIO, "group %llu is no longer in the log", (unsigned long long)loc->lsn);
+	/* the caller's pin keeps the half from being used again */
+	return io_pread_full(&r->io, r->fd[w.half], buf, loc->len, w.off + loc->off);
+}
+
+int redo_retire(struct redo *r)
+{
+	bool only_buried, busy = false;
+	uint64_t lsn = 0;
+	int err = 0;
+
+	mutex_lock(&r->lock);
+	for (int half = 0; half < 2 && !err && !busy; half++) {
+		if (redo_half_pinned(r, half, &only_buried) && only_buried && redo_sync_names(r))
+			err = fail(-EIO, "the store cannot be synced");
+		busy = redo_half_pinned(r, half, &only_buried);
+	}
+	if (!err && busy)
+		err = -EBUSY;
+	if (!err && r->dead)
+		err = fail(-EIO, "the volume log could not be written");
+	if (!err) {
+		r->fill->retire_all = true;
+		lsn = r->fill->lsn;
+	}
+	mutex_unlock(&r->lock);
+	return err ? err : redo_flush(r, lsn);
+}

@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Inside of the engine (fs/inode*.c, commit.c, seal.c, writeback.c); nobody else includes this.
+ *
+ * Where a segment's bytes are, in the order in which a reader asks: dirty plaintext in memory; an image in the log; in place.
+ */
+#ifndef TDFS_INODE_I_H
+#define TDFS_INODE_I_H
+
+#include <errno.h>
+#include <time.h>
+
+#include "container.h"
+#include "crc.h"
+#include "inode.h"
+#include "report.h"
+#include "seal.h"
+#include "writeback.h"
+
+#define NEW_MEMORY_MAX ((uint64_t)1 << 20)    /* a new file stays in memory up to here */
+#define DIRTY_MAX ((uint64_t)8 << 20)	      /* dirty plaintext of one file before it is committed without being asked */
+#define GROW_MIN ((uint64_t)1 << 20)	      /* unsynced growth from which it goes in place */
+#define GROW_OTHER_MAX ((uint64_t)512 << 10)  /* dirty bytes besides the growth that a growing file may hold: bounds what its seal needs */
+#define PLACE_MAX 4096u			      /* segments placed and not yet committed */
+#define INVOCATION_LEASE ((uint64_t)1 << 20)
+#define INVOCATION_MAX ((uint64_t)1 << 31)
+#define STEP ((uint64_t)8 << 20)	      /* growth by zeros goes in steps of this */
+
+enum content {
+	CONTENT_VOID,	  /* on disk: never committed; nothing can be read */
+	CONTENT_NEW,	  /* no sealed base, all in memory */
+	CONTENT_SPILLED,  /* no sealed base, header NEW, whole segments in place; also an unlinked file whose unlink is durable */
+	CONTENT_SEALED,	  /* a sealed base and what was changed since */
+	CONTENT_REPLACED, /* cut to nothing: a sealed base that still counts, and new content under a fresh DEK in memory */
+	CONTENT_FOREIGN,
+};
+
+struct seg { /* dirty plaintext */
+	uint64_t no;
+	uint32_t len, cap;
+	uint8_t *buf;
+};
+
+struct image { /* committed, not yet in place */
+	uint64_t no;
+	struct redo_loc loc;
+};
+
+struct apply { /* a SEAL on its way into place; touched under seal_lock */
+	bool pending;
+	bool applied; /* written, not yet synced */
+	struct redo_pin pin;
+	struct image *images;
+	size_t n_images;
+	uint32_t s;
+	uint8_t sector[SECTOR];
+	uint8_t *tail;
+	uint64_t tail_off, tail_len;
+	bool side;
+	uint8_t side_hash[32];
+	struct record rec;
+	uint64_t lsn;
+	unsigned meta_seq;
+};
+
+struct inode {
+	/* set at creation, then fixed */
+	struct store *st;
+	dev_t dev;
+	ino_t ino;
+	uint64_t id;
+
+	/* guarded by store->list_lock */
+	struct inode *next; /* hash chain */
+	unsigned refs;
+	struct inode *wb_next, **wb_prev; /* files that need a seal; listed = one reference */
+
+	/* One file's content: taken for writing by whatever changes a field below, for reading by readers. */
+	struct rwlock lock;
+	int fd, old_fd; /* old_fd: the read-only one, kept until the end because somebody may be syncing it */
+	bool fd_write;
+	int load_err; /* why it could not be loaded */
+	enum content content;
+	struct container *foreign;
+	char *path; /* hint, as stored */
+
+	/* the base */
+	struct record rec;  /* header of the base (of the next seal: derived from it) */
+	uint64_t base_len;  /* length of the sealed store file */
+	uint32_t base_crc;  /* of the sealed payload */
+	bool live;	    /* header LIVE is in place */
+	bool hinted;	    /* the log knows where the file is (INTENT) */
+	bool intent;	    /* INTENT is durable and space for a growing file's seal is kept: it may grow in place */
+	struct redo_pin pin;
+	struct redo_pin void_pin; /* REPLACED gave its base up: freed at the next sync of the file */
+	struct apply apply;
+
+	/* committed state (NEW, SPILLED: nothing is) */
+	uint64_t com_size;
+	uint32_t com_crc;
+	uint64_t number;   /* of the last COMMIT on this base */
+	uint64_t first_lsn; /* of the first COMMIT on this base */
+	uint64_t last_lsn;  /* of the last record that somebody may have to wait for */
+
+	/* the content now */
+	struct tail_template *tmpl;
+	struct secret *dek;
+	uint32_t s;
+	uint64_t size;
+	uint8_t *tags; /* stored segments: committed, in place, or placed and not committed */
+	uint64_t *crcs; /* 1 << 32 | CRC-32 where known; allocated when first needed */
+	uint64_t n_tags, cap_tags;
+	struct seg *segs; /* dirty, sorted */
+	size_t n_segs, cap_segs;
+	uint64_t dirty; /* bytes */
+	struct image *images; /* sorted */
+	size_t n_images, cap_images;
+	bool fresh;	      /* placed segments that no COMMIT covers: [place_first, place_end) */
+	uint64_t place_first, place_end;
+	uint64_t used_end;    /* segments below have been placed on this base once, or lie over its tail: never again in place before the next seal */
+	uint64_t invocations;
+	uint64_t alloc_end; /* the store file has blocks up to here (fallocate KEEP_SIZE) */
+	struct timespec mtime, ctime;
+
+	bool unlinked;
+	bool durable; /* base content and name are durable */
+	unsigned meta_seq; /* + 1 whenever durable becomes false */
+	uint64_t write_seq; /* + 1 at every change of content */
+	int error; /* a lost write: every fsync says so until the last close */
+	unsigned handles, writers;
+	uint64_t first_change, last_write, last_close, oldest_uncommitted; /* CLOCK_MONOTONIC ns, 0 = none */
+};
+
+/* inode.c */
+uint64_t now_ns(void);
+struct timespec now_wall(void);
+struct inode *inode_alloc(struct store *st);
+struct inode *inode_publish(struct inode *f); /* put it into the table; or the one that is there already, with a reference */
+void inode_free(struct inode *f);
+bool inode_needs_seal(const struct inode *f);
+void inode_forget_content(struct inode *f); /* dirty segments, tags, images in memory */
+int inode_fresh_key(struct inode *f);	     /* new DEK and template */
+
+/* inode_read.c; caller holds the lock */
+int segment_load(struct inode *f, uint64_t i, void *pt);		       /* plain bytes of a stored segment, checked */
+int segment_crc(struct inode *f, uint64_t i, uint32_t len, uint32_t *ret_crc); /* of the stored bytes; len: plain */
+struct image *image_find(struct inode *f, uint64_t no);
+
+/* inode_write.c; caller holds the lock for writing */
+struct seg *seg_find(struct inode *f, uint64_t no);
+int seg_get(struct inode *f, uint64_t no, bool load, uint32_t need, struct seg **ret); /* dirty segment with room for need bytes */
+void seg_drop(struct inode *f, size_t index);
+void segs_drop_from(struct inode *f, uint64_t no);
+int tags_room(struct inode *f, uint64_t n);
+int segment_put(struct inode *f, uint64_t i, const void *pt, uint32_t len, uint8_t *out); /* encrypt, note tag and CRC; out: len + 28 */
+void inode_touched(struct inode *f);
+
+/* inode_grow.c */
+int inode_pressure(struct inode *f); /* no lock held: spill, place, commit what is too much for memory */
+int spill_dirty(struct inode *f, bool all); /* SPILLED, lock held: write dirty segments in place */
+int inode_reserve(struct inode *f, uint64_t size, bool exact); /* lock held: blocks for the file as it will be sealed with this plain size */
+
+/* commit.c; lock held for writing */
+int commit_append(struct inode *f, bool is_seal);
+void commit_mark_live(struct inode *f, uint64_t lsn); /* no lock held; everything up to lsn is durable */
+int image_note(struct inode *f, uint64_t no, const struct redo_loc *loc);
+bool commit_needed(const struct inode *f);
+uint32_t seal_estimate(const struct inode *f);
+void base_of(const struct inode *f, struct base *ret);
+
+#endif

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Shared by ops.c, ops_dir.c and ops_file.c only. */
+#ifndef TDFS_OPS_I_H
+#define TDFS_OPS_I_H
+
+#define FUSE_USE_VERSION 314
+#include <fuse_lowlevel.h>
+
+#include "attr.h"
+#include "dir.h"
+#include "ops.h"
+
+static inline struct mount *req_mount(fuse_req_t req)
+{
+	return fuse_req_userdata(req);
+}
+struct who req_who(fuse_req_t req);
+/** req_node() - with a reference; NULL: ESTALE was replied */
+struct node *req_node(fuse_req_t req, fuse_ino_t ino);
+
+/** reply_err() - @err: 0 or -errno, mapped to what an application sees; @n and @what: for the log, once, if it is a failure of the content; NULL: nothing to log */
+void reply_err(fuse_req_t req, int err, struct node *n, const char *what);
+/** entry_param() - what the kernel gets to know of an entry */
+struct fuse_entry_param entry_param(const struct mount *m, const struct entry *e);
+/** reply_entry() - hands the entry over, or takes its lookup count back; drops the reference */
+void reply_entry(fuse_req_t req, struct entry *e);
+/** ops_buffer() - a buffer of this thread, at least @len bytes, kept until the thread ends; NULL: no memory */
+void *ops_buffer(size_t len);
+
+/* ops_dir.c */
+void ops_lookup(fuse_req_t req, fuse_ino_t parent, const char *name);
+void ops_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev);
+void ops_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode);
+void ops_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, const char *name);
+void ops_unlink(fuse_req_t req, fuse_ino_t parent, const char *name);
+void ops_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name);
+void ops_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t newparent, const char *newname, unsigned flags);
+void ops_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t newparent, const char *newname);
+/* ops_readdir.c */
+void ops_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void ops_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
+void ops_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
+void ops_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void ops_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi);
+/* ops_file.c */
+void ops_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi);
+void ops_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void ops_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
+void ops_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off, struct fuse_file_info *fi);
+void ops_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void ops_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void ops_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi);
+void ops_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len, struct fuse_file_info *fi);
+
+static inline struct handle *handle_of(const struct fuse_file_info *fi)
+{
+	return (struct handle *)(uintptr_t)fi->fh;
+}
+
+#endif

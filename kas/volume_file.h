@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * volume.json as text, and what the files of a volume have in common.  Private to kas/.
+ */
+#ifndef TDFS_VOLUME_FILE_H
+#define TDFS_VOLUME_FILE_H
+
+#include <sys/stat.h>
+
+#include "io.h"
+#include "volume.h"
+
+#define VOLUME_JSON "volume.json"
+#define VOLUME_BAK "volume.json.bak"
+#define VOLUME_NEW_DIR ".tdfs.new"
+#define VOLUME_KAS_DIR "kas"
+#define VOLUME_LOCK "lock"
+#define VOLUME_TEXT_MAX ((size_t)1 << 20)
+#define VOLUME_KEY_MAX ((size_t)64 << 10) /* the sealed KAS key */
+#define VOLUME_KID_MAX 64
+
+/** volume_text_parse() - fill in what volume.json says; nothing is authenticated yet, everything is bounded
+ * @v: without any of these fields.  0; -EPROTO; -ENOTSUP a later version or an unknown member; -ENOMEM.  On failure @v may be partly filled: volume_free() it. */
+int volume_text_parse(const char *text, size_t len, struct volume *v) MUST_CHECK;
+/** volume_text_check() - is the text, every byte of it, the one that was written with this key?  0, -EBADMSG, -EIO */
+int volume_text_check(const char *text, size_t len, const struct secret *k_conf) MUST_CHECK;
+/** volume_text_make() - the text with its MAC (v->k_conf), malloc'd; 0, -ENOMEM, -EIO, -EFBIG */
+int volume_text_make(const struct volume *v, char **ret, size_t *ret_len) MUST_CHECK;
+/** volume_text_write() - both copies, .bak first */
+int volume_text_write(const struct volume *v) MUST_CHECK;
+
+/** volume_keys() - v->vk is there: derive the others; 0 or -ENOMEM */
+int volume_keys(struct volume *v) MUST_CHECK;
+/** volume_unlock() - VK by the first slot that opens, the derived keys, then the MAC of @text
+ * 0; -EKEYREJECTED; -EBADMSG the MAC is wrong; -errno.  @v is parsed from @text and holds no key yet. */
+int volume_unlock(struct volume *v, const struct credential *c, const char *text, size_t len) MUST_CHECK;
+/** volume_kas_open() - the embedded KAS from the key sealed in @blob; sets v->kas; 0, -EBADMSG, -EPROTO, -ENOMEM, -EIO */
+int volume_kas_open(struct volume *v, const uint8_t *blob, size_t len) MUST_CHECK;
+/** volume_kas_name() - the kid that belongs to @key: "tdfs-" and 16 hex digits; 0, -EIO */
+int volume_kas_name(EVP_PKEY *key, char ret[static 32]) MUST_CHECK;
+/** volume_kas_file() - name of the key's file in kas/ */
+void volume_kas_file(const char *kid, char ret[static VOLUME_KID_MAX + 8]);
+
+/** volume_open_store() - STORE itself, checked; 0 or -errno.  @ret_path: absolute, malloc'd */
+int volume_open_store(const char *store, int *ret_fd, char **ret_path) MUST_CHECK;
+/** volume_check_owner() - ours or root's, and nobody else may write; @what: for the message; 0 or -EPERM */
+int volume_check_owner(const struct stat *st, const char *path, const char *what) MUST_CHECK;
+/** volume_open_dirs() - a struct volume with path, store_fd and dir_fd, everything in .tdfs checked for owner and mode; as volume_open() */
+int volume_open_dirs(const char *store, struct volume **ret) MUST_CHECK;
+/** volume_new() - empty, descriptors -1; NULL if out of memory */
+struct volume *volume_new(void) MUST_CHECK;
+
+#endif

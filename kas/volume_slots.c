@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Changing key slots.  What is changed is what stands on disk now, under a lock of its own (flock on .tdfs itself): a mounted daemon and two commands at a time do not lose each
+ * other's slots.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <sys/file.h>
+
+#include "report.h"
+#include "volume_file.h"
+
+static void unlock_dir(int **fd)
+{
+	(void)flock(**fd, LOCK_UN);
+}
+
+static int lock_dir(int fd)
+{
+	while (flock(fd, LOCK_EX))
+		if (errno != EINTR)
+			return fail(-errno, "%s cannot be locked: %s", TDFS_DIR, strerror(errno));
+	return 0;
+}
+
+/* The slots as they stand on disk, authenticated with the key we have. */
+static int read_slots(struct volume *v, const char *name)
+{
+	struct io io = io_posix(v->store_fd);
+	CLEANUP(volume_cleanup) struct volume *now = volume_new();
+	CLEANUP_FREE char *text = NULL;
+	size_t len;
+	int err;
+
+	if (!now)
+		return -ENOMEM;
+	err = io_read_file(&io, v->dir_fd, name, VOLUME_TEXT_MAX, &text, &len);
+	if (!err)
+		err = volume_text_check(text, len, v->k_conf);
+	if (!err)
+		err = volume_text_parse(text, len, now);
+	if (err)
+		return err;
+	free(v->slots);
+	v->slots = STEAL(now->slots);
+	v->n_slots = now->n_slots;
+	return 0;
+}
+
+static int refresh(struct volume *v)
+{
+	if (!v->k_conf)
+		return fail(-ENOKEY, "the volume is not unlocked");
+	if (read_slots(v, VOLUME_JSON) == 0 || read_slots(v, VOLUME_BAK) == 0)
+		return 0;
+	return fail(-EBADMSG, "%s/%s: %s and %s are both damaged: restore them from a backup (tdfs key restore)", v->path, TDFS_DIR, VOLUME_JSON, VOLUME_BAK);
+}
+
+/* Put @n slots in the place of the present ones, on disk and here; here only if the disk has them. */
+static int replace_slots(struct volume *v, struct slot *slots, size_t n)
+{
+	struct slot *old = v->slots;
+	size_t n_old = v->n_slots;
+	int err;
+
+	v->slots = slots;
+	v->n_slots = n;
+	err = volume_text_write(v);
+	if (err) {
+		v->slots = old;
+		v->n_slots = n_old;
+		return fail(err, "%s/%s: %s", v->path, TDFS_DIR, fail_text());
+	}
+	free(old);
+	v->from_backup = false; /* both copies are whole again */
+	return 0;
+}
+
+static struct slot *slot_of(struct volume *v, uint8_t id)
+{
+	for (size_t i = 0; i < v->n_slots; i++)
+		if (v->slots[i].id == id)
+			return &v->slots[i];
+	return NULL;
+}
+
+static int no_slot(const struct volume *v, uint8_t id)
+{
+	return fail(-ENOENT, "%s has no key slot %u", v->path, id);
+}
+
+int volume_slot_add(struct volume *v, const struct credential *c, const char *label, unsigned log_n, uint8_t *ret_id)
+{
+	static const char *const names[] = {[SLOT_PASSPHRASE] = "passphrase", [SLOT_RECOVERY] = "recovery key", [SLOT_KEYFILE] = "key file"};
+	CLEANUP(unlock_dir) int *locked = &v->dir_fd;
+	CLEANUP_FREE struct slot *slots = NULL;
+	struct slot made = {.id = 0};
+	int err;
+
+	if (!label || !*label)
+		label = names[c->kind];
+	if (strlen(label) > SLOT_LABEL_MAX)
+		return fail(-EINVAL, "a label may have %d bytes", SLOT_LABEL_MAX);
+	strcpy(made.label, label);
+	/* the KDF before the lock */
+	err = v->vk ? slot_make(&made, c, v->vk, log_n) : fail(-ENOKEY, "the volume is not unlocked");
+	if (!err)
+		err = lock_dir(*locked);
+	if (!err)
+		err = refresh(v);
+	if (err)
+		return err;
+	while (made.id < SLOT_MAX && slot_of(v, made.id))
+		made.id++;
+	if (made.id == SLOT_MAX || v->n_slots >= SLOT_MAX)
+		return fail(-ENOSPC, "all %d key slots of %s are in use: remove one first", SLOT_MAX, v->path);
+	slots = calloc(v->n_slots + 1, sizeof(*slots));
+	if (!slots)
+		return -ENOMEM;
+	memcpy(slots, v->slots, v->n_slots * sizeof(*slots));
+	slots[v->n_slots] = made;
+	err = replace_slots(v, slots, v->n_slots + 1);
+	if (err)
+		return err;
+	slots = NULL; /* the volume has it */
+	*ret_id = made.id;
+	return 0;
+}
+
+/* May @gone go?  Somebody has to be able to get in afterwards. */
+static int check_last(const struct volume *v, const struct slot *gone, bool force)
+{
+	size_t others = 0;
+
+	if (v->n_slots == 1)
+		return fail(-EBUSY, "key slot %u is the only one: without it the data is lost. Add another first", gone->id);
+	for (size_t i = 0; i < v->n_slots; i++)
+		others += &v->slots[i] != gone && v->slots[i].kind != SLOT_RECOVERY;
+	if (!others && !force)
+		return fail(-EBUSY, "key slot %u is the last one but for recovery keys: add another first, or use --force", gone->id);
+	return 0;
+}
+
+int volume_slot_remove(struct volume *v, uint8_t id, bool force)
+{
+	CLEANUP(unlock_dir) int *locked = &v->dir_fd;
+	CLEANUP_FREE struct slot *slots = NULL;
+	struct slot *gone;
+	size_t n = 0;
+	int err = lock_dir(*locked);
+
+	if (!err)
+		err = refresh(v);
+	if (err)
+		return err;
+	gone = slot_of(v, id);
+	if (!gone)
+		return no_slot(v, id);
+	err = check_last(v, gone, force);
+	if (err)
+		return err;
+	slots = calloc(v->n_slots, sizeof(*slots));
+	if (!slots)
+		return -ENOMEM;
+	for (size_t i = 0; i < v->n_slots; i++)
+		if (&v->slots[i] != gone)
+			slots[n++] = v->slots[i];
+	err = replace_slots(v, slots, n);
+	if (!err)
+		slots = NULL;
+	return err;
+}
+
+int volume_slot_change(struct volume *v, uint8_t id, const struct credential *c, unsigned log_n)
+{
+	CLEANUP(unlock_dir) int *locked = &v->dir_fd;
+	CLEANUP_FREE struct slot *slots = NULL;
+	struct slot made = {.id = id}, *old;
+	int err = v->vk ? slot_make(&made, c, v->vk, log_n) : fail(-ENOKEY, "the volume is not unlocked");
+
+	if (!err)
+		err = lock_dir(*locked);
+	if (!err)
+		err = refresh(v);
+	if (err)
+		return err;
+	old = slot_of(v, id);
+	if (!old)
+		return no_slot(v, id);
+	memcpy(made.label, old->label, sizeof(made.label));
+	slots = calloc(v->n_slots, sizeof(*slots));
+	if (!slots)
+		return -ENOMEM;
+	memcpy(slots, v->slots, v->n_slots * sizeof(*slots));
+	slots[old - v->slots] = made;
+	err = replace_slots(v, slots, v->n_slots);
+	if (!err)
+		slots = NULL;
+	return err;
+}

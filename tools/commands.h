@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The commands, one cmd_*.c each; the order of the table in tdfs.c is that of the help. */
+#ifndef TDFS_COMMANDS_H
+#define TDFS_COMMANDS_H
+
+#include "options.h"
+
+extern const struct command command_init, command_mount, command_umount, command_sync, command_status, command_info, command_cat, command_decrypt, command_encrypt,
+	command_verify, command_check, command_recover, command_key, command_doctor;
+
+#endif
