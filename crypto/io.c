@@ -126,7 +126,14 @@ static int posix_times(void *ctx, int fd, const struct timespec ts[2])
 
 static int posix_chmod(void *ctx, int fd, mode_t mode)
 {
-	return ZERO_OR_ERRNO(fchmod(fd, mode));
+	char path[40];
+	int err = ZERO_OR_ERRNO(fchmod(fd, mode));
+
+	if (err != -EBADF)
+		return err;
+	/* a descriptor opened with O_PATH, because the mode forbids any other */
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	return ZERO_OR_ERRNO(chmod(path, mode));
 }
 
 static int posix_set_xattr(void *ctx, int fd, const char *name, const void *val, size_t len)

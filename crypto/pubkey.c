@@ -53,8 +53,10 @@ static int pem_block(const char **p, const char *end, const char **ret_label, si
 	label = b + sizeof(begin) - 1;
 	label_end = memmem(label, (size_t)(end - label), dashes, sizeof(dashes) - 1);
 	e = label_end ? memmem(label_end, (size_t)(end - label_end), stop, sizeof(stop) - 1) : NULL;
-	if (!e)
+	n = label_end ? (size_t)(label_end - label) + sizeof(dashes) - 1 : 0; /* label and dashes, which have to come again */
+	if (!e || (size_t)(end - e) < sizeof(stop) - 1 + n || memcmp(e + sizeof(stop) - 1, label, n))
 		return fail(-EPROTO, "a PEM block has no end");
+	n = 0;
 	max = (size_t)(e - label_end);
 	text = malloc(max + 1);
 	der = malloc(max + 1);

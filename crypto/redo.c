@@ -239,19 +239,35 @@ void redo_group_free(struct redo *r, struct redo_group_buf *g)
 	free(g);
 }
 
+/* What stays reserved for @pin once @len bytes stand in the group being filled.  Rounded up: a SEAL may have to go into a group of its own. */
+static uint64_t reserve_after(const struct redo *r, const struct redo_pin *pin, uint64_t len, uint32_t reserve, bool is_seal)
+{
+	const struct redo_group_buf *g = r->fill;
+	uint64_t used = redo_align(g->len + len) - (g->n_recs ? redo_align(g->len) : 0);
+
+	if (!is_seal)
+		return MAX(pin->reserved, reserve ? redo_align((uint64_t)reserve + REDO_HEADER) : 0);
+	/* on the way to the SEAL: it takes from what is reserved; the SEAL itself gives back the rest */
+	return reserve && pin->reserved > used ? pin->reserved - used : 0;
+}
+
 /* Find room for @len bytes of records: in the group being filled, in a new one, or in the other half. */
-static int make_room(struct redo *r, uint64_t len, struct redo_pin *pin, uint64_t want)
+static int make_room(struct redo *r, uint64_t len, struct redo_pin *pin, uint32_t reserve, bool is_seal, uint64_t *ret_want)
 {
 	for (;;) {
-		uint64_t reserved = r->reserved - pin->reserved + want;
+		uint64_t want, reserved;
 		int err;
 
 		if (r->dead)
 			return fail(-EIO, "the volume log could not be written");
 		if (r->fill->n_recs && r->fill->len + len > REDO_GROUP_CLOSE && !redo_next_group(r))
 			return -ENOMEM;
-		if (fits(r, r->fill->off, r->fill->len + len, reserved))
+		want = reserve_after(r, pin, len, reserve, is_seal);
+		reserved = r->reserved - pin->reserved + want;
+		if (fits(r, r->fill->off, r->fill->len + len, reserved)) {
+			*ret_want = want;
 			return 0;
+		}
 		err = change_half(r, len, reserved);
 		if (err <= 0)
 			return err;
@@ -273,10 +289,7 @@ int redo_append(struct redo *r, const struct redo_rec *recs, size_t n, struct re
 			return fail(-EFBIG, "more than %zu bytes for the log at once", REDO_GROUP_MAX);
 	}
 	mutex_lock(&r->lock);
-	/* rounded up: the SEAL may have to go into a group of its own */
-	if (!is_seal)
-		want = MAX(pin->reserved, reserve ? redo_align((uint64_t)reserve + REDO_HEADER) : 0);
-	err = make_room(r, len, pin, want);
+	err = make_room(r, len, pin, reserve, is_seal, &want);
 	g = r->fill;
 	if (!err)
 		err = redo_group_grow(r, g, g->len + len);

@@ -101,7 +101,8 @@ int redo_open(const struct io *io, int dirfd, int store_fd, const uint8_t volume
 
 /** redo_append() - put records into the group being filled, all in one group; no I/O
  * @pin: of the base they change; @reserve: bytes the later SEAL of this pin will need (kept free for it; the largest value given so far counts)
- * @is_seal: may use the space kept free (and gives this pin's reservation back)
+ * @is_seal: may use the space kept free.  With @reserve 0 these are the SEAL itself and the rest of the reservation is given back; else they are on the way to it (the
+ *	     last COMMIT) and what they take is taken from the reservation
  * @ret_lsn: pass it to redo_flush(); @ret_locs: one per IMAGE record in order, may be NULL
  * Return: 0; -EAGAIN no room: the caller drops its locks, seals files (fs/writeback.c), tries again; -EFBIG more than REDO_GROUP_MAX; -EIO the log is dead; -ENOMEM */
 int redo_append(struct redo *r, const struct redo_rec *recs, size_t n, struct redo_pin *pin, uint32_t reserve, bool is_seal, uint64_t *ret_lsn,

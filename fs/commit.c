@@ -50,30 +50,21 @@ uint32_t seal_estimate(const struct inode *f)
 	return (uint32_t)MIN(n, UINT32_MAX);
 }
 
-int image_note(struct inode *f, uint64_t no, const struct redo_loc *loc)
+/* room was made before */
+static void image_note(struct inode *f, uint64_t no, const struct redo_loc *loc)
 {
 	struct image *img = image_find(f, no);
 	size_t at;
 
 	if (img) {
 		img->loc = *loc;
-		return 0;
-	}
-	if (f->n_images == f->cap_images) {
-		size_t cap = MAX(16, 2 * f->cap_images);
-		struct image *p = realloc(f->images, cap * sizeof(*p));
-
-		if (!p)
-			return -ENOMEM;
-		f->images = p;
-		f->cap_images = cap;
+		return;
 	}
 	for (at = f->n_images; at && f->images[at - 1].no > no; at--)
 		;
 	memmove(&f->images[at + 1], &f->images[at], (f->n_images - at) * sizeof(*f->images));
 	f->images[at] = (struct image){.no = no, .loc = *loc};
 	f->n_images++;
-	return 0;
 }
 
 /* CRC of the first @keep segments of the committed payload: take the rest off, or put the start together, whichever is less. */
@@ -242,6 +233,10 @@ static int append_all(struct commit *c)
 		err = stage_one(c, k, c->buf + at);
 		if (err)
 			return err;
+#ifdef TEST_NO_PARTIAL_PLACE
+		if (c->staged[k].no + 1 == seg_count(f->com_size, f->s) && f->size > f->com_size)
+			(void)!io_pwrite(&f->st->io, f->fd, c->buf + at, c->staged[k].len, seg_off(f->s, c->staged[k].no));
+#endif
 		*r = (struct redo_rec){.type = REDO_IMAGE, .base = c->base};
 		r->image.seg = c->staged[k].no;
 		r->image.bytes = c->buf + at;
@@ -267,7 +262,7 @@ static void adopt(struct commit *c)
 
 		memcpy(f->tags + g->no * AEAD_TAG, g->tag, AEAD_TAG);
 		f->crcs[g->no] = (uint64_t)1 << 32 | g->crc;
-		(void)!image_note(f, g->no, &g->loc); /* room was made before */
+		image_note(f, g->no, &g->loc);
 		segcache_put(f->st->cache, f->id, g->no, f->segs[k].buf, f->segs[k].len);
 	}
 	segs_drop_from(f, 0);
@@ -285,7 +280,7 @@ static void adopt(struct commit *c)
 	f->st->n_commits++;
 }
 
-static int images_room(struct inode *f, size_t n)
+int images_room(struct inode *f, size_t n)
 {
 	struct image *p;
 
@@ -436,6 +431,8 @@ int inode_fsync(struct inode *f, bool data_only)
 		if (err)
 			return err;
 	}
+	if (err == -EAGAIN || err == -EBUSY)
+		err = fail(-EIO, "the volume log has no room and cannot be freed");
 	st->n_fsyncs++;
 	if (!err && native && lsn)
 		err = redo_flush(st->redo, lsn);

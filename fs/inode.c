@@ -207,7 +207,7 @@ void inode_opened(struct inode *f, bool write)
 
 void inode_closed(struct inode *f, bool write)
 {
-	bool gone;
+	bool listed;
 
 	rwlock_write(&f->lock);
 	f->handles--;
@@ -216,11 +216,11 @@ void inode_closed(struct inode *f, bool write)
 		f->last_close = now_ns();
 	if (!f->handles)
 		f->error = 0;
-	gone = f->unlinked && !f->handles;
-	if (!gone && inode_needs_seal(f))
+	listed = !(f->unlinked && !f->handles) && inode_needs_seal(f);
+	if (listed)
 		writeback_note(f);
 	rwlock_unlock(&f->lock);
-	if (gone)
+	if (!listed) /* a small new file is sealed by now: nothing keeps it, nor its descriptor */
 		writeback_unlist(f);
 }
 

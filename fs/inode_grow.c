@@ -101,7 +101,7 @@ void base_of(const struct inode *f, struct base *ret)
 }
 
 /* REPLACED and large: the log says that the old content is given up, then the file starts again as NEW. */
-static int void_base(struct inode *f)
+int inode_void_base(struct inode *f)
 {
 	struct store *st = f->st;
 	struct redo_rec rec = {.type = REDO_VOID};
@@ -258,7 +258,7 @@ static int pressure_locked(struct inode *f, bool *ret_flush, bool *ret_wait)
 		return spill(f);
 	if (f->content == CONTENT_REPLACED && (f->dirty > NEW_MEMORY_MAX || f->size > NEW_MEMORY_MAX)) {
 		*ret_wait = f->apply.pending;
-		return *ret_wait ? 0 : void_base(f);
+		return *ret_wait ? 0 : inode_void_base(f);
 	}
 	if (f->content == CONTENT_SPILLED && f->dirty > NEW_MEMORY_MAX)
 		return spill_dirty(f, false);
@@ -293,6 +293,8 @@ int inode_pressure(struct inode *f)
 		if (err)
 			return err;
 	}
+	if (err == -EAGAIN)
+		err = fail(-EIO, "the volume log has no room and cannot be freed");
 	if (!err && flush) {
 		err = redo_flush(st->redo, lsn);
 		if (!err)

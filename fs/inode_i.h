@@ -158,12 +158,13 @@ void inode_touched(struct inode *f);
 /* inode_grow.c */
 int inode_pressure(struct inode *f); /* no lock held: spill, place, commit what is too much for memory */
 int spill_dirty(struct inode *f, bool all); /* SPILLED, lock held: write dirty segments in place */
+int inode_void_base(struct inode *f);	    /* REPLACED, lock held: give the base up, go on SPILLED */
 int inode_reserve(struct inode *f, uint64_t size, bool exact); /* lock held: blocks for the file as it will be sealed with this plain size */
 
 /* commit.c; lock held for writing */
 int commit_append(struct inode *f, bool is_seal);
 void commit_mark_live(struct inode *f, uint64_t lsn); /* no lock held; everything up to lsn is durable */
-int image_note(struct inode *f, uint64_t no, const struct redo_loc *loc);
+int images_room(struct inode *f, size_t n); /* for n more */
 bool commit_needed(const struct inode *f);
 uint32_t seal_estimate(const struct inode *f);
 void base_of(const struct inode *f, struct base *ret);

@@ -265,10 +265,19 @@ int seal_replaced(struct inode *f)
 	CLEANUP_FREE uint8_t *out = malloc(p);
 	CLEANUP_FREE struct redo_rec *recs = calloc(n + 2, sizeof(*recs));
 	CLEANUP_FREE struct redo_loc *locs = calloc(n, sizeof(*locs));
+	struct image *images = malloc(n * sizeof(*images));
 	struct base base;
 	uint32_t crc;
 	size_t k = 0;
-	int err = out && recs && locs ? tags_room(f, n) : -ENOMEM;
+	int err = out && recs && locs && images ? tags_room(f, n) : -ENOMEM;
+
+	free(f->apply.images);
+	f->apply.images = images;
+	f->apply.n_images = n;
+	if (!err)
+		err = images_room(f, n); /* nothing may fail once the SEAL stands in the log */
+	if (err)
+		return err;
 
 	base_of(f, &base);
 	if (!f->hinted) {
@@ -297,12 +306,11 @@ int seal_replaced(struct inode *f)
 		seal_rec(&s, &base, &f->apply, &recs[k++]);
 		err = redo_append(f->st->redo, recs, k, &f->pin, 0, false, &f->last_lsn, locs);
 	}
-	for (uint64_t i = 0; i < n && !err; i++)
-		err = image_note(f, i, &locs[i]);
-	if (!err)
-		err = copy_images(f);
 	if (err)
 		return err;
+	f->n_images = n;
+	for (uint64_t i = 0; i < n; i++)
+		f->images[i] = images[i] = (struct image){.no = i, .loc = locs[i]};
 	segs_drop_from(f, 0);
 	f->n_tags = n;
 	start_apply(f, &s, crc);
@@ -352,6 +360,10 @@ static int seal_log_locked(struct inode *f, bool commit, uint64_t *ret_lsn)
 		return seal_spilled(f);
 	case CONTENT_REPLACED:
 		err = seal_replaced(f);
+		if (err == -EAGAIN && f->pin.runs) { /* it holds the very space: then without the old content as a way back */
+			err = inode_void_base(f);
+			return err ? err : seal_spilled(f);
+		}
 		break;
 	default:
 		if (commit || f->fresh)

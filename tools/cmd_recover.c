@@ -1,1 +1,175 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* tdfs recover: apply the volume log without mounting, and what to do when the log is damaged or gone. */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "commands.h"
+#include "recover.h"
+#include "repair.h"
+#include "say.h"
+
+struct args {
+	struct credential_source cred;
+	const char *accept_old;
+	bool salvage;
+};
+
+static void on_event(void *arg, const char *path, const char *text)
+{
+	CLEANUP_FREE char *shown = path && *path ? path_text(path) : NULL;
+
+	report(REPORT_NOTE, "%s%s%s", shown ? shown : "log", ": ", text);
+}
+
+static void print_result(const struct recovered *r)
+{
+	printf("%" PRIu64 " log groups read: %" PRIu64 " files brought up to date (%" PRIu64 " seals finished, %" PRIu64 " commits sealed, %" PRIu64 " cut to what was committed)\n",
+	       r->groups, r->files, r->sealed, r->committed, r->cut);
+	if (r->stale)
+		printf("%" PRIu64 " records were of older states or deleted files: ignored\n", r->stale);
+	if (r->missing)
+		printf("%" PRIu64 " files with records are no longer there\n", r->missing);
+}
+
+static void damage_free(struct recover_damage *d, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		free(d[i].path);
+	free(d);
+}
+
+/* Say what each file behind the gap has lost, and make its last sealed state readable again. */
+static size_t damage_accept(const struct volume *v, const struct recover_damage *d, size_t n)
+{
+	size_t unsaved = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		CLEANUP_FREE char *path = NULL;
+		uint64_t generation = 0;
+		int err;
+
+		if (!d[i].path || !*d[i].path) {
+			printf("LOST a file that cannot be found any more had changes in the damaged part of the log\n");
+			continue;
+		}
+		if (asprintf(&path, "%s/%s", v->path, d[i].path) < 0)
+			path = NULL;
+		fail_clear();
+		err = path ? accept_old(v, path, &generation) : -ENOMEM;
+		if (err < 0 && err != -ENOENT) {
+			complain(err, d[i].path, "it has lost its changes and its sealed state: take it from a backup");
+			unsaved++;
+		} else if (err == 0) {
+			printf("LOST changes of %s since it was last sealed (generation %" PRIu64 "); it is as it was then\n", d[i].path, generation);
+		} else {
+			printf("LOST perhaps the latest changes of %s; it is as it was last sealed\n", d[i].path);
+		}
+	}
+	return unsaved;
+}
+
+/* A last group that retires all there is: from then on nobody looks at the damaged part. */
+static int log_retire(const struct volume *v, const struct io *io, const struct recovered *r)
+{
+	struct redo *redo = NULL;
+	int err = redo_open(io, v->dir_fd, v->store_fd, v->id, v->k_log, r->next_lsn, r->next_epoch, r->half, &redo);
+
+	if (err)
+		return err;
+	err = redo_retire(redo);
+	redo_close(redo);
+	return err;
+}
+
+static int recover_damaged(const struct args *a, const struct volume *v, const struct io *io, const struct recovered *r, const struct recover_damage *d, size_t n)
+{
+	size_t unsaved;
+	int err;
+
+	if (!a->salvage) {
+		for (size_t i = 0; i < n; i++)
+			printf("needs its log: %s\n", d[i].path && *d[i].path ? d[i].path : "(a file that was not found)");
+		report(REPORT_ERROR, "%s: the log is damaged; %zu files were left as they are. A copy of the log from a backup of the same moment helps; else `tdfs recover --salvage %s` gives their newest changes up",
+		       v->path, n, v->path);
+		return EXIT_TDFS_NEEDS_LOG;
+	}
+	unsaved = damage_accept(v, d, n);
+	fail_clear();
+	err = log_retire(v, io, r);
+	if (err)
+		return complain(err, v->path, "the log could not be started anew");
+	printf("the log is whole again\n");
+	return unsaved ? EXIT_TDFS_SOME : EXIT_TDFS_OK;
+}
+
+static int run_accept(const struct volume *v, const char *file)
+{
+	uint64_t generation = 0;
+	int err;
+
+	fail_clear();
+	err = accept_old(v, file, &generation);
+	if (err < 0)
+		return complain(err, file, "nothing was changed");
+	if (err == 1)
+		printf("%s: is not waiting for a log; nothing was changed\n", file);
+	else
+		printf("%s: is now its last sealed state (generation %" PRIu64 "); later changes are given up\n", file, generation);
+	return EXIT_TDFS_OK;
+}
+
+static int recover_locked(const struct args *a, struct volume *v)
+{
+	struct io io = io_posix(v->store_fd);
+	struct recover_keys keys = {v->id, v->k_log, v->k_rec, v->k_hint};
+	struct recovered r = {0};
+	struct recover_damage *damage = NULL;
+	size_t n_damage = 0;
+	int code = EXIT_TDFS_OK, err;
+
+	fail_clear();
+	err = recover(&io, v->dir_fd, v->store_fd, &keys, true, on_event, NULL, &r, &damage, &n_damage);
+	if (err < 0 && !(err == -ENOENT && a->accept_old)) {
+		code = complain(err, v->path, err == -ENOENT || err == -EBADMSG ? "its log is gone: restore .tdfs/log.0 and log.1, or `tdfs recover --accept-old FILE` for each file" : NULL);
+		return err == -ENOENT || err == -EBADMSG ? EXIT_TDFS_NEEDS_LOG : code;
+	}
+	if (err >= 0)
+		print_result(&r);
+	if (err == 1)
+		code = recover_damaged(a, v, &io, &r, damage, n_damage);
+	damage_free(damage, n_damage);
+	if (a->accept_old && (!code || code == EXIT_TDFS_NEEDS_LOG))
+		code = run_accept(v, a->accept_old);
+	return code;
+}
+
+static int run(const void *args, int n, char **pos)
+{
+	const struct args *a = args;
+	CLEANUP(volume_cleanup) struct volume *v = NULL;
+	int code = volume_get(pos[0], &a->cred, &v);
+
+	if (!code)
+		code = volume_hold(v);
+	return code ? code : recover_locked(a, v);
+}
+
+static const struct option_row rows[] = {
+	{OPTION_FLAG, 0, "salvage", NULL, offsetof(struct args, salvage), "log damaged: keep what can be kept, say what is lost"},
+	{OPTION_TEXT, 0, "accept-old", "FILE", offsetof(struct args, accept_old), "FILE's log is gone: take its last sealed state"},
+	CREDENTIAL_ROWS(struct args, cred),
+	{0},
+};
+
+const struct command command_recover = {
+	.name = "recover",
+	.summary = "bring files up to the volume's log after a crash (a mount does it too)",
+	.usage = "STORE",
+	.notes = "Exit code 6: the log is damaged or gone, and files need it.\n",
+	.options = rows,
+	.args_size = sizeof(struct args),
+	.min_args = 1,
+	.max_args = 1,
+	.run = run,
+};

@@ -39,13 +39,19 @@ int complain(int err, const char *path, const char *next, ...)
 {
 	CLEANUP_FREE char *shown = path ? path_text(path) : NULL;
 	CLEANUP_FREE char *advice = NULL;
+	const char *cause;
+	bool named, told; /* by the cause itself */
 	va_list ap;
 
 	va_start(ap, next);
 	if (next && vasprintf(&advice, next, ap) < 0)
 		advice = NULL;
 	va_end(ap);
-	report(REPORT_ERROR, "%s%s%s%s%s", shown ? shown : "", shown ? ": " : "", cause_text(err), advice ? "; " : "", advice ? advice : "");
+	cause = cause_text(err);
+	named = shown && (cause[0] == '/' || strncmp(cause, path, strlen(path)) == 0);
+	told = strstr(cause, "(tdfs ") || strstr(cause, "`tdfs ");
+	report(REPORT_ERROR, "%s%s%s%s%s", shown && !named ? shown : "", shown && !named ? ": " : "", cause, advice && !told ? "; " : "",
+	       advice && !told ? advice : "");
 	return exit_code_of(err);
 }
 

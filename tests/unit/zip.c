@@ -33,7 +33,7 @@ static void test_accepted(void **state)
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
 		struct mem m = foreign_file(&cases[i].o);
 		struct io io = mem_io(&m);
-		char *text, *want = NULL;
+		char *text;
 		struct zip z;
 		size_t len;
 
@@ -45,7 +45,6 @@ static void test_accepted(void **state)
 		assert_int_equal(text[0], '{');
 		assert_int_equal(text[len - 1], '}');
 		assert_non_null(strstr(text, "\"segments\":[{"));
-		free(want);
 		free(text);
 		free(m.p);
 	}
@@ -56,17 +55,17 @@ static void test_refused(void **state)
 	static const struct {
 		const char *name;
 		struct foreign_opt o;
-		int want;
+		const char *why;
 	} cases[] = {
-		{"0.payload twice", {BASE, .duplicate = true}, -EPROTO},
-		{"an entry inside of another", {BASE, .overlap = true}, -EPROTO},
-		{"an entry inside of another, zip64", {BASE, .overlap = true, .zip64 = true}, -EPROTO},
-		{"encrypted", {BASE, .flags = 1}, -EPROTO},
-		{"strong encryption", {BASE, .flags = 0x40}, -EPROTO},
-		{"masked headers", {BASE, .flags = 0x2000}, -EPROTO},
-		{"payload with method 8", {BASE, .payload_method = 8}, -EPROTO},
-		{"payload with method 12", {BASE, .payload_method = 12}, -EPROTO},
-		{"18 entries", {BASE, .many_entries = true}, -EPROTO},
+		{"0.payload twice", {BASE, .duplicate = true}, "same name"},
+		{"an entry inside of another", {BASE, .overlap = true}, "overlap"},
+		{"an entry inside of another, zip64", {BASE, .overlap = true, .zip64 = true}, "overlap"},
+		{"encrypted", {BASE, .flags = 1}, "zip-encrypted"},
+		{"strong encryption", {BASE, .flags = 0x40}, "zip-encrypted"},
+		{"masked headers", {BASE, .flags = 0x2000}, "zip-encrypted"},
+		{"payload with method 8", {BASE, .payload_method = 8}, "0.payload is compressed"},
+		{"payload with method 12", {BASE, .payload_method = 12}, "0.payload is compressed"},
+		{"18 entries", {BASE, .many_entries = true}, "more than 16"},
 	};
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
@@ -76,8 +75,8 @@ static void test_refused(void **state)
 
 		print_message("%s\n", cases[i].name);
 		fail_clear();
-		assert_int_equal(zip_find(&io, 0, m.len, &z), cases[i].want);
-		assert_int_not_equal(strlen(fail_text()), 0);
+		assert_int_equal(zip_find(&io, 0, m.len, &z), -EPROTO);
+		assert_non_null(strstr(fail_text(), cases[i].why));
 		free(m.p);
 	}
 }
@@ -95,10 +94,9 @@ static void test_patched(void **state)
 		{"no manifest at all", 10, "PK\5\6\0\0\0\0\2\0", "PK\5\6\0\0\0\0\1\0", -EPROTO},
 		{"another disk", 6, "PK\5\6\0\0", "PK\5\6\1\0", -EPROTO},
 		{"end record gone", 4, "PK\5\6", "PK\5\7", -ENOEXEC},
-		{"junk behind the end", 2, "", "", 0},
 	};
 	(void)state;
-	for (size_t i = 0; i + 1 < ARRAY_SIZE(cases); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
 		struct mem m = foreign_file(&(struct foreign_opt){BASE});
 		struct io io = mem_io(&m);
 		struct zip z;
@@ -164,6 +162,19 @@ static void test_cut_and_flip(void **state)
 	free(m.p);
 }
 
+static void test_junk_behind_the_end(void **state)
+{
+	struct mem m = foreign_file(&(struct foreign_opt){BASE});
+	struct io io = mem_io(&m);
+	struct zip z;
+
+	(void)state;
+	m.p = realloc(m.p, m.len + 1);
+	m.p[m.len++] = 0;
+	assert_int_equal(zip_find(&io, 0, m.len, &z), -ENOEXEC);
+	free(m.p);
+}
+
 static void test_manifest_damage(void **state)
 {
 	struct mem m = foreign_file(&(struct foreign_opt){BASE});
@@ -195,7 +206,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_accepted),     cmocka_unit_test(test_refused),	  cmocka_unit_test(test_patched),
-		cmocka_unit_test(test_wild_offsets), cmocka_unit_test(test_cut_and_flip), cmocka_unit_test(test_manifest_damage),
+		cmocka_unit_test(test_wild_offsets), cmocka_unit_test(test_cut_and_flip), cmocka_unit_test(test_manifest_damage), cmocka_unit_test(test_junk_behind_the_end),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

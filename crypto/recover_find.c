@@ -1,0 +1,350 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Finding the store files that the log speaks of: by the path they had, else by one walk over the store. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+
+#include "recover_int.h"
+#include "report.h"
+
+struct finder {
+	const struct io *io;
+	int store_fd;
+	const struct secret *k_rec;
+	struct file *files;
+	size_t n;
+	/* the walk */
+	bool headers; /* second pass: look into every file */
+	char **dirs;  /* still to be read */
+	size_t n_dirs;
+	const char *dir;
+	int dir_fd;
+	uint64_t unresolved;
+};
+
+/* One step down; the result must be on the store's own file system.  Closes @from unless it is the root. */
+static int step(const struct io *io, int root, int from, dev_t dev, const char *name, int flags, struct stat *ret)
+{
+	int fd = io->open(io->ctx, from, name, flags | O_NOCTTY, 0), err;
+
+	if (from != root)
+		io->close(io->ctx, from);
+	if (fd < 0)
+		return fd;
+	err = io->stat(io->ctx, fd, ret);
+	if (!err && ret->st_dev != dev)
+		err = -EXDEV;
+	if (err) {
+		io->close(io->ctx, fd);
+		return err;
+	}
+	return fd;
+}
+
+/* Open the directory of @path, or @path itself as a directory if @ret_name is NULL. */
+static int open_dir(const struct io *io, int root, const char *path, char ret_name[NAME_MAX + 1])
+{
+	struct stat s;
+	dev_t dev;
+	int fd = root, err = io->stat(io->ctx, root, &s);
+
+	if (err)
+		return err;
+	dev = s.st_dev;
+	while (*path) {
+		size_t len = strcspn(path, "/");
+		char name[NAME_MAX + 1];
+
+		if (!len || len > NAME_MAX || (path[0] == '.' && (len == 1 || (len == 2 && path[1] == '.')))) {
+			err = -EINVAL;
+			break;
+		}
+		memcpy(name, path, len);
+		name[len] = 0;
+		if (fd == root && !strcmp(name, ".tdfs")) {
+			err = -EINVAL;
+			break;
+		}
+		path += len;
+		if (!*path && ret_name) {
+			memcpy(ret_name, name, len + 1);
+			return fd;
+		}
+		path += *path == '/';
+		fd = step(io, root, fd, dev, name, O_PATH | O_DIRECTORY, &s);
+		if (fd < 0)
+			return fd;
+	}
+	if (!err && ret_name)
+		err = -EINVAL; /* an empty path or one that ends in a slash */
+	if (err && fd != root)
+		io->close(io->ctx, fd);
+	return err ? err : fd;
+}
+
+static void close_dir(const struct io *io, int root, int fd)
+{
+	if (fd >= 0 && fd != root)
+		io->close(io->ctx, fd);
+}
+
+/* A file of ours whose mode forbids it: lift the bits for the moment. */
+static int open_lifted(const struct io *io, int dirfd, const char *name, const struct stat *s)
+{
+	int probe = io->open(io->ctx, dirfd, name, O_PATH, 0), fd;
+
+	if (probe < 0)
+		return probe;
+	if (io->chmod(io->ctx, probe, (s->st_mode & 07777) | 0600)) {
+		io->close(io->ctx, probe);
+		return -EACCES;
+	}
+	fd = io->open(io->ctx, dirfd, name, O_RDWR | O_NONBLOCK | O_NOCTTY, 0);
+	(void)io->chmod(io->ctx, probe, s->st_mode & 07777);
+	io->close(io->ctx, probe);
+	return fd;
+}
+
+/* Never opens anything but a regular file: a device or FIFO in its place must not be touched. */
+static int open_regular(const struct io *io, int dirfd, const char *name, bool write, dev_t dev, struct stat *ret)
+{
+	int fd = io->open(io->ctx, dirfd, name, O_PATH, 0), err;
+	struct stat s;
+
+	if (fd < 0)
+		return fd;
+	err = io->stat(io->ctx, fd, ret);
+	io->close(io->ctx, fd);
+	if (!err && (!S_ISREG(ret->st_mode) || ret->st_dev != dev))
+		err = -ENOENT;
+	if (err)
+		return err;
+	fd = io->open(io->ctx, dirfd, name, (write ? O_RDWR : O_RDONLY) | O_NONBLOCK | O_NOCTTY, 0);
+	if (fd == -EACCES && write)
+		fd = open_lifted(io, dirfd, name, ret);
+	if (fd < 0)
+		return fd;
+	err = io->stat(io->ctx, fd, &s);
+	if (!err && (s.st_ino != ret->st_ino || s.st_dev != dev || !S_ISREG(s.st_mode)))
+		err = -ENOENT;
+	if (err) {
+		io->close(io->ctx, fd);
+		return err;
+	}
+	*ret = s;
+	return fd;
+}
+
+int find_open(const struct io *io, int store_fd, const char *path, bool write, struct stat *ret)
+{
+	char name[NAME_MAX + 1];
+	struct stat root;
+	int dir, fd, err = io->stat(io->ctx, store_fd, &root);
+
+	if (err)
+		return err;
+	dir = open_dir(io, store_fd, path, name);
+	if (dir < 0)
+		return dir;
+	fd = open_regular(io, dir, name, write, root.st_dev, ret);
+	close_dir(io, store_fd, dir);
+	return fd;
+}
+
+/* The id in the header of an open file; false if there is none */
+static bool read_id(const struct finder *fi, int fd, uint8_t ret[static ID_LEN])
+{
+	uint8_t sector[SECTOR];
+	struct record rec;
+
+	if (fi->io->pread(fi->io->ctx, fd, sector, SECTOR, 0) != SECTOR || record_parse(sector, fi->k_rec, &rec, NULL) || rec.state == RECORD_VOID)
+		return false;
+	memcpy(ret, rec.file_id, ID_LEN);
+	return true;
+}
+
+static int add_target(struct file *f, const char *path, ino_t ino)
+{
+	struct target *t;
+
+	for (size_t i = 0; i < f->n_targets; i++)
+		if (f->targets[i].ino == ino)
+			return 0; /* another name of the same file */
+	t = reallocarray(f->targets, f->n_targets + 1, sizeof(*t));
+	if (!t)
+		return -ENOMEM;
+	f->targets = t;
+	t[f->n_targets] = (struct target){strdup(path), ino};
+	if (!t[f->n_targets].path)
+		return -ENOMEM;
+	f->n_targets++;
+	return 0;
+}
+
+static bool wants_ino(const struct file *f, ino_t ino)
+{
+	for (size_t i = f->n; i-- > 0;)
+		if (f->recs[i].rec.type == REDO_INTENT && f->recs[i].rec.intent.ino == ino)
+			return true;
+	return false;
+}
+
+const char *find_hint(const struct file *f)
+{
+	for (size_t i = f->n; i-- > 0;)
+		if (f->recs[i].rec.type == REDO_INTENT)
+			return f->recs[i].rec.intent.path;
+	return "";
+}
+
+/* The file at @path is @f?  Then it is a target, and the only one if the inode number is right. */
+static int consider(struct finder *fi, struct file *f, const char *path)
+{
+	uint8_t id[ID_LEN];
+	struct stat s;
+	int fd = find_open(fi->io, fi->store_fd, path, false, &s), err = 0;
+
+	if (fd < 0)
+		return fd == -ENOMEM ? fd : 0;
+	if (read_id(fi, fd, id) && !memcmp(id, f->id, ID_LEN)) {
+		if (wants_ino(f, s.st_ino)) {
+			for (size_t i = 0; i < f->n_targets; i++)
+				free(f->targets[i].path);
+			f->n_targets = 0;
+			f->exact = true;
+		}
+		err = add_target(f, path, s.st_ino);
+	}
+	fi->io->close(fi->io->ctx, fd);
+	return err;
+}
+
+static int by_hints(struct finder *fi, struct file *f)
+{
+	int err = 0;
+
+	for (size_t i = f->n; i-- > 0 && !f->exact && !err;)
+		if (f->recs[i].rec.type == REDO_INTENT)
+			err = consider(fi, f, f->recs[i].rec.intent.path);
+	return err;
+}
+
+static int by_id_cmp(const void *key, const void *elem)
+{
+	return memcmp(key, ((const struct file *)elem)->id, ID_LEN);
+}
+
+/* A file met on the second pass: whose is it? */
+static int consider_header(struct finder *fi, const char *path)
+{
+	uint8_t id[ID_LEN];
+	struct file *f;
+	struct stat s;
+	int fd = find_open(fi->io, fi->store_fd, path, false, &s);
+	bool got;
+
+	if (fd < 0)
+		return fd == -ENOMEM ? fd : 0;
+	got = read_id(fi, fd, id);
+	fi->io->close(fi->io->ctx, fd);
+	f = got ? bsearch(id, fi->files, fi->n, sizeof(*fi->files), by_id_cmp) : NULL;
+	return f && !f->exact ? add_target(f, path, s.st_ino) : 0;
+}
+
+static int walk_entry(void *arg, const char *name, unsigned char type, ino_t ino)
+{
+	struct finder *fi = arg;
+	CLEANUP_FREE char *path = NULL;
+	int err = 0;
+
+	if (!*fi->dir && !strcmp(name, ".tdfs"))
+		return 0;
+	if (asprintf(&path, "%s%s%s", fi->dir, *fi->dir ? "/" : "", name) < 0) {
+		path = NULL;
+		return -ENOMEM;
+	}
+	if (type == DT_UNKNOWN) {
+		int fd = fi->io->open(fi->io->ctx, fi->dir_fd, name, O_PATH, 0);
+		struct stat s;
+
+		if (fd < 0)
+			return 0;
+		type = fi->io->stat(fi->io->ctx, fd, &s) ? DT_UNKNOWN : S_ISDIR(s.st_mode) ? DT_DIR : S_ISREG(s.st_mode) ? DT_REG : DT_UNKNOWN;
+		fi->io->close(fi->io->ctx, fd);
+	}
+	if (type == DT_DIR) {
+		char **d = reallocarray(fi->dirs, fi->n_dirs + 1, sizeof(*d));
+
+		if (!d)
+			return -ENOMEM;
+		fi->dirs = d;
+		fi->dirs[fi->n_dirs++] = STEAL(path);
+	} else if (type == DT_REG && fi->headers) {
+		err = consider_header(fi, path);
+	} else if (type == DT_REG) {
+		for (size_t i = 0; i < fi->n && !err; i++)
+			if (!fi->files[i].exact && wants_ino(&fi->files[i], ino))
+				err = consider(fi, &fi->files[i], path);
+	}
+	return err;
+}
+
+/* A directory that cannot be read (another user's, or a disk error) must not end recovery. */
+static int walk(struct finder *fi)
+{
+	int err = 0;
+
+	fi->dirs = malloc(sizeof(*fi->dirs));
+	if (!fi->dirs)
+		return -ENOMEM;
+	fi->dirs[0] = strdup("");
+	fi->n_dirs = fi->dirs[0] ? 1 : 0;
+	if (!fi->n_dirs)
+		err = -ENOMEM;
+	while (fi->n_dirs && !err) {
+		CLEANUP_FREE char *dir = fi->dirs[--fi->n_dirs];
+		int fd = open_dir(fi->io, fi->store_fd, dir, NULL);
+
+		if (fd < 0)
+			continue;
+		fi->dir = dir;
+		fi->dir_fd = fd;
+		err = fi->io->list(fi->io->ctx, fd, walk_entry, fi);
+		if (err && err != -ENOMEM) {
+			report(REPORT_WARN, "recovery cannot read the directory %s: %s", *dir ? dir : ".", strerror(-err));
+			err = 0;
+		}
+		close_dir(fi->io, fi->store_fd, fd);
+	}
+	while (fi->n_dirs)
+		free(fi->dirs[--fi->n_dirs]);
+	free(fi->dirs);
+	fi->dirs = NULL;
+	return err;
+}
+
+static bool all_exact(const struct finder *fi)
+{
+	for (size_t i = 0; i < fi->n; i++)
+		if (!fi->files[i].exact)
+			return false;
+	return true;
+}
+
+int find_files(const struct io *io, int store_fd, const struct secret *k_rec, struct file *files, size_t n)
+{
+	struct finder fi = {.io = io, .store_fd = store_fd, .k_rec = k_rec, .files = files, .n = n};
+	int err = 0;
+
+	for (size_t i = 0; i < n && !err; i++)
+		err = by_hints(&fi, &files[i]);
+	if (err || all_exact(&fi))
+		return err;
+	err = walk(&fi);
+	if (err || all_exact(&fi))
+		return err;
+	fi.headers = true;
+	return walk(&fi);
+}
