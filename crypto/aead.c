@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Algorithms are fetched once for the process; contexts are kept per thread and freed by a pthread_key destructor.  OpenSSL wipes a context's key schedule when it is set to the next
- * key and when it is freed.
+ * Algorithms are fetched once for the process; contexts are kept per thread and freed by a pthread_key destructor.  OpenSSL wipes a
+ * context's key schedule when it is set to the next key and when it is freed.
  */
 #include "aead.h"
 
@@ -148,7 +148,8 @@ int aead_open(const struct secret *key, const uint8_t *in, size_t in_len, const 
 		wipe(pt, len);
 		return fail(-EBADMSG, "not the segment that was signed: its tag is another");
 	}
-	if (EVP_DecryptInit_ex2(c->dec, NULL, key->b, in, NULL) != 1 || (len && EVP_DecryptUpdate(c->dec, pt, &n, in + AEAD_IV, (int)len) != 1) ||
+	if (EVP_DecryptInit_ex2(c->dec, NULL, key->b, in, NULL) != 1 ||
+	    (len && EVP_DecryptUpdate(c->dec, pt, &n, in + AEAD_IV, (int)len) != 1) ||
 	    EVP_CIPHER_CTX_ctrl(c->dec, EVP_CTRL_AEAD_SET_TAG, AEAD_TAG, (void *)own_tag) != 1) {
 		wipe(pt, len);
 		return crypto_failed("AES-GCM decryption");
@@ -231,7 +232,8 @@ struct secret *derive(const struct secret *vk, const char *label)
 	static const char salt[] = "tdfs 1";
 	struct secret *s = secret_new();
 
-	if (s && hkdf((struct part){vk->b, SECRET_LEN}, (struct part){salt, sizeof(salt) - 1}, (struct part){label, strlen(label)}, s->b, SECRET_LEN)) {
+	if (s && hkdf((struct part){vk->b, SECRET_LEN}, (struct part){salt, sizeof(salt) - 1}, (struct part){label, strlen(label)}, s->b,
+		      SECRET_LEN)) {
 		secret_free(s);
 		return NULL;
 	}
@@ -247,7 +249,8 @@ int scrypt(struct part pass, struct part salt, unsigned log_n, unsigned r, unsig
 	/* what OpenSSL counts: V, B and two blocks to work in */
 	mem = 128ull * r * ((1ull << log_n) + p + 2) + 4096;
 	ERR_clear_error();
-	if (EVP_PBE_scrypt(pass.len ? pass.p : "", pass.len, salt.len ? salt.p : (const void *)"", salt.len, 1ull << log_n, r, p, mem, ret_key, len) != 1) {
+	if (EVP_PBE_scrypt(pass.len ? pass.p : "", pass.len, salt.len ? salt.p : (const void *)"", salt.len, 1ull << log_n, r, p, mem,
+			   ret_key, len) != 1) {
 		unsigned long e = ERR_peek_last_error();
 
 		if (ERR_GET_REASON(e) == ERR_R_MALLOC_FAILURE) {

@@ -8,7 +8,7 @@
 #include "zip.h"
 
 #define SMALL_FILE ((size_t)64 << 10) /* read with one call */
-#define BATCH ((size_t)1 << 20)	      /* stored bytes read at once */
+#define BATCH ((size_t)1 << 20)       /* stored bytes read at once */
 #define TAIL_FIXED ((uint64_t)4 << 20)
 #define TAIL_PER_SEG 96 /* bytes of manifest that one segment may take; ours takes at most 88 */
 
@@ -26,7 +26,8 @@ static bool all_zero(const uint8_t *p, size_t len)
 /* geometry and algorithms of a native file's manifest, whatever its layout */
 static int manifest_fits(const struct manifest *m, const struct record *r)
 {
-	if (m->hex || m->seg_hs256 || m->plain_start || m->seg_default != r->s || m->size != r->size || m->n_segs != seg_count(r->size, r->s))
+	if (m->hex || m->seg_hs256 || m->plain_start || m->seg_default != r->s || m->size != r->size ||
+	    m->n_segs != seg_count(r->size, r->s))
 		return fail(-EBADMSG, "the manifest does not fit the file's geometry");
 	return 0;
 }
@@ -38,10 +39,10 @@ static int native_tail(struct container *c, const uint8_t *p, size_t len)
 	struct part text;
 	int err;
 
-	err = tail_manifest(p, len, r->size, r->s, c->crc, &text);
-	if (!err)
-		err = manifest_parse(text.p, text.len, true, &c->m);
-	if (err == -EPROTO && text.len) {
+	if (tail_manifest(p, len, r->size, r->s, c->crc, &text))
+		return -EBADMSG;
+	err = manifest_parse(text.p, text.len, true, &c->m);
+	if (err == -EPROTO) {
 		/* another layout, as somebody may have written it who only reformatted it */
 		fail_clear();
 		err = manifest_parse(text.p, text.len, false, &c->m);
@@ -230,7 +231,8 @@ static int segment_open(const struct container *c, uint64_t i, const uint8_t *in
 		return err;
 	container_segment(c, i, &plain_off, &l, &file_off);
 	return fail(-EBADMSG, "segment %llu (plain bytes %llu to %llu, at file offset %llu) is damaged or was tampered with",
-		    (unsigned long long)i, (unsigned long long)plain_off, (unsigned long long)(plain_off + l), (unsigned long long)file_off);
+		    (unsigned long long)i, (unsigned long long)plain_off, (unsigned long long)(plain_off + l),
+		    (unsigned long long)file_off);
 }
 
 /* the segment that holds plain byte @off, which is inside the file */
@@ -281,8 +283,8 @@ static int segment_deliver(const struct container *c, uint64_t i, const uint8_t 
 }
 
 /* segments @i .. @last, as many as fit into the batch (at least one); @ret_next: the first one that did not */
-static int batch_read(const struct io *io, int fd, const struct container *c, uint64_t i, uint64_t last, const struct range *want, uint8_t **buf,
-		      size_t *buf_len, uint64_t *ret_next)
+static int batch_read(const struct io *io, int fd, const struct container *c, uint64_t i, uint64_t last, const struct range *want,
+		      uint8_t **buf, size_t *buf_len, uint64_t *ret_next)
 {
 	uint64_t start, first_off, file_off, next = i;
 	size_t len = 0, pos = 0;

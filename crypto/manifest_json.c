@@ -10,13 +10,16 @@
 #define TEXT_MAX ((size_t)64 << 10)
 #define WRAPPED_TEXT_MAX ((size_t)16 << 10)
 
-bool json_depth_ok(const char *text, size_t len)
+/* asked before jansson, which recurses and builds a tree */
+static int json_bounds(struct part text, const char *what)
 {
+	const char *t = text.p;
 	unsigned depth = 0;
+	size_t values = 0;
 	bool quoted = false;
 
-	for (size_t i = 0; i < len; i++) {
-		char c = text[i];
+	for (size_t i = 0; i < text.len; i++) {
+		char c = t[i];
 
 		if (quoted) {
 			if (c == '\\')
@@ -26,13 +29,16 @@ bool json_depth_ok(const char *text, size_t len)
 		} else if (c == '"') {
 			quoted = true;
 		} else if (c == '[' || c == '{') {
+			values++;
 			if (++depth > JSON_DEPTH_MAX)
-				return false;
+				return fail(-EPROTO, "%s: nested deeper than %d", what, JSON_DEPTH_MAX);
 		} else if ((c == ']' || c == '}') && depth) {
 			depth--;
+		} else if (c == ',') {
+			values++;
 		}
 	}
-	return true;
+	return values <= JSON_VALUES_MAX ? 0 : fail(-EPROTO, "%s: more than %d values", what, JSON_VALUES_MAX);
 }
 
 static bool is_space(char c)
@@ -151,14 +157,28 @@ json_t *json_load(struct part text, const char *what)
 	json_error_t e;
 	json_t *j;
 
-	if (!json_depth_ok(text.p, text.len)) {
-		fail(-EPROTO, "%s: nested deeper than %d", what, JSON_DEPTH_MAX);
+	if (json_bounds(text, what))
 		return NULL;
-	}
 	j = json_loadb(text.p, text.len, JSON_REJECT_DUPLICATES, &e);
-	if (!j)
+	if (!j) {
+		/* without the piece of the file that jansson quotes: it may hold anything */
+		char *quote = strstr(e.text, " near ");
+
+		if (quote)
+			*quote = 0;
 		fail(-EPROTO, "%s: no valid JSON at byte %d: %s", what, e.position, e.text);
+	}
 	return j;
+}
+
+const char *printable(const char *text, char buf[static PRINTABLE_LEN])
+{
+	size_t i;
+
+	for (i = 0; text[i] && i < PRINTABLE_LEN - 1; i++)
+		buf[i] = text[i] >= 0x20 && text[i] < 0x7f ? text[i] : '?';
+	buf[i] = 0;
+	return buf;
 }
 
 int json_text(const json_t *obj, const char *key, bool needed, size_t max, char **ret)
@@ -215,8 +235,8 @@ static int object_parse(const json_t *obj, struct key_access *ka)
 		bool needed;
 		char **to;
 	} texts[] = {
-		{"type", true, &ka->type_name}, {"url", true, &ka->url},  {"protocol", false, &ka->protocol},
-		{"kid", false, &ka->kid},	{"sid", false, &ka->sid}, {"ephemeralPublicKey", false, &ka->ephemeral_pem},
+	    {"type", true, &ka->type_name}, {"url", true, &ka->url},  {"protocol", false, &ka->protocol},
+	    {"kid", false, &ka->kid},       {"sid", false, &ka->sid}, {"ephemeralPublicKey", false, &ka->ephemeral_pem},
 	};
 	int err = 0;
 

@@ -12,9 +12,7 @@
 #include "manifest.h"
 
 #define JSON_DEPTH_MAX 32
-
-/** json_depth_ok() - no more than JSON_DEPTH_MAX arrays and objects in each other: asked before any parser that recurses */
-bool json_depth_ok(const char *text, size_t len);
+#define JSON_VALUES_MAX 65536 /* in one tree: a value of two bytes takes a hundred in memory */
 
 /** json_find() - the text of the value of a member of an object
  * @object: text of the object, white space around it allowed; keys are compared as they stand, without undoing escapes
@@ -24,8 +22,12 @@ int json_find(struct part object, const char *key, struct part *ret) MUST_CHECK;
 /** json_next() - walk an array: @pos starts at 0; 1 and the next element's text, 0 at the end, -EPROTO not an array */
 int json_next(struct part array, size_t *pos, struct part *ret) MUST_CHECK;
 
-/** json_load() - the tree of a text: duplicates, depth and syntax checked; NULL on failure (fail() names @what) */
+/** json_load() - the tree of a text: depth and number of values bounded first, duplicates refused; NULL on failure (fail() names @what) */
 json_t *json_load(struct part text, const char *what) MUST_CHECK;
+
+/** printable() - the start of a text from a file, fit to stand in a message */
+#define PRINTABLE_LEN 41
+const char *printable(const char *text, char buf[static PRINTABLE_LEN]);
 
 /** json_text() - copy of a string member of at most @max bytes; "" if it is absent and not @needed; 0, -EPROTO (fail() names it), -ENOMEM */
 int json_text(const json_t *obj, const char *key, bool needed, size_t max, char **ret) MUST_CHECK;

@@ -10,8 +10,8 @@
 
 #define SCHEMA "4.3.0"
 #define MIME "application/octet-stream"
-#define HEAD                                                                                                                               \
-	"{\"schemaVersion\":\"" SCHEMA "\",\"payload\":{\"type\":\"reference\",\"url\":\"0.payload\",\"protocol\":\"zip\","                \
+#define HEAD                                                                                                                \
+	"{\"schemaVersion\":\"" SCHEMA "\",\"payload\":{\"type\":\"reference\",\"url\":\"0.payload\",\"protocol\":\"zip\"," \
 	"\"isEncrypted\":true,\"mimeType\":\"" MIME "\"},\"encryptionInformation\":{\"type\":\"split\",\"keyAccess\":"
 #define METHOD ",\"method\":{\"algorithm\":\"AES-256-GCM\",\"isStreamable\":true,\"iv\":\"\"},\"policy\":\""
 #define ROOT "\",\"integrityInformation\":{\"rootSignature\":{\"alg\":\"HS256\",\"sig\":\""
@@ -214,11 +214,10 @@ int native_scan(const char *text, size_t len, struct native_manifest *ret)
 	struct native_manifest n = {0};
 	uint32_t enc;
 
-	if (!TAKE(&sc, HEAD) || !take_array(&sc, &n.key_access) || !TAKE(&sc, METHOD) || !take_policy(&sc, &n.policy) ||
-	    !TAKE(&sc, ROOT) || !take_base64(&sc, ROOT_TEXT, n.root, MAC_LEN) ||
-	    !TAKE(&sc, "\"},\"segmentHashAlg\":\"GMAC\",\"segmentSizeDefault\":") || !take_number(&sc, SEG_MAX, &n.s) || n.s < SEG_MIN ||
-	    !TAKE(&sc, ",\"encryptedSegmentSizeDefault\":") || !take_number(&sc, UINT32_MAX, &enc) || enc != n.s + AEAD_OVERHEAD ||
-	    !TAKE(&sc, ",\"segments\":["))
+	if (!TAKE(&sc, HEAD) || !take_array(&sc, &n.key_access) || !TAKE(&sc, METHOD) || !take_policy(&sc, &n.policy) || !TAKE(&sc, ROOT) ||
+	    !take_base64(&sc, ROOT_TEXT, n.root, MAC_LEN) || !TAKE(&sc, "\"},\"segmentHashAlg\":\"GMAC\",\"segmentSizeDefault\":") ||
+	    !take_number(&sc, SEG_MAX, &n.s) || n.s < SEG_MIN || !TAKE(&sc, ",\"encryptedSegmentSizeDefault\":") ||
+	    !take_number(&sc, UINT32_MAX, &enc) || enc != n.s + AEAD_OVERHEAD || !TAKE(&sc, ",\"segments\":["))
 		return -EPROTO;
 	/* no more segments than fit into the rest; the shortest has one-digit and two-digit sizes */
 	n.tags = malloc(((size_t)(sc.end - sc.p) / (LEN(SEG_HEAD) + HASH_TEXT + LEN(SEG_SIZES) - 4 + 3) + 1) * AEAD_TAG);

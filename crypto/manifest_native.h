@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The native layout of the manifest (FORMAT.md section 4): one writer and one fixed-stride scanner.  Pure; thread-safe.  For tail.c, manifest.c and container.c only.
+ * The native layout of the manifest (FORMAT.md section 4): one writer and one fixed-stride scanner.  Pure; thread-safe.  For tail.c,
+ * manifest.c and container.c only.
  */
 #ifndef TDFS_MANIFEST_NATIVE_H
 #define TDFS_MANIFEST_NATIVE_H
@@ -8,9 +9,9 @@
 #include "manifest.h"
 #include "segmap.h"
 
-struct native_manifest { /* texts point into the manifest scanned */
+struct native_manifest {        /* texts point into the manifest scanned */
 	struct part key_access; /* from [ to ] */
-	struct part policy;	/* without quotes */
+	struct part policy;     /* without quotes */
 	uint32_t s;
 	uint64_t n_segs, size;
 	uint8_t root[MAC_LEN];

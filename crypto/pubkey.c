@@ -37,7 +37,8 @@ static int pubkey_fail(int err, const char *what)
 	return fail(err, "%s", what);
 }
 
-/* The next block of a PEM text, decoded without regard to line lengths, CR or a missing last newline, which OpenSSL's own reader is particular about.
+/* The next block of a PEM text, decoded without regard to line lengths, CR or a missing last newline, which OpenSSL's own reader is
+ * particular about.
  * @ret_label, @ret_label_len: what stands behind BEGIN.  0; -ENOENT no further block; -EPROTO. */
 static int pem_block(const char **p, const char *end, const char **ret_label, size_t *ret_label_len, uint8_t **ret_der, size_t *ret_len)
 {

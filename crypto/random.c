@@ -2,8 +2,9 @@
 /*
  * Random bytes (FORMAT.md section 6).
  *
- * OpenSSL keeps one DRBG per thread for public values (IVs, ids) and one for secrets.  Every request carries what distinguishes this moment from any other as additional
- * input: a restored virtual machine snapshot or an unnoticed copy of the process has the same DRBG state, but not the same time.  That is why nothing is drawn in advance.
+ * OpenSSL keeps one DRBG per thread for public values (IVs, ids) and one for secrets.  Every request carries what distinguishes this moment
+ * from any other as additional input: a restored virtual machine snapshot or an unnoticed copy of the process has the same DRBG state, but
+ * not the same time.  That is why nothing is drawn in advance.
  */
 #include <openssl/core_names.h>
 #include <openssl/evp.h>
@@ -44,12 +45,12 @@ static bool drbg_setup(EVP_RAND_CTX *drbg)
 	unsigned requests = RESEED_REQUESTS;
 	time_t seconds = RESEED_SECONDS;
 	OSSL_PARAM params[] = {
-		OSSL_PARAM_construct_uint(OSSL_DRBG_PARAM_RESEED_REQUESTS, &requests),
-		OSSL_PARAM_construct_time_t(OSSL_DRBG_PARAM_RESEED_TIME_INTERVAL, &seconds),
-		OSSL_PARAM_construct_end(),
+	    OSSL_PARAM_construct_uint(OSSL_DRBG_PARAM_RESEED_REQUESTS, &requests),
+	    OSSL_PARAM_construct_time_t(OSSL_DRBG_PARAM_RESEED_TIME_INTERVAL, &seconds),
+	    OSSL_PARAM_construct_end(),
 	};
 
-	return drbg && EVP_RAND_CTX_set_params(drbg, params) == 1;
+	return EVP_RAND_CTX_set_params(drbg, params) == 1;
 }
 
 static void random_setup(void)
@@ -60,15 +61,16 @@ static void random_setup(void)
 	EVP_RAND_CTX *primary = RAND_get0_primary(NULL);
 	time_t seconds = RESEED_SECONDS;
 	OSSL_PARAM params[] = {
-		OSSL_PARAM_construct_time_t(OSSL_DRBG_PARAM_RESEED_TIME_INTERVAL, &seconds),
-		OSSL_PARAM_construct_end(),
+	    OSSL_PARAM_construct_time_t(OSSL_DRBG_PARAM_RESEED_TIME_INTERVAL, &seconds),
+	    OSSL_PARAM_construct_end(),
 	};
 
 	/* without /proc one of several distinguishing inputs is missing, that is all */
 	if (n > 0 && sha256(&(struct part){text, (size_t)n}, 1, hash) == 0)
 		memcpy(boot_id, hash, sizeof(boot_id));
 	(void)pthread_atfork(NULL, NULL, after_fork);
-	/* the threads' generators reseed from this one, so it has to fetch from the kernel as often; if it refuses, it keeps its own shorter request limit */
+	/* the threads' generators reseed from this one, so it has to fetch from the kernel as often; if it refuses, it keeps its own
+	 * shorter request limit */
 	if (primary)
 		(void)EVP_RAND_CTX_set_params(primary, params);
 }
@@ -122,31 +124,31 @@ static int drbg_fill(EVP_RAND_CTX *drbg, void *p, size_t len)
 	return 0;
 }
 
-/* @done: this thread's generator has its limits */
-static int fill(EVP_RAND_CTX *drbg, bool *done, void *p, size_t len)
+/* @known: the generator of this thread that has its limits already */
+static int fill(EVP_RAND_CTX *drbg, EVP_RAND_CTX **known, void *p, size_t len)
 {
-	if (pthread_once(&random_once, random_setup))
-		return fail(-EIO, "the random generator could not be set up");
-	if (!*done) {
+	if (!drbg || pthread_once(&random_once, random_setup))
+		return fail(-EIO, "the random generator could not be set up: nothing is written");
+	if (drbg != *known) {
 		if (!drbg_setup(drbg))
-			return fail(-EIO, "the random generator could not be set up");
-		*done = true;
+			return fail(-EIO, "the random generator could not be set up: nothing is written");
+		*known = drbg;
 	}
 	return drbg_fill(drbg, p, len);
 }
 
 int random_bytes(void *p, size_t len)
 {
-	static _Thread_local bool done;
+	static _Thread_local EVP_RAND_CTX *known;
 
-	return fill(RAND_get0_public(NULL), &done, p, len);
+	return fill(RAND_get0_public(NULL), &known, p, len);
 }
 
 int random_private(void *p, size_t len)
 {
-	static _Thread_local bool done;
+	static _Thread_local EVP_RAND_CTX *known;
 
-	return fill(RAND_get0_private(NULL), &done, p, len);
+	return fill(RAND_get0_private(NULL), &known, p, len);
 }
 
 struct secret *secret_random(void)

@@ -212,7 +212,8 @@ int record_parse(const uint8_t sector[static SECTOR], const struct secret *k_rec
 	if (!sector_is_native(sector))
 		return -ENOENT;
 	if (get_le16(rec + R_VERSION) != VERSION)
-		return fail(-ENOTSUP, "the native record has version %u, this tdfs knows only %u: use a newer version (or the sector is damaged)",
+		return fail(-ENOTSUP,
+			    "the native record has version %u, this tdfs knows only %u: use a newer version (or the sector is damaged)",
 			    get_le16(rec + R_VERSION), VERSION);
 	record_read(rec, &r);
 	if (!record_computable(&r))
@@ -275,12 +276,8 @@ int record_seal(const struct secret *k_seal, const struct record *r, struct part
 	if (err)
 		return err;
 	const struct part parts[] = {
-		{r->volume_id, ID_LEN},
-		{r->file_id, ID_LEN},
-		{s, sizeof(s)},
-		{ka_hash, sizeof(ka_hash)},
-		{policy_hash, sizeof(policy_hash)},
-		{commit, sizeof(commit)},
+	    {r->volume_id, ID_LEN},   {r->file_id, ID_LEN}, {s, sizeof(s)}, {ka_hash, sizeof(ka_hash)}, {policy_hash, sizeof(policy_hash)},
+	    {commit, sizeof(commit)},
 	};
 	return hmac_sha256(k_seal->b, SECRET_LEN, parts, ARRAY_SIZE(parts), ret);
 }

@@ -9,19 +9,25 @@
 #include "recover_int.h"
 #include "report.h"
 
+struct wanted {
+	ino_t ino;
+	struct file *file;
+};
+
 struct finder {
 	const struct io *io;
 	int store_fd;
 	const struct secret *k_rec;
 	struct file *files;
 	size_t n;
+	struct wanted *wanted; /* by inode number */
+	size_t n_wanted;
 	/* the walk */
 	bool headers; /* second pass: look into every file */
 	char **dirs;  /* still to be read */
 	size_t n_dirs;
 	const char *dir;
 	int dir_fd;
-	uint64_t unresolved;
 };
 
 /* One step down; the result must be on the store's own file system.  Closes @from unless it is the root. */
@@ -91,7 +97,7 @@ static void close_dir(const struct io *io, int root, int fd)
 }
 
 /* A file of ours whose mode forbids it: lift the bits for the moment. */
-static int open_lifted(const struct io *io, int dirfd, const char *name, const struct stat *s)
+static int open_lifted(const struct io *io, int dirfd, const char *name, int flags, const struct stat *s)
 {
 	int probe = io->open(io->ctx, dirfd, name, O_PATH, 0), fd;
 
@@ -101,7 +107,7 @@ static int open_lifted(const struct io *io, int dirfd, const char *name, const s
 		io->close(io->ctx, probe);
 		return -EACCES;
 	}
-	fd = io->open(io->ctx, dirfd, name, O_RDWR | O_NONBLOCK | O_NOCTTY, 0);
+	fd = io->open(io->ctx, dirfd, name, flags, 0);
 	(void)io->chmod(io->ctx, probe, s->st_mode & 07777);
 	io->close(io->ctx, probe);
 	return fd;
@@ -110,7 +116,7 @@ static int open_lifted(const struct io *io, int dirfd, const char *name, const s
 /* Never opens anything but a regular file: a device or FIFO in its place must not be touched. */
 static int open_regular(const struct io *io, int dirfd, const char *name, bool write, dev_t dev, struct stat *ret)
 {
-	int fd = io->open(io->ctx, dirfd, name, O_PATH, 0), err;
+	int fd = io->open(io->ctx, dirfd, name, O_PATH, 0), flags = (write ? O_RDWR : O_RDONLY) | O_NONBLOCK | O_NOCTTY, err;
 	struct stat s;
 
 	if (fd < 0)
@@ -121,9 +127,9 @@ static int open_regular(const struct io *io, int dirfd, const char *name, bool w
 		err = -ENOENT;
 	if (err)
 		return err;
-	fd = io->open(io->ctx, dirfd, name, (write ? O_RDWR : O_RDONLY) | O_NONBLOCK | O_NOCTTY, 0);
-	if (fd == -EACCES && write)
-		fd = open_lifted(io, dirfd, name, ret);
+	fd = io->open(io->ctx, dirfd, name, flags, 0);
+	if (fd == -EACCES)
+		fd = open_lifted(io, dirfd, name, flags, ret);
 	if (fd < 0)
 		return fd;
 	err = io->stat(io->ctx, fd, &s);
@@ -153,16 +159,23 @@ int find_open(const struct io *io, int store_fd, const char *path, bool write, s
 	return fd;
 }
 
-/* The id in the header of an open file; false if there is none */
-static bool read_id(const struct finder *fi, int fd, uint8_t ret[static ID_LEN])
+/* The id in the header of an open file; 0, -ENOENT there is none, other: it cannot be known */
+static int read_id(const struct finder *fi, int fd, uint8_t ret[static ID_LEN])
 {
 	uint8_t sector[SECTOR];
 	struct record rec;
+	ssize_t n = fi->io->pread(fi->io->ctx, fd, sector, SECTOR, 0);
+	int err;
 
-	if (fi->io->pread(fi->io->ctx, fd, sector, SECTOR, 0) != SECTOR || record_parse(sector, fi->k_rec, &rec, NULL) || rec.state == RECORD_VOID)
-		return false;
+	if (n < 0)
+		return (int)n;
+	if (n < SECTOR)
+		return -ENOENT;
+	err = record_parse(sector, fi->k_rec, &rec, NULL);
+	if (err || rec.state == RECORD_VOID)
+		return err ? err : -ENOENT;
 	memcpy(ret, rec.file_id, ID_LEN);
-	return true;
+	return 0;
 }
 
 static int add_target(struct file *f, const char *path, ino_t ino)
@@ -204,11 +217,13 @@ static int consider(struct finder *fi, struct file *f, const char *path)
 {
 	uint8_t id[ID_LEN];
 	struct stat s;
-	int fd = find_open(fi->io, fi->store_fd, path, false, &s), err = 0;
+	int fd = find_open(fi->io, fi->store_fd, path, false, &s), err;
 
 	if (fd < 0)
 		return fd == -ENOMEM ? fd : 0;
-	if (read_id(fi, fd, id) && !memcmp(id, f->id, ID_LEN)) {
+	err = read_id(fi, fd, id);
+	/* the right inode with a header that cannot be read is taken, so that it fails loudly */
+	if (err ? err != -ENOENT && wants_ino(f, s.st_ino) : !memcmp(id, f->id, ID_LEN)) {
 		if (wants_ino(f, s.st_ino)) {
 			for (size_t i = 0; i < f->n_targets; i++)
 				free(f->targets[i].path);
@@ -216,6 +231,8 @@ static int consider(struct finder *fi, struct file *f, const char *path)
 			f->exact = true;
 		}
 		err = add_target(f, path, s.st_ino);
+	} else {
+		err = 0;
 	}
 	fi->io->close(fi->io->ctx, fd);
 	return err;
@@ -247,10 +264,45 @@ static int consider_header(struct finder *fi, const char *path)
 
 	if (fd < 0)
 		return fd == -ENOMEM ? fd : 0;
-	got = read_id(fi, fd, id);
+	got = !read_id(fi, fd, id);
 	fi->io->close(fi->io->ctx, fd);
 	f = got ? bsearch(id, fi->files, fi->n, sizeof(*fi->files), by_id_cmp) : NULL;
 	return f && !f->exact ? add_target(f, path, s.st_ino) : 0;
+}
+
+static int wanted_cmp(const void *a, const void *b)
+{
+	ino_t x = ((const struct wanted *)a)->ino, y = ((const struct wanted *)b)->ino;
+
+	return (x > y) - (x < y);
+}
+
+static int list_wanted(struct finder *fi)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < fi->n; i++)
+		for (size_t k = 0; k < fi->files[i].n; k++)
+			n += fi->files[i].recs[k].rec.type == REDO_INTENT;
+	fi->wanted = calloc(n + 1, sizeof(*fi->wanted));
+	if (!fi->wanted)
+		return -ENOMEM;
+	for (size_t i = 0; i < fi->n; i++)
+		for (size_t k = 0; k < fi->files[i].n; k++)
+			if (fi->files[i].recs[k].rec.type == REDO_INTENT)
+				fi->wanted[fi->n_wanted++] = (struct wanted){fi->files[i].recs[k].rec.intent.ino, &fi->files[i]};
+	qsort(fi->wanted, fi->n_wanted, sizeof(*fi->wanted), wanted_cmp);
+	return 0;
+}
+
+static const struct wanted *first_wanted(const struct finder *fi, ino_t ino)
+{
+	struct wanted key = {.ino = ino};
+	const struct wanted *w = bsearch(&key, fi->wanted, fi->n_wanted, sizeof(key), wanted_cmp);
+
+	while (w && w > fi->wanted && w[-1].ino == ino)
+		w--;
+	return w;
 }
 
 static int walk_entry(void *arg, const char *name, unsigned char type, ino_t ino)
@@ -284,9 +336,9 @@ static int walk_entry(void *arg, const char *name, unsigned char type, ino_t ino
 	} else if (type == DT_REG && fi->headers) {
 		err = consider_header(fi, path);
 	} else if (type == DT_REG) {
-		for (size_t i = 0; i < fi->n && !err; i++)
-			if (!fi->files[i].exact && wants_ino(&fi->files[i], ino))
-				err = consider(fi, &fi->files[i], path);
+		for (const struct wanted *w = first_wanted(fi, ino); w && w < fi->wanted + fi->n_wanted && w->ino == ino && !err; w++)
+			if (!w->file->exact)
+				err = consider(fi, w->file, path);
 	}
 	return err;
 }
@@ -342,7 +394,10 @@ int find_files(const struct io *io, int store_fd, const struct secret *k_rec, st
 		err = by_hints(&fi, &files[i]);
 	if (err || all_exact(&fi))
 		return err;
-	err = walk(&fi);
+	err = list_wanted(&fi);
+	if (!err)
+		err = walk(&fi);
+	free(fi.wanted);
 	if (err || all_exact(&fi))
 		return err;
 	fi.headers = true;

@@ -86,14 +86,14 @@ struct plan {
 	struct redo_rec built;
 	uint8_t *built_tail, built_sector[SECTOR], built_side[32], built_root[MAC_LEN];
 	uint64_t stale;
-	bool failed;
 };
 
 bool base_same(const struct base *a, const struct base *b);
 /** plan_make() - decide for one store file, open as @fd; 0, -EBADMSG and the like: leave it alone */
 int plan_make(const struct io *io, int fd, const struct recover_keys *keys, const struct file *f, const struct target *t, struct plan *ret) MUST_CHECK;
 bool plan_idle(const struct plan *p);
-/** plan_build() - make the SEAL of a left-over COMMIT: the last step; 0, -EBADMSG, -errno */
+/** plan_build() - make the SEAL of a left-over COMMIT: the last step; 0; -EUCLEAN the sealed state in place is damaged
+ * (or was never wholly written before a crash); -EBADMSG, -errno */
 int plan_build(const struct io *io, int log_dir, int fd, const struct recover_keys *keys, struct plan *p) MUST_CHECK;
 void plan_free(struct plan *p);
 

@@ -144,7 +144,7 @@ static int look_past_end(struct log *l, uint64_t *ret_found)
 			int err;
 
 			if (io_pread_full(l->io, l->fd[half], header, REDO_HEADER, off) || !redo_group_len(header, l->half_size - off) ||
-			    get_le64(header + 40) <= l->last_lsn)
+			    redo_group_lsn(header) <= l->last_lsn)
 				continue;
 			err = load_group(l, half, off, &g, &p);
 			if (err == -ENOMEM)
@@ -237,7 +237,8 @@ static int choose_groups(struct log *l, struct groups run[2], struct groups *ret
 		err = add_group(ret, &old->g[i]);
 	for (size_t i = 0; i < new->n && !err; i++)
 		err = add_group(ret, &new->g[i]);
-	ret->unreadable = new->unreadable;
+	/* an old half whose start cannot be read might be the newer one */
+	ret->unreadable = new->unreadable || (old->unreadable && !n_old);
 	return err;
 }
 

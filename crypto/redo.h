@@ -150,6 +150,8 @@ struct redo_group {
 };
 /** redo_group_len() - length of header and records that the group at @p (96 bytes available) claims, at most @max; 0 if there is no group */
 uint32_t redo_group_len(const uint8_t *p, uint64_t max);
+/** redo_group_lsn() - the LSN it claims, unchecked */
+uint64_t redo_group_lsn(const uint8_t *p);
 /** redo_group_parse() - check magic, volume, length, CRC and MAC of a group in @p (@len bytes available); 0; -ENOENT no group here; -EBADMSG CRC or MAC wrong;
  * -EXDEV a whole group of another volume; -ENOTSUP version */
 int redo_group_parse(const uint8_t *p, size_t len, const uint8_t volume_id[static ID_LEN], const struct secret *k_log, struct redo_group *ret) MUST_CHECK;

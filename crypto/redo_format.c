@@ -306,6 +306,11 @@ uint32_t redo_group_len(const uint8_t *p, uint64_t max)
 	return len;
 }
 
+uint64_t redo_group_lsn(const uint8_t *p)
+{
+	return get_le64(p + G_LSN);
+}
+
 int redo_group_parse(const uint8_t *p, size_t len, const uint8_t volume_id[static ID_LEN], const struct secret *k_log, struct redo_group *ret)
 {
 	uint8_t header[REDO_HEADER], mac[MAC_LEN];

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Slots of 32 bytes in chunks of locked pages.  A chunk is never given back, so a process holds as much as it had secrets at its busiest: 320 KiB for 10,000 open files.
+ * Slots of 32 bytes in chunks of locked pages.  A chunk is never given back, so a process holds as much as it had secrets at its busiest:
+ * 320 KiB for 10,000 open files.
  *
  * Under AddressSanitizer every secret is its own allocation instead, so that leaks and overruns are found.
  */
@@ -59,7 +60,7 @@ _Static_assert(sizeof(struct free_slot) == sizeof(struct secret), "a free slot i
 static const uint8_t free_mark[sizeof(((struct free_slot *)0)->mark)] = "tdfs: free secret slot";
 
 static struct mutex pool_lock = MUTEX_INIT; /* a leaf */
-static struct free_slot *pool_free;	    /* guarded by pool_lock */
+static struct free_slot *pool_free;         /* guarded by pool_lock */
 
 /* Caller holds pool_lock. */
 static bool pool_grow(void)

@@ -123,7 +123,8 @@ static void put_end(uint8_t *p, uint64_t payload, uint32_t crc, uint64_t manifes
 	put_le32(p + 16, 0xffffffff);
 }
 
-void tail_build(const struct tail_template *t, uint64_t size, const uint8_t *tags, const uint8_t root[static MAC_LEN], uint32_t crc, uint8_t *ret)
+void tail_build(const struct tail_template *t, uint64_t size, const uint8_t *tags, const uint8_t root[static MAC_LEN], uint32_t crc,
+		uint8_t *ret)
 {
 	struct part key_access = {t->key_access, strlen(t->key_access)}, policy = {t->policy, strlen(t->policy)};
 	uint8_t *text = ret + LOCAL_LEN, *end;

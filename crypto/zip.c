@@ -21,7 +21,7 @@
 #define ALL32 0xffffffffu
 #define ALL16 0xffffu
 
-struct central { /* where the directory stands */
+struct central {                  /* where the directory stands */
 	uint64_t off, len, limit; /* limit: everything else must end here */
 	uint64_t n;
 };

@@ -40,12 +40,12 @@ bool commit_needed(const struct inode *f)
 	return f->content == CONTENT_SEALED && (f->n_segs || f->fresh || f->size != f->com_size);
 }
 
-uint32_t seal_estimate(const struct inode *f)
+uint32_t seal_estimate(const struct inode *f, bool with_growth)
 {
 	uint64_t tail = tail_len(f->tmpl, MAX(f->size, f->com_size));
 	uint64_t n = 48 + 80 + SECTOR + 64 + (redo_side_needed(f->st->redo, tail) ? 32 : tail);
 
-	if (f->intent)
+	if (f->intent && with_growth)
 		n += GROW_OTHER_MAX + 3 * (uint64_t)f->s + 20 * PLACE_MAX + 8192;
 	return (uint32_t)MIN(n, UINT32_MAX);
 }
@@ -168,7 +168,7 @@ static int append(struct commit *c, size_t n_recs, size_t first, size_t n)
 
 	if (!locs)
 		return -ENOMEM;
-	err = redo_append(f->st->redo, c->recs, n_recs, &f->pin, seal_estimate(f), c->is_seal, &c->lsn, locs);
+	err = redo_append(f->st->redo, c->recs, n_recs, &f->pin, seal_estimate(f, !c->is_seal), c->is_seal, &c->lsn, locs);
 	for (size_t k = 0; k < n && !err; k++)
 		c->staged[first + k].loc = locs[k];
 	return err;

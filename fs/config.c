@@ -42,7 +42,13 @@ enum exit_code exit_code_of(int err)
 
 void config_init(struct config *c)
 {
-	*c = (struct config){.exec = true, .foreign = FOREIGN_RO, .cache_bytes = SEGCACHE_DEFAULT, .max_threads = THREADS_DEFAULT};
+	*c = (struct config){
+		.exec = true,
+		.live_mark = true,
+		.foreign = FOREIGN_RO,
+		.cache_bytes = SEGCACHE_DEFAULT,
+		.max_threads = THREADS_DEFAULT,
+	};
 }
 
 /* Options that set one bool */
@@ -66,6 +72,7 @@ static const struct flag {
 	{"relatime", offsetof(struct config, noatime), false},
 	{"shared_storage", offsetof(struct config, shared_storage), true},
 	{"live_mark", offsetof(struct config, live_mark), true},
+	{"nolive_mark", offsetof(struct config, live_mark), false},
 	{"debug", offsetof(struct config, debug), true},
 	{"foreground", offsetof(struct config, foreground), true},
 };
@@ -262,10 +269,6 @@ int config_option_string(struct config *c, const char *opts)
 
 int config_check(const struct config *c)
 {
-	if (!c->store || !c->mountpoint)
-		return fail(-EINVAL, "a store and a mount point are needed: tdfs mount STORE MOUNTPOINT");
-	if (c->store[0] != '/' || c->mountpoint[0] != '/')
-		return fail(-EINVAL, "store and mount point must be absolute paths here");
 	if (c->allow_other && c->allow_root)
 		return fail(-EINVAL, "options allow_other and allow_root exclude each other");
 	if (c->shared_storage && c->exclusive)

@@ -163,7 +163,7 @@ static int log_intent(struct inode *f)
 	rec.intent.ino = f->ino;
 	rec.intent.path = f->path ? f->path : "";
 	f->intent = true; /* from now on seal_estimate() counts the growth */
-	err = redo_append(st->redo, &rec, 1, &f->pin, seal_estimate(f), false, &lsn, NULL);
+	err = redo_append(st->redo, &rec, 1, &f->pin, seal_estimate(f, true), false, &lsn, NULL);
 	if (!err)
 		err = redo_flush(st->redo, lsn);
 	if (err)

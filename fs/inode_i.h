@@ -166,7 +166,7 @@ int commit_append(struct inode *f, bool is_seal);
 void commit_mark_live(struct inode *f, uint64_t lsn); /* no lock held; everything up to lsn is durable */
 int images_room(struct inode *f, size_t n); /* for n more */
 bool commit_needed(const struct inode *f);
-uint32_t seal_estimate(const struct inode *f);
+uint32_t seal_estimate(const struct inode *f, bool with_growth); /* what its SEAL takes in the log; with_growth: and the commit before it of a growing file */
 void base_of(const struct inode *f, struct base *ret);
 
 #endif

@@ -238,13 +238,14 @@ static void reply_attr(fuse_req_t req, struct node *n, struct inode *f)
 
 static void ops_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
+	struct mount *m = req_mount(req);
 	struct node *n = req_node(req, ino);
 
 	if (!n)
 		return;
 	/* a handle here is of a regular file or, since there is no other way to tell, of a directory */
 	reply_attr(req, n, fi && fi->fh && S_ISREG(n->fmt) ? handle_of(fi)->f : NULL);
-	node_put(req_mount(req)->tree.nodes, n);
+	node_put(m->tree.nodes, n);
 }
 
 static struct timespec wanted_time(int to_set, int set, int now, struct timespec ts)

@@ -25,6 +25,7 @@ struct mount {
 	struct tree tree;
 	const struct config *cfg;
 	struct fuse_session *se;
+	dev_t dev; /* of the mounted file system itself */
 	double timeout; /* of attributes and entries, seconds */
 	_Atomic bool writeback; /* the kernel caches writes */
 	bool acl;	/* the kernel asks for POSIX ACLs and leaves the umask to us */

@@ -366,8 +366,9 @@ static int seal_log_locked(struct inode *f, bool commit, uint64_t *ret_lsn)
 		}
 		break;
 	default:
+		/* what is dirty may not spend the room kept for the SEAL; what was placed must be committed, and room is kept for that */
 		if (commit || f->fresh)
-			err = commit_append(f, true);
+			err = commit_append(f, !commit);
 		if (!err && !f->pin.runs)
 			return 0;
 		if (!err)

@@ -125,7 +125,8 @@ static int add_list(struct kas *k, const char *path, const json_t *list)
 	size_t i, n_used = 0;
 	json_t *each;
 
-	json_array_foreach (list, i, each) {
+	json_array_foreach(list, i, each)
+	{
 		const char *kid = json_string_value(json_object_get(each, "kid"));
 		const char *pem = json_string_value(json_object_get(each, "privateKey"));
 		int err;
@@ -238,7 +239,8 @@ static int unwrap_share(struct kas *k, const struct manifest *m, size_t first, s
 			return 0;
 		if (error_rank(err) > error_rank(worst)) {
 			worst = err;
-			snprintf(text, sizeof(text), "key access object %zu of %zu (%.100s, kid \"%.64s\"): %s", i + 1, m->n_ka, ka->url, ka->kid, fail_text());
+			snprintf(text, sizeof(text), "key access object %zu of %zu (%.100s, kid \"%.64s\"): %s", i + 1, m->n_ka, ka->url,
+				 ka->kid, fail_text());
 		}
 	}
 	return fail(worst, "%s", text);

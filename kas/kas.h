@@ -39,8 +39,8 @@ int kas_wrap(struct kas *k, const struct secret *dek, const char *policy, char *
 /** kas_unwrap() - the DEK of a manifest
  * Key access objects with the same sid are alternatives (any one), different sids are XORed.  Every share's policy binding is checked.  The KEKs of EC keys are cached by
  * (kid, ephemeral key): opening 10,000 files made together costs one ECDH.
- * Return: 0; -ENOKEY no key access object that these keys serve (or that keys without a kid open); -EBADMSG wrapped key or policy binding forged; -EACCES refused by the KAS; -ETIMEDOUT; -EIO; -ENOMEM.
- * fail() says which object.  Free with secret_free(). */
+ * Return: 0; -ENOKEY no key access object that these keys serve (or that keys without a kid open); -EBADMSG wrapped key or policy binding forged;
+ * -EACCES refused by the KAS; -ETIMEDOUT; -EIO; -ENOMEM.  fail() says which object.  Free with secret_free(). */
 int kas_unwrap(struct kas *k, const struct manifest *m, struct secret **ret) MUST_CHECK;
 
 #endif

@@ -76,8 +76,8 @@ int local_key_new(const char *kid, const char *url, EVP_PKEY *key, struct local_
 		local_key_free(k);
 		return fail(-EINVAL, "a KAS key must be RSA or EC, its name and its URL UTF-8");
 	}
-	if (asprintf(&k->head, "[{\"type\":\"%s\",\"url\":%s,\"protocol\":\"kas\",\"kid\":%s,\"wrappedKey\":\"", k->type == WRAP_EC ? "ec-wrapped" : "wrapped",
-		     url_json, kid_json) < 0)
+	if (asprintf(&k->head, "[{\"type\":\"%s\",\"url\":%s,\"protocol\":\"kas\",\"kid\":%s,\"wrappedKey\":\"",
+		     k->type == WRAP_EC ? "ec-wrapped" : "wrapped", url_json, kid_json) < 0)
 		k->head = NULL;
 	if (!k->kid || !k->head) {
 		local_key_free(k);
@@ -132,7 +132,8 @@ static int ephemeral_new(EVP_PKEY *kas, struct ephemeral **ret)
 	return 0;
 }
 
-/* The ephemeral key for the next file, with a reference.  Renewed by age, by use, and in a process that inherited it: two processes would count its files apart. */
+/* The ephemeral key for the next file, with a reference.  Renewed by age, by use, and in a process that inherited it: two processes would
+ * count its files apart. */
 static int ephemeral_get(struct local_key *k, struct ephemeral **ret)
 {
 	struct ephemeral *fresh = NULL;
@@ -181,8 +182,8 @@ int local_wrap(struct local_key *k, const struct secret *dek, const char *policy
 	if (err)
 		return err;
 	base64_encode(wrapped, len, b64);
-	if (asprintf(&text, "%s%s\",\"policyBinding\":{\"alg\":\"HS256\",\"hash\":\"%s\"},\"schemaVersion\":\"1.0\"%s%s}]", k->head, b64, binding,
-		     e ? ",\"ephemeralPublicKey\":" : "", e ? e->pem_json : "") < 0)
+	if (asprintf(&text, "%s%s\",\"policyBinding\":{\"alg\":\"HS256\",\"hash\":\"%s\"},\"schemaVersion\":\"1.0\"%s%s}]", k->head, b64,
+		     binding, e ? ",\"ephemeralPublicKey\":" : "", e ? e->pem_json : "") < 0)
 		return -ENOMEM;
 	*ret = text;
 	return 0;
@@ -198,7 +199,7 @@ struct local_cache {
 	uint64_t clock;
 	struct cached {
 		const struct local_key *key;
-		uint8_t hash[32]; /* SHA-256 of the ephemeral key's PEM as it stands */
+		uint8_t hash[32];   /* SHA-256 of the ephemeral key's PEM as it stands */
 		struct secret *kek; /* NULL: free */
 		uint64_t used;
 	} e[CACHE_SETS][CACHE_WAYS];

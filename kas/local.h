@@ -12,7 +12,8 @@
 struct local_key;   /* a private key, its name, and the ephemeral key that files written now are wrapped with */
 struct local_cache; /* KEKs of ephemeral keys met lately */
 
-/** local_key_new() - takes @key over, also on failure; @kid, @url: copied.  0; -EINVAL not UTF-8 or a key type that does not wrap; -ENOMEM */
+/** local_key_new() - takes @key over, also on failure; @kid, @url: copied.  0; -EINVAL not UTF-8 or a key type that does not wrap; -ENOMEM
+ */
 int local_key_new(const char *kid, const char *url, EVP_PKEY *key, struct local_key **ret) MUST_CHECK;
 void local_key_free(struct local_key *k);
 const char *local_key_id(const struct local_key *k);

@@ -2,8 +2,8 @@
 /*
  * A recovery key as text: 8 groups of 5, "XXXXC-XXXXC-...": 4 characters of 5 random bits and a check character each.
  *
- * The check is a weighted sum in GF(32) plus the number of the group.  All weights differ and none is zero, so one wrong character, two swapped characters in a group and two
- * swapped groups are always found, and the group can be named.
+ * The check is a weighted sum in GF(32) plus the number of the group.  All weights differ and none is zero, so one wrong character, two
+ * swapped characters in a group and two swapped groups are always found, and the group can be named.
  */
 #include "recovery_key.h"
 
@@ -73,7 +73,8 @@ static int read_chars(const char *text, size_t len, uint8_t v[static CHARS])
 		if (c == '-' || isspace(c))
 			continue;
 		if (!at)
-			return fail(-EPROTO, "group %zu of the recovery key has a character that is never in one (0, 1, I and O are not)", n / (DATA + 1) + 1);
+			return fail(-EPROTO, "group %zu of the recovery key has a character that is never in one (0, 1, I and O are not)",
+				    n / (DATA + 1) + 1);
 		if (n < CHARS)
 			v[n] = (uint8_t)(at - alphabet);
 		n++;

@@ -52,8 +52,10 @@ static int calibrate(unsigned *ret_log_n)
 static int check_bounds(const struct slot *s)
 {
 	if (s->log_n < SCRYPT_LOGN_MIN || s->log_n > SCRYPT_LOGN_MAX || s->r != SCRYPT_R || s->p < 1 || s->p > SCRYPT_P_MAX)
-		return fail(-EPROTO, "key slot %u asks for scrypt with N = 2^%u, r = %u, p = %u, outside 2^%d..2^%d, %d, 1..%d: it was not made by tdfs", s->id, s->log_n,
-			    s->r, s->p, SCRYPT_LOGN_MIN, SCRYPT_LOGN_MAX, SCRYPT_R, SCRYPT_P_MAX);
+		return fail(
+		    -EPROTO,
+		    "key slot %u asks for scrypt with N = 2^%u, r = %u, p = %u, outside 2^%d..2^%d, %d, 1..%d: it was not made by tdfs",
+		    s->id, s->log_n, s->r, s->p, SCRYPT_LOGN_MIN, SCRYPT_LOGN_MAX, SCRYPT_R, SCRYPT_P_MAX);
 	return 0;
 }
 

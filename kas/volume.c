@@ -142,15 +142,17 @@ static int load_kas(struct volume *v)
 	int err;
 
 	if (fd < 0)
-		return fail(errno == ENOENT ? -EBADMSG : -errno, "%s/%s/%s: %s: restore it from a backup (tdfs key restore)", v->path, TDFS_DIR, VOLUME_KAS_DIR,
-			    strerror(errno));
+		return fail(errno == ENOENT ? -EBADMSG : -errno, "%s/%s/%s: %s: restore it from a backup (tdfs key restore)", v->path,
+			    TDFS_DIR, VOLUME_KAS_DIR, strerror(errno));
 	volume_kas_file(v->kas_kid, name);
 	err = io_read_file(&io, fd, name, VOLUME_KEY_MAX, &blob, &len);
 	if (err == -ENOENT)
 		err = -EBADMSG;
 	if (!err)
 		err = volume_kas_open(v, (const uint8_t *)blob, len);
-	return err ? fail(err, "%s/%s/%s/%s: %s: restore it from a backup (tdfs key restore)", v->path, TDFS_DIR, VOLUME_KAS_DIR, name, fail_text()) : 0;
+	return err ? fail(err, "%s/%s/%s/%s: %s: restore it from a backup (tdfs key restore)", v->path, TDFS_DIR, VOLUME_KAS_DIR, name,
+			  fail_text())
+		   : 0;
 }
 
 /* What the two copies of volume.json say about a failure together. */
@@ -212,7 +214,8 @@ static int load_text(struct volume **v, const struct credential *c)
 		return -ENOMEM;
 	/* an equal copy fails the same way; do not run the KDF again to hear it */
 	io = io_posix((*v)->store_fd);
-	if (text && io_read_file(&io, (*v)->dir_fd, VOLUME_BAK, VOLUME_TEXT_MAX, &bak, &bak_len) == 0 && bak_len == len && memcmp(bak, text, len) == 0) {
+	if (text && io_read_file(&io, (*v)->dir_fd, VOLUME_BAK, VOLUME_TEXT_MAX, &bak, &bak_len) == 0 && bak_len == len &&
+	    memcmp(bak, text, len) == 0) {
 		second = first;
 	} else {
 		free(STEAL(bak));
@@ -224,18 +227,22 @@ static int load_text(struct volume **v, const struct credential *c)
 	}
 	first = merge_errors(first, second);
 	if (first == -ENOENT)
-		return fail(first, "%s: no tdfs volume here: its %s/%s is missing (tdfs key restore brings it back from a backup)", (*v)->path, TDFS_DIR, VOLUME_JSON);
+		return fail(first, "%s: no tdfs volume here: its %s/%s is missing (tdfs key restore brings it back from a backup)",
+			    (*v)->path, TDFS_DIR, VOLUME_JSON);
 	if (first == -EBADMSG)
-		return fail(first, "%s/%s: %s and %s are both damaged (%s; %s): restore them from a backup (tdfs key restore)", (*v)->path, TDFS_DIR, VOLUME_JSON,
-			    VOLUME_BAK, why, fail_text());
+		return fail(first, "%s/%s: %s and %s are both damaged (%s; %s): restore them from a backup (tdfs key restore)", (*v)->path,
+			    TDFS_DIR, VOLUME_JSON, VOLUME_BAK, why, fail_text());
 	return fail(first, "%s: %s", (*v)->path, why);
 }
 
 int volume_open(const char *store, const struct credential *c, struct volume **ret)
 {
 	CLEANUP(volume_cleanup) struct volume *v = NULL;
-	int err = volume_open_dirs(store, &v);
+	/* a mistyped recovery key is no statement about the volume */
+	int err = c->kind == SLOT_RECOVERY ? recovery_check((const char *)c->bytes, c->len) : 0;
 
+	if (!err)
+		err = volume_open_dirs(store, &v);
 	if (!err)
 		err = load_text(&v, c);
 	if (!err)

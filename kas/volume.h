@@ -53,7 +53,8 @@ int volume_create(const char *store, struct volume_params *par, const struct cre
 
 /** volume_open() - open STORE with a credential
  * Checks before anything is believed: STORE and .tdfs are directories and no symlinks, owner = effective uid (or root), not writable by group or others, modes of the files in .tdfs.
- * Return: 0; -ENOENT no volume here; -EKEYREJECTED no slot opens with it; -EBADMSG volume.json and .bak both damaged; -EPERM owner or mode; -ENOTSUP a later version; -errno.  fail() tells. */
+ * Return: 0; -ENOENT no volume here; -EKEYREJECTED no slot opens with it; -EBADMSG volume.json and .bak both damaged; -EPERM owner or mode;
+ * -ENOTSUP a later version; -EPROTO a mistyped recovery key; -errno.  fail() tells. */
 int volume_open(const char *store, const struct credential *c, struct volume **ret) MUST_CHECK;
 /** volume_peek() - what can be told without a credential (id, version, slots; unauthenticated): vk and the derived keys stay NULL */
 int volume_peek(const char *store, struct volume **ret) MUST_CHECK;

@@ -45,7 +45,7 @@ static int split_path(const char *file, int *ret_dir_fd, char **ret_dir, char re
 	fd = dir ? open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
 	if (fd < 0)
 		return fail(-errno, "%s: %s", file, strerror(errno));
-	strcpy(ret_name, name);
+	snprintf(ret_name, NAME_MAX + 1, "%s", name);
 	*ret_dir = STEAL(dir);
 	*ret_dir_fd = fd;
 	return 0;
@@ -61,7 +61,8 @@ static int current_text(struct volume *v, char **ret, size_t *ret_len)
 		CLEANUP_FREE char *text = NULL;
 		size_t len;
 
-		if (io_read_file(&io, v->dir_fd, names[i], VOLUME_TEXT_MAX, &text, &len) == 0 && volume_text_check(text, len, v->k_conf) == 0) {
+		if (io_read_file(&io, v->dir_fd, names[i], VOLUME_TEXT_MAX, &text, &len) == 0 &&
+		    volume_text_check(text, len, v->k_conf) == 0) {
 			*ret = STEAL(text);
 			*ret_len = len;
 			return 0;
@@ -197,7 +198,10 @@ static int check_same(const char *store, const uint8_t *id, bool force)
 	if (err == -EPERM || err == -ELOOP)
 		return err;
 	if (!err && memcmp(now->id, id, ID_LEN) && !force)
-		return fail(-EEXIST, "%s is another volume than the one in the backup: its files could not be read with it (--force replaces its keys)", store);
+		return fail(
+		    -EEXIST,
+		    "%s is another volume than the one in the backup: its files could not be read with it (--force replaces its keys)",
+		    store);
 	return 0;
 }
 
@@ -245,8 +249,11 @@ int volume_restore(const char *store, const char *file, const struct credential 
 	char name[VOLUME_KID_MAX + 8];
 	struct io io;
 	pid_t pid;
-	int err = backup_open(file, c, &b);
+	int err = c->kind == SLOT_RECOVERY ? recovery_check((const char *)c->bytes, c->len) : 0;
 
+	if (err)
+		return err;
+	err = backup_open(file, c, &b);
 	if (err)
 		return fail(err, "%s: %s", file, fail_text());
 	err = check_same(store, b.v->id, force);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Making a volume: everything is built in .tdfs.new and renamed, so .tdfs is whole or not there.  A .tdfs.new that a crash left behind is removed by the next attempt.
+ * Making a volume: everything is built in .tdfs.new and renamed, so .tdfs is whole or not there.  A .tdfs.new that a crash left behind is
+ * removed by the next attempt.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -61,7 +62,8 @@ static int check_empty_entry(void *arg, const char *name, unsigned char d_type, 
 		return 0;
 	if (strcmp(name, TDFS_DIR) == 0)
 		return fail(-EEXIST, "%s has a .tdfs already: it is a volume, or was one", (const char *)arg);
-	return fail(-ENOTEMPTY, "%s is not empty (there is \"%.100s\"): a new volume needs an empty or absent directory", (const char *)arg, name);
+	return fail(-ENOTEMPTY, "%s is not empty (there is \"%.100s\"): a new volume needs an empty or absent directory", (const char *)arg,
+		    name);
 }
 
 /* A volume may not lie in another: its files would be encrypted twice, and the outer one moved under it. */
@@ -115,14 +117,15 @@ static int check_params(struct volume_params *par)
 	if (par->segment_size < SEG_MIN || par->segment_size > SEG_MAX)
 		return fail(-EINVAL, "a segment size of %u: %u to %u are possible", par->segment_size, SEG_MIN, SEG_MAX);
 	if (par->log_half < REDO_HALF_MIN || par->log_half > REDO_HALF_MAX || par->log_half % 4096)
-		return fail(-EINVAL, "a log of %llu bytes a half: %llu to %llu, in steps of 4096, are possible", (unsigned long long)par->log_half,
-			    (unsigned long long)REDO_HALF_MIN, (unsigned long long)REDO_HALF_MAX);
+		return fail(-EINVAL, "a log of %llu bytes a half: %llu to %llu, in steps of 4096, are possible",
+			    (unsigned long long)par->log_half, (unsigned long long)REDO_HALF_MIN, (unsigned long long)REDO_HALF_MAX);
 	return strlen(par->kas_url) <= 1024 ? 0 : fail(-EINVAL, "the KAS URL is longer than 1024 characters");
 }
 
 static int make_slots(struct volume *v, struct volume_params *par, const struct credential *first)
 {
-	static const char *const names[] = {[SLOT_PASSPHRASE] = "passphrase", [SLOT_RECOVERY] = "recovery key", [SLOT_KEYFILE] = "key file"};
+	static const char *const names[] = {
+	    [SLOT_PASSPHRASE] = "passphrase", [SLOT_RECOVERY] = "recovery key", [SLOT_KEYFILE] = "key file"};
 	struct credential rec = {.kind = SLOT_RECOVERY};
 	int err;
 
@@ -130,7 +133,7 @@ static int make_slots(struct volume *v, struct volume_params *par, const struct 
 	if (!v->slots)
 		return -ENOMEM;
 	v->n_slots = 1;
-	strcpy(v->slots[0].label, names[first->kind]);
+	snprintf(v->slots[0].label, SLOT_LABEL_MAX + 1, "%s", names[first->kind]);
 	err = slot_make(&v->slots[0], first, v->vk, par->scrypt_log_n);
 	if (err || par->no_recovery)
 		return err;
@@ -139,7 +142,7 @@ static int make_slots(struct volume *v, struct volume_params *par, const struct 
 		return err;
 	v->n_slots = 2;
 	v->slots[1].id = 1;
-	strcpy(v->slots[1].label, names[SLOT_RECOVERY]);
+	snprintf(v->slots[1].label, SLOT_LABEL_MAX + 1, "%s", names[SLOT_RECOVERY]);
 	rec.bytes = (uint8_t *)par->recovery;
 	rec.len = strlen(par->recovery);
 	return slot_make(&v->slots[1], &rec, v->vk, 0);
@@ -255,7 +258,8 @@ static int create_in(struct volume *v, struct volume_params *par, const struct c
 		return err;
 	err = remove_new_dir(v->store_fd, VOLUME_NEW_DIR);
 	if (err)
-		return fail(err, "%s/%s, left from an attempt that was interrupted, cannot be removed: %s", v->path, VOLUME_NEW_DIR, strerror(-err));
+		return fail(err, "%s/%s, left from an attempt that was interrupted, cannot be removed: %s", v->path, VOLUME_NEW_DIR,
+			    strerror(-err));
 	fail_clear();
 	err = build(v, par, first);
 	if (err) {

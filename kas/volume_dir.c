@@ -11,7 +11,8 @@
 int volume_check_owner(const struct stat *st, const char *path, const char *what)
 {
 	if (st->st_uid != geteuid() && st->st_uid != 0)
-		return fail(-EPERM, "%s%s belongs to user %u: only its owner may use it (chown it, or become that user)", path, what, (unsigned)st->st_uid);
+		return fail(-EPERM, "%s%s belongs to user %u: only its owner may use it (chown it, or become that user)", path, what,
+			    (unsigned)st->st_uid);
 	if (st->st_mode & (S_IWGRP | S_IWOTH))
 		return fail(-EPERM, "%s%s may be written by group or others: chmod go-w it", path, what);
 	return 0;
@@ -82,7 +83,8 @@ int volume_open_dirs(const char *store, struct volume **ret)
 		return err;
 	v->dir_fd = openat(v->store_fd, TDFS_DIR, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (v->dir_fd < 0 && (errno == ENOENT || errno == ENOTDIR || errno == ELOOP))
-		return fail(-ENOENT, "%s: no tdfs volume here%s (tdfs init makes one)", v->path, errno == ENOENT ? "" : ": its .tdfs is no directory");
+		return fail(-ENOENT, "%s: no tdfs volume here%s (tdfs init makes one)", v->path,
+			    errno == ENOENT ? "" : ": its .tdfs is no directory");
 	if (v->dir_fd < 0 || fstat(v->dir_fd, &st))
 		return fail(-errno, "%s/%s: %s", v->path, TDFS_DIR, strerror(errno));
 	err = volume_check_owner(&st, v->path, "/" TDFS_DIR);

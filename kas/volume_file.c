@@ -16,7 +16,7 @@
 #define POLICY_MAX ((size_t)64 << 10)
 #define MAC_HEX (2 * MAC_LEN)
 
-static const char mac_before[] = "\"mac\":\"", mac_behind[] = "\"}\n";
+static const char mac_before[] = "\"mac\":\"", text_end[] = "\"}\n";
 static const char *const kind_names[] = {[SLOT_PASSPHRASE] = "passphrase", [SLOT_RECOVERY] = "recovery", [SLOT_KEYFILE] = "keyfile"};
 
 static void json_cleanup(json_t **j)
@@ -28,10 +28,11 @@ static void json_cleanup(json_t **j)
 /* Offset of the 64 hex digits; 0 if the text does not end as it must. */
 static size_t mac_offset(const char *text, size_t len)
 {
-	const size_t before = sizeof(mac_before) - 1, behind = sizeof(mac_behind) - 1;
+	const size_t before = sizeof(mac_before) - 1, behind = sizeof(text_end) - 1;
 	size_t at = len - MAC_HEX - behind;
 
-	if (len < before + MAC_HEX + behind || memcmp(text + at - before, mac_before, before) || memcmp(text + len - behind, mac_behind, behind))
+	if (len < before + MAC_HEX + behind || memcmp(text + at - before, mac_before, before) ||
+	    memcmp(text + len - behind, text_end, behind))
 		return 0;
 	return at;
 }
@@ -113,13 +114,16 @@ static int only_members(json_t *o, const char *where, const char *const *names, 
 
 	if (!json_is_object(o))
 		return fail(-EPROTO, "%s is no JSON object", where);
-	json_object_foreach (o, key, value) {
+	json_object_foreach(o, key, value)
+	{
 		bool known = false;
 
 		for (size_t i = 0; i < n && !known; i++)
 			known = strcmp(key, names[i]) == 0;
 		if (!known)
-			return fail(-ENOTSUP, "%s has a member \"%.40s\" that this version does not know: it is damaged, or made by a later tdfs", where, key);
+			return fail(-ENOTSUP,
+				    "%s has a member \"%.40s\" that this version does not know: it is damaged, or made by a later tdfs",
+				    where, key);
 	}
 	return 0;
 }
@@ -212,7 +216,7 @@ static int parse_slot(json_t *o, struct slot *s)
 		return fail(-ENOTSUP, "a key slot of kind \"%.32s\", which this version does not know", kind);
 	s->id = (uint8_t)id;
 	s->kind = (enum slot_kind)k;
-	strcpy(s->label, label);
+	snprintf(s->label, sizeof(s->label), "%s", label);
 	if (s->kind == SLOT_PASSPHRASE)
 		return parse_kdf(o, s);
 	return json_object_get(o, "scrypt") ? fail(-EPROTO, "key slot %u has scrypt numbers and no passphrase", s->id) : 0;
@@ -243,7 +247,8 @@ static int parse_slots(json_t *o, struct volume *v)
 
 static int parse_members(json_t *o, struct volume *v)
 {
-	static const char *const names[] = {"version", "volume_id", "created", "names", "segment_size", "log_half", "policy", "kas", "slots", "mac"};
+	static const char *const names[] = {"version",  "volume_id", "created", "names", "segment_size",
+					    "log_half", "policy",    "kas",     "slots", "mac"};
 	int64_t version = 0, seg = 0, half = 0;
 	int err = get_int(o, "version", 1, INT64_MAX, &version);
 
@@ -349,15 +354,15 @@ int volume_text_make(const struct volume *v, char **ret, size_t *ret_len)
 		return -ENOMEM;
 	if (bad)
 		return fail(-EINVAL, "a label or URL is not UTF-8");
-	if (len + MAC_HEX + sizeof(mac_behind) > VOLUME_TEXT_MAX)
+	if (len + MAC_HEX + sizeof(text_end) > VOLUME_TEXT_MAX)
 		return fail(-EFBIG, "volume.json would be too large");
 	err = text_mac(text, len, v->k_conf, hex);
 	if (err)
 		return err;
-	if (asprintf(&whole, "%s%s%s", text, hex, mac_behind) < 0)
+	if (asprintf(&whole, "%s%s%s", text, hex, text_end) < 0)
 		return -ENOMEM;
 	*ret = whole;
-	*ret_len = len + MAC_HEX + sizeof(mac_behind) - 1;
+	*ret_len = len + MAC_HEX + sizeof(text_end) - 1;
 	return 0;
 }
 

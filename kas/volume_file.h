@@ -20,7 +20,8 @@
 #define VOLUME_KID_MAX 64
 
 /** volume_text_parse() - fill in what volume.json says; nothing is authenticated yet, everything is bounded
- * @v: without any of these fields.  0; -EPROTO; -ENOTSUP a later version or an unknown member; -ENOMEM.  On failure @v may be partly filled: volume_free() it. */
+ * @v: without any of these fields.  0; -EPROTO; -ENOTSUP a later version or an unknown member; -ENOMEM.  On failure @v may be partly
+ * filled: volume_free() it. */
 int volume_text_parse(const char *text, size_t len, struct volume *v) MUST_CHECK;
 /** volume_text_check() - is the text, every byte of it, the one that was written with this key?  0, -EBADMSG, -EIO */
 int volume_text_check(const char *text, size_t len, const struct secret *k_conf) MUST_CHECK;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Changing key slots.  What is changed is what stands on disk now, under a lock of its own (flock on .tdfs itself): a mounted daemon and two commands at a time do not lose each
- * other's slots.
+ * Changing key slots.  What is changed is what stands on disk now, under a lock of its own (flock on .tdfs itself): a mounted daemon and
+ * two commands at a time do not lose each other's slots.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -53,7 +53,8 @@ static int refresh(struct volume *v)
 		return fail(-ENOKEY, "the volume is not unlocked");
 	if (read_slots(v, VOLUME_JSON) == 0 || read_slots(v, VOLUME_BAK) == 0)
 		return 0;
-	return fail(-EBADMSG, "%s/%s: %s and %s are both damaged: restore them from a backup (tdfs key restore)", v->path, TDFS_DIR, VOLUME_JSON, VOLUME_BAK);
+	return fail(-EBADMSG, "%s/%s: %s and %s are both damaged: restore them from a backup (tdfs key restore)", v->path, TDFS_DIR,
+		    VOLUME_JSON, VOLUME_BAK);
 }
 
 /* Put @n slots in the place of the present ones, on disk and here; here only if the disk has them. */
@@ -91,7 +92,8 @@ static int no_slot(const struct volume *v, uint8_t id)
 
 int volume_slot_add(struct volume *v, const struct credential *c, const char *label, unsigned log_n, uint8_t *ret_id)
 {
-	static const char *const names[] = {[SLOT_PASSPHRASE] = "passphrase", [SLOT_RECOVERY] = "recovery key", [SLOT_KEYFILE] = "key file"};
+	static const char *const names[] = {
+	    [SLOT_PASSPHRASE] = "passphrase", [SLOT_RECOVERY] = "recovery key", [SLOT_KEYFILE] = "key file"};
 	CLEANUP(unlock_dir) int *locked = &v->dir_fd;
 	CLEANUP_FREE struct slot *slots = NULL;
 	struct slot made = {.id = 0};
@@ -101,7 +103,7 @@ int volume_slot_add(struct volume *v, const struct credential *c, const char *la
 		label = names[c->kind];
 	if (strlen(label) > SLOT_LABEL_MAX)
 		return fail(-EINVAL, "a label may have %d bytes", SLOT_LABEL_MAX);
-	strcpy(made.label, label);
+	snprintf(made.label, sizeof(made.label), "%s", label);
 	/* the KDF before the lock */
 	err = v->vk ? slot_make(&made, c, v->vk, log_n) : fail(-ENOKEY, "the volume is not unlocked");
 	if (!err)

@@ -23,8 +23,9 @@ static int copy_complain(int err, const char *path, bool output, const char *out
 		return EXIT_TDFS_INTERRUPTED;
 	}
 	if (output)
-		return complain(fail(err, "%s", strerror(-err)), out, NULL);
-	return complain(err, path, "what was printed before is right; take the rest from a backup");
+		return complain_file(fail(err, "%s", strerror(-err)), out, NULL);
+	complain(err, path, "take it from a backup; `tdfs verify` lists all that is wrong");
+	return EXIT_TDFS_SOME;
 }
 
 static int cat_main(const void *args, int n, char **pos)
@@ -125,7 +126,7 @@ static int decrypt_to(const struct reader *r, const char *path, const char *out,
 	fail_clear();
 	err = outfile_open(out, force, &o);
 	if (err)
-		return complain(err, out, err == -EEXIST ? "--force replaces it, -o FILE chooses another name" : NULL);
+		return complain_file(err, out, err == -EEXIST ? "--force replaces it, -o FILE chooses another name" : NULL);
 	p = progress_start(PROGRESS_AUTO, "decrypted", r->c->m->size);
 	err = reader_copy(r, 0, UINT64_MAX, o.fd, p, &output);
 	progress_stop(p);
@@ -134,7 +135,7 @@ static int decrypt_to(const struct reader *r, const char *path, const char *out,
 		return copy_complain(err, path, output, out);
 	}
 	err = outfile_commit(&o, r->st.st_mode & 0777, times);
-	return err ? complain(err, out, NULL) : EXIT_TDFS_OK;
+	return err ? complain_file(err, out, NULL) : EXIT_TDFS_OK;
 }
 
 static int decrypt_one(const struct target *t, const struct decrypt_args *a, const char *path)
@@ -158,7 +159,7 @@ static int decrypt_one(const struct target *t, const struct decrypt_args *a, con
 	if (from_stdin) {
 		err = stdin_spool(&fd);
 		if (err)
-			return err == -EINTR ? EXIT_TDFS_INTERRUPTED : complain(err, "standard input", NULL);
+			return err == -EINTR ? EXIT_TDFS_INTERRUPTED : complain_file(err, "standard input", NULL);
 	}
 	code = from_stdin ? reader_take(t, fd, "standard input", &r) : reader_open(t, path, &r);
 	if (code)

@@ -126,15 +126,15 @@ static int encrypt_to(int in, const char *path, const struct target *t, const st
 
 	fail_clear();
 	if (fstat(in, &st))
-		return complain(-errno, path, NULL);
+		return complain_file(-errno, path, NULL);
 	if (S_ISDIR(st.st_mode))
-		return complain(fail(-EISDIR, "is a directory"), path, "mount the volume and copy it in: cp -a");
+		return complain_file(fail(-EISDIR, "is a directory"), path, "mount the volume and copy it in: cp -a");
 	err = t->vol ? in_store(t->vol, out, &native) : 0;
 	if (err)
-		return complain(err, out, NULL);
+		return complain_file(err, out, NULL);
 	err = outfile_open(out, a->force, &o);
 	if (err)
-		return complain(err, out, err == -EEXIST ? "--force replaces it, -o FILE chooses another name" : NULL);
+		return complain_file(err, out, err == -EEXIST ? "--force replaces it, -o FILE chooses another name" : NULL);
 	if (S_ISREG(st.st_mode)) {
 		mode = st.st_mode & 0777;
 		times[0] = st.st_atim;
@@ -166,7 +166,7 @@ static int encrypt_one(const struct target *t, const struct args *a, const char 
 
 	fail_clear();
 	if (in < 0)
-		return complain(-errno, path, NULL);
+		return complain_file(-errno, path, NULL);
 	code = encrypt_to(in, from_stdin ? "standard input" : path, t, a, out);
 	if (!from_stdin)
 		close(in);

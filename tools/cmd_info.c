@@ -120,6 +120,8 @@ static int examine(int fd, json_t *ret)
 	if (native == 0 && (r.state == RECORD_NEW || r.state == RECORD_VOID))
 		return fail(-ENODATA, "created but never completed: there is nothing to read in it");
 	err = container_open(&io, fd, &no_keys, &c);
+	if (err == -ENOEXEC && native == -ENOENT)
+		json_object_del(ret, "kind"); /* no TDF at all */
 	if (err)
 		return err;
 	json_object_set_new(ret, "tdf", manifest_json(c->m));

@@ -29,10 +29,6 @@ static int args_check(const struct args *a)
 		report(REPORT_ERROR, "--scrypt-logn: from %d to %d", SCRYPT_LOGN_MIN, SCRYPT_LOGN_MAX);
 		return EXIT_TDFS_USAGE;
 	}
-	if (a->cred.recovery) {
-		report(REPORT_ERROR, "--recovery: init makes the recovery key itself; give a passphrase or --keyfile");
-		return EXIT_TDFS_USAGE;
-	}
 	return EXIT_TDFS_OK;
 }
 
@@ -107,7 +103,7 @@ static const struct option_row rows[] = {
 	{OPTION_NUMBER, 0, "scrypt-logn", "N", offsetof(struct args, log_n), "cost of guessing: 15..20; else measured"},
 	{OPTION_FLAG, 0, "no-recovery", NULL, offsetof(struct args, no_recovery), "make no recovery key"},
 	{OPTION_FLAG, 0, "json", NULL, offsetof(struct args, json), "answer in JSON"},
-	CREDENTIAL_ROWS(struct args, cred),
+	SECRET_ROWS(struct args, cred),
 	{0},
 };
 

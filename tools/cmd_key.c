@@ -42,7 +42,7 @@ static int list_main(const void *args, int n, char **pos)
 		return list_json(v);
 	for (size_t i = 0; i < v->n_slots; i++) {
 		const struct slot *s = &v->slots[i];
-		CLEANUP_FREE char *label = path_text(s->label);
+		CLEANUP_FREE char *label = strcmp(s->label, kind_names[s->kind]) == 0 ? NULL : path_text(s->label);
 		char when[SAY_TEXT], cost[SAY_TEXT] = "";
 
 		time_text(s->created, when);

@@ -113,10 +113,10 @@ static int paths_get(struct config *cfg, char **pos)
 	fail_clear();
 	cfg->store = realpath(pos[0], NULL);
 	if (!cfg->store)
-		return complain(-errno, pos[0], "the first argument is the store; `tdfs init STORE` makes one");
+		return complain_file(-errno, pos[0], "the first argument is the store; `tdfs init STORE` makes one");
 	cfg->mountpoint = realpath(pos[1], NULL);
 	if (!cfg->mountpoint)
-		return complain(-errno, pos[1], errno == ENOTCONN ? "a dead mount is in the way: `tdfs umount` it" : "make the folder first: `mkdir -p`");
+		return complain_file(-errno, pos[1], errno == ENOTCONN ? "a dead mount is in the way: `tdfs umount` it" : "make the folder first: `mkdir -p`");
 	tdfs = tdfs_dir(cfg->store);
 	if (!tdfs || access(tdfs, F_OK))
 		return complain(fail(-ENOENT, "not a volume"), pos[0], "`tdfs init STORE` makes one; the order is STORE MOUNTPOINT");
@@ -264,7 +264,7 @@ static int umount_main(const void *args, int n, char **pos)
 	fail_clear();
 	err = store_resolve(pos[0], &store, &mountpoint);
 	if (err)
-		return complain(err, pos[0], "`tdfs status` lists what is mounted");
+		return complain_file(err, pos[0], "`tdfs status` lists what is mounted");
 	interrupt_catch();
 	dir = tdfs_dir(store);
 	err = dir ? control_call(dir, "unmount", 30000, &answer) : -ENOMEM;
@@ -304,7 +304,7 @@ static int sync_main(const void *args, int n, char **pos)
 	fail_clear();
 	err = store_resolve(pos[0], &store, &mountpoint);
 	if (err)
-		return complain(err, pos[0], "`tdfs status` lists what is mounted");
+		return complain_file(err, pos[0], "`tdfs status` lists what is mounted");
 	dir = tdfs_dir(store);
 	err = dir ? control_call(dir, "sync", SYNC_TIMEOUT_MS, &answer) : -ENOMEM;
 	json_decref(answer);

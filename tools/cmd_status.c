@@ -119,7 +119,7 @@ static int collect_arg(const char *arg, json_t *list)
 	fail_clear();
 	err = store_resolve(arg, &store, &mountpoint);
 	if (err)
-		return complain(err, arg, "give a store made by `tdfs init`, or a mount point");
+		return complain_file(err, arg, "give a store made by `tdfs init`, or a mount point");
 	err = collect(store, mountpoint, &j);
 	if (err)
 		return volume_complain(err, store);

@@ -18,8 +18,8 @@ struct args {
 struct tally {
 	const struct args *args;
 	struct progress *progress;
-	json_t *failed, *incomplete, *live;
-	uint64_t ok, bad, n_incomplete, n_live, foreign, bytes;
+	json_t *failed, *incomplete, *no_key, *live;
+	uint64_t ok, bad, n_no_key, n_incomplete, n_live, foreign, bytes;
 	/* of the walk */
 	struct verify *verify;
 	uint64_t total, others, unreadable;
@@ -74,6 +74,7 @@ static void on_result(void *arg, const struct verify_result *r)
 	t->ok += r->state == VERIFY_OK;
 	t->bad += r->state == VERIFY_BAD;
 	t->n_incomplete += r->state == VERIFY_INCOMPLETE;
+	t->n_no_key += r->state == VERIFY_NO_KEY;
 	t->n_live += r->live;
 	t->foreign += r->state == VERIFY_OK && !r->native;
 	t->bytes += r->size;
@@ -87,6 +88,10 @@ static void on_result(void *arg, const struct verify_result *r)
 		json_array_append_new(t->incomplete, json_path(r->path));
 		if (print)
 			printf("note %s: never completed: it was created, but nothing was saved in it\n", path);
+	} else if (r->state == VERIFY_NO_KEY) {
+		json_array_append_new(t->no_key, json_path(r->path));
+		if (print)
+			printf("skip %s: none of the keys at hand opens it; --kas-key FILE gives another\n", path);
 	} else if (r->live) {
 		json_array_append_new(t->live, json_path(r->path));
 		if (print)
@@ -175,6 +180,8 @@ static void print_summary(const struct tally *t)
 		printf("%" PRIu64 " files are not TDFs by their name; `tdfs check` lists them\n", t->others);
 	if (t->n_incomplete)
 		printf("%" PRIu64 " never completed\n", t->n_incomplete);
+	if (t->n_no_key)
+		printf("%" PRIu64 " could not be verified: no key for them\n", t->n_no_key);
 	if (t->bad)
 		printf("%" PRIu64 " FILES ARE BAD\n", t->bad);
 	if (t->unreadable)
@@ -187,9 +194,9 @@ static int say_summary(const struct tally *t)
 		print_summary(t);
 		return EXIT_TDFS_OK;
 	}
-	return json_say(json_pack("{s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:O, s:O, s:O}", "v", 1, "ok", (json_int_t)t->ok, "bad", (json_int_t)t->bad, "foreign",
+	return json_say(json_pack("{s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:O, s:O, s:O, s:O}", "v", 1, "ok", (json_int_t)t->ok, "bad", (json_int_t)t->bad, "foreign",
 				  (json_int_t)t->foreign, "not_tdf", (json_int_t)t->others, "unreadable", (json_int_t)t->unreadable, "bytes", (json_int_t)t->bytes,
-				  "failed", t->failed, "incomplete", t->incomplete, "live", t->live));
+				  "failed", t->failed, "no_key", t->no_key, "incomplete", t->incomplete, "live", t->live));
 }
 
 static int verify_all(struct tally *t, const struct target *target, int n, const char **paths)
@@ -224,7 +231,7 @@ static int verify_all(struct tally *t, const struct target *target, int n, const
 
 static int verify_paths(const struct args *a, const struct target *target, int n, const char **paths)
 {
-	struct tally t = {.args = a, .failed = json_array(), .incomplete = json_array(), .live = json_array()};
+	struct tally t = {.args = a, .failed = json_array(), .incomplete = json_array(), .no_key = json_array(), .live = json_array()};
 	int err = verify_all(&t, target, n, paths), code = EXIT_TDFS_OK;
 
 	if (err == -EINTR) {
@@ -234,11 +241,12 @@ static int verify_paths(const struct args *a, const struct target *target, int n
 		code = complain(err, NULL, NULL);
 	} else {
 		code = say_summary(&t);
-		if (t.bad || t.unreadable)
+		if (t.bad || t.unreadable || t.n_no_key)
 			code = EXIT_TDFS_SOME;
 	}
 	json_decref(t.failed);
 	json_decref(t.incomplete);
+	json_decref(t.no_key);
 	json_decref(t.live);
 	return code;
 }
@@ -280,7 +288,7 @@ const struct command command_verify = {
 	.name = "verify",
 	.summary = "read and check every byte of files or of a store",
 	.usage = "FILE|FOLDER|STORE...",
-	.notes = "Exit code 3: some files are bad or could not be read; they are listed.\n",
+	.notes = "Exit code 3: some files are bad or could not be verified; they are listed.\n",
 	.options = rows,
 	.args_size = sizeof(struct args),
 	.min_args = 1,

@@ -16,14 +16,14 @@ struct credential_source { /* options; all NULL: systemd credential if there is 
 };
 
 /* Option rows for `struct credential_source MEMBER` inside STRUCT. */
-#define CREDENTIAL_ROWS(st, member)                                                                                                        \
+#define SECRET_ROWS(st, member)                                                                                                            \
 	{OPTION_TEXT, 0, "passfile", "FILE", offsetof(st, member.passfile), NULL},                                                         \
 	    {OPTION_TEXT, 0, "passfd", "N", offsetof(st, member.passfd), NULL},                                                            \
 	    {OPTION_TEXT, 0, "extpass", "CMD", offsetof(st, member.extpass), NULL},                                                        \
-	    {OPTION_TEXT, 0, "keyfile", "FILE", offsetof(st, member.keyfile), NULL},                                                       \
 	{                                                                                                                                  \
-		OPTION_FLAG, 0, "recovery", NULL, offsetof(st, member.recovery), NULL                                                      \
+		OPTION_TEXT, 0, "keyfile", "FILE", offsetof(st, member.keyfile), NULL                                                      \
 	}
+#define CREDENTIAL_ROWS(st, member) SECRET_ROWS(st, member), {OPTION_FLAG, 0, "recovery", NULL, offsetof(st, member.recovery), NULL}
 
 /** credential_check() - contradictions (two sources, a descriptor that is no number); 0 or -EINVAL, fail() tells */
 int credential_check(const struct credential_source *src) MUST_CHECK;

@@ -12,14 +12,17 @@ static int reader_complain(int err, const char *path)
 {
 	switch (-err) {
 	case ENOEXEC:
-		return complain(err, path, "`tdfs encrypt` makes a TDF of a plain file");
+		return complain_file(err, path, "`tdfs encrypt` makes a TDF of a plain file");
 	case ENOKEY:
 		return complain(err, path, "`tdfs info` tells which keys open it; --kas-key FILE gives another");
 	case ENODATA:
-		return complain(err, path, "nothing was lost that had been completed; delete it if it is not wanted");
+		return complain_file(err, path, "nothing was lost that had been completed; delete it if it is not wanted");
 	case EBADMSG:
 	case EPROTO:
-		return complain(err, path, "take it from a backup; `tdfs info` tells more");
+		complain(err, path, "take it from a backup; `tdfs info` tells more");
+		return EXIT_TDFS_SOME;
+	case EINVAL:
+		return complain_file(err, path, NULL);
 	default:
 		return complain(err, path, NULL);
 	}
@@ -54,7 +57,7 @@ int reader_open(const struct target *t, const char *path, struct reader *ret)
 
 	fail_clear();
 	if (fd < 0)
-		return complain(-errno, path, errno == EISDIR ? "give a file" : NULL);
+		return complain_file(-errno, path, errno == EISDIR ? "give a file" : NULL);
 	return reader_take(t, fd, path, ret);
 }
 

@@ -35,24 +35,38 @@ const char *cause_text(int err)
 	}
 }
 
-int complain(int err, const char *path, const char *next, ...)
+static void PRINTF_LIKE(3, 0) complain_print(int err, const char *path, const char *next, va_list ap)
 {
 	CLEANUP_FREE char *shown = path ? path_text(path) : NULL;
 	CLEANUP_FREE char *advice = NULL;
-	const char *cause;
-	bool named, told; /* by the cause itself */
+	const char *cause = cause_text(err);
+	/* some causes come with the path or the next step in them */
+	bool named = !shown || cause[0] == '/' || strncmp(cause, path, strlen(path)) == 0;
+	bool told = strstr(cause, "(tdfs ") || strstr(cause, "`tdfs ");
+
+	if (next && !told && vasprintf(&advice, next, ap) < 0)
+		advice = NULL;
+	report(REPORT_ERROR, "%s%s%s%s%s", named ? "" : shown, named ? "" : ": ", cause, advice ? "; " : "", advice ? advice : "");
+}
+
+int complain(int err, const char *path, const char *next, ...)
+{
 	va_list ap;
 
 	va_start(ap, next);
-	if (next && vasprintf(&advice, next, ap) < 0)
-		advice = NULL;
+	complain_print(err, path, next, ap);
 	va_end(ap);
-	cause = cause_text(err);
-	named = shown && (cause[0] == '/' || strncmp(cause, path, strlen(path)) == 0);
-	told = strstr(cause, "(tdfs ") || strstr(cause, "`tdfs ");
-	report(REPORT_ERROR, "%s%s%s%s%s", shown && !named ? shown : "", shown && !named ? ": " : "", cause, advice && !told ? "; " : "",
-	       advice && !told ? advice : "");
 	return exit_code_of(err);
+}
+
+int complain_file(int err, const char *path, const char *next, ...)
+{
+	va_list ap;
+
+	va_start(ap, next);
+	complain_print(err, path, next, ap);
+	va_end(ap);
+	return err == -EINTR ? EXIT_TDFS_INTERRUPTED : EXIT_TDFS_FAILED;
 }
 
 char *path_text(const char *path)

@@ -18,6 +18,9 @@
  * Return: the exit code for @err */
 int complain(int err, const char *path, const char *next, ...) PRINTF_LIKE(3, 4);
 
+/** complain_file() - the same where a file could not be used: always EXIT_TDFS_FAILED (or _INTERRUPTED), whatever the system's EACCES means elsewhere */
+int complain_file(int err, const char *path, const char *next, ...) PRINTF_LIKE(3, 4);
+
 /** cause_text() - fail_text() or what @err means; valid until the next fail() of this thread */
 const char *cause_text(int err);
 

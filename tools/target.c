@@ -21,7 +21,9 @@ int volume_complain(int err, const char *store)
 		return complain(err, store, "`tdfs key restore STORE FILE` puts a backup back");
 	case ENOTDIR:
 	case EPERM:
-		return complain(err, store, "`tdfs doctor STORE` tells what is wrong with it");
+		return complain_file(err, store, "`tdfs doctor STORE` tells what is wrong with it");
+	case EACCES:
+		return complain_file(err, store, NULL);
 	default:
 		return complain(err, store, NULL);
 	}
@@ -108,6 +110,19 @@ static int add_kas_key(struct kas *k, const struct key_options *opt)
 	return err ? complain(err, opt->kas_key, "give a PEM key, a certificate or a JSON list of keys") : EXIT_TDFS_OK;
 }
 
+/* The volume above @path, which need not exist yet (but its directory must). */
+static int find_above(const char *path, char **ret)
+{
+	const char *slash = strrchr(path, '/');
+	CLEANUP_FREE char *dir = NULL;
+	int err = volume_find(path, ret);
+
+	if (!err)
+		return 0;
+	dir = slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
+	return dir ? volume_find(dir, ret) : -ENOMEM;
+}
+
 int target_open(const struct key_options *opt, const char *near, struct target *ret)
 {
 	CLEANUP_FREE char *found = NULL;
@@ -116,7 +131,7 @@ int target_open(const struct key_options *opt, const char *near, struct target *
 	int code = EXIT_TDFS_OK;
 
 	if (!store && near && (!opt->kas_key || opt->cred.passfile || opt->cred.passfd || opt->cred.extpass || opt->cred.keyfile || opt->cred.recovery)) {
-		if (volume_find(near, &found) == 0)
+		if (find_above(near, &found) == 0)
 			store = found;
 	}
 	if (!store && !opt->kas_key) {

@@ -313,6 +313,8 @@ static void file_done(struct verify *v, struct file *f, int open_err)
 
 	if (open_err == -ENODATA) {
 		r.state = VERIFY_INCOMPLETE;
+	} else if (open_err == -ENOKEY) {
+		r.state = VERIFY_NO_KEY;
 	} else if (open_err) {
 		problem_whole(f, open_err);
 	} else {

@@ -10,7 +10,7 @@
 #include "progress.h"
 #include "target.h"
 
-enum verify_state { VERIFY_OK, VERIFY_BAD, VERIFY_INCOMPLETE /* created, never completed */ };
+enum verify_state { VERIFY_OK, VERIFY_BAD, VERIFY_INCOMPLETE /* created, never completed */, VERIFY_NO_KEY };
 
 #define VERIFY_SHOWN 16 /* problems of one file that are remembered; the rest is counted */
 

@@ -128,8 +128,10 @@ static void key_access_add(struct text *t, const struct foreign_opt *o)
 		char binding[89];
 
 		must(!policy_binding(POLICY, o->splits ? &test_shares[i] : &test_dek, binding), "policy_binding");
-		add(t, "%s{\"type\":\"wrapped\",\"url\":\"https://kas%u.example\",\"protocol\":\"kas\",\"kid\":\"r%u\",\"wrappedKey\":\"AAAA\",", i ? "," : "",
-		    i, i);
+		add(t,
+		    "%s{\"type\":\"wrapped\",\"url\":\"https://"
+		    "kas%u.example\",\"protocol\":\"kas\",\"kid\":\"r%u\",\"wrappedKey\":\"AAAA\",",
+		    i ? "," : "", i, i);
 		if (o->splits)
 			add(t, "\"sid\":\"split%u\",", i);
 		add(t, o->bare_binding ? "\"policyBinding\":\"%s\"}" : "\"policyBinding\":{\"alg\":\"HS256\",\"hash\":\"%s\"}}", binding);
@@ -148,11 +150,15 @@ static char *text_make(const struct foreign_opt *o, const struct parts *r)
 		base64_encode(r->root, MAC_LEN, sig);
 	add(&t, "{\"encryptionInformation\":{\"type\":\"split\",\"policy\":\"" POLICY "\",\"keyAccess\":[");
 	key_access_add(&t, o);
-	add(&t, "],\"method\":{\"algorithm\":\"AES-256-GCM\",\"%s\":true},\"integrityInformation\":{\"rootSignature\":{\"alg\":\"HS256\",\"sig\":\"%s\"},",
+	add(&t,
+	    "],\"method\":{\"algorithm\":\"AES-256-GCM\",\"%s\":true},\"integrityInformation\":{\"rootSignature\":{\"alg\":\"HS256\","
+	    "\"sig\":\"%s\"},",
 	    o->hex ? "IsStreamable" : "isStreamable", sig);
 	add(&t, "\"segmentHashAlg\":\"%s\",\"segmentSizeDefault\":%u,\"encryptedSegmentSizeDefault\":%u,\"segments\":[%s]}},",
 	    o->hs256 ? "HS256" : "GMAC", (unsigned)o->s, (unsigned)o->s + AEAD_OVERHEAD, r->segs.p);
-	add(&t, "\"payload\":{\"type\":\"reference\",\"url\":\"0.payload\",\"protocol\":\"zip\",\"isEncrypted\":true,\"mimeType\":\"text/plain\"}%s}",
+	add(&t,
+	    "\"payload\":{\"type\":\"reference\",\"url\":\"0.payload\",\"protocol\":\"zip\",\"isEncrypted\":true,\"mimeType\":\"text/"
+	    "plain\"}%s}",
 	    o->hex ? "" : ",\"schemaVersion\":\"4.3.0\"");
 	for (size_t i = 0; i < ARRAY_SIZE(o->edit); i++) {
 		struct text e = {0};
@@ -315,8 +321,14 @@ struct mem foreign_file(const struct foreign_opt *o)
 	uint16_t flags = o->descriptor || o->java_descriptor ? 8 : 0;
 
 	must(m.p && packed, "malloc");
-	e[at] = (struct entry){"0.payload", r.payload, r.payload_len, r.payload_len, 0, crc_bytes(0, r.payload, r.payload_len),
-			       (uint16_t)(flags | o->flags), o->payload_method};
+	e[at] = (struct entry){"0.payload",
+			       r.payload,
+			       r.payload_len,
+			       r.payload_len,
+			       0,
+			       crc_bytes(0, r.payload, r.payload_len),
+			       (uint16_t)(flags | o->flags),
+			       o->payload_method};
 	e[!at] = (struct entry){"0.manifest.json", text, text_len, text_len, 0, crc_bytes(0, text, text_len), flags, 0};
 	if (o->deflate) {
 		struct libdeflate_compressor *c = libdeflate_alloc_compressor(6);
@@ -330,7 +342,8 @@ struct mem foreign_file(const struct foreign_opt *o)
 	if (o->duplicate)
 		e[n++] = e[at];
 	if (o->third_entry)
-		e[n++] = (struct entry){.name = "readme.txt", .data = "hello", .len = 5, .comp_len = 5, .crc = crc_bytes(0, "hello", 5), .method = 0};
+		e[n++] = (struct entry){
+		    .name = "readme.txt", .data = "hello", .len = 5, .comp_len = 5, .crc = crc_bytes(0, "hello", 5), .method = 0};
 	for (size_t i = 0; o->many_entries && i < ARRAY_SIZE(names); i++)
 		e[n++] = (struct entry){.name = names[i], .data = ""};
 	for (size_t i = 0; i < n; i++)

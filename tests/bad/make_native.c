@@ -11,8 +11,8 @@ const struct keys_for_test test_keys = {{{11, 12}}, {{13, 14}}, "volume of tests
 const struct secret test_dek = {{1 ^ 4, 2 ^ 5, 3 ^ 6}};
 const struct secret test_shares[2] = {{{1, 2, 3}}, {{4, 5, 6}}};
 
-#define KEY_ACCESS                                                                                                                         \
-	"[{\"type\":\"wrapped\",\"url\":\"https://kas.example\",\"protocol\":\"kas\",\"kid\":\"r1\",\"wrappedKey\":\"AAAA\","              \
+#define KEY_ACCESS                                                                                                            \
+	"[{\"type\":\"wrapped\",\"url\":\"https://kas.example\",\"protocol\":\"kas\",\"kid\":\"r1\",\"wrappedKey\":\"AAAA\"," \
 	"\"policyBinding\":{\"alg\":\"HS256\",\"hash\":\"AAAA\"},\"schemaVersion\":\"1.0\"}]"
 #define POLICY "eyJ1dWlkIjoiMSJ9"
 
@@ -65,8 +65,8 @@ static void sector_make(uint64_t size, uint32_t s, const char *key_access, const
 	memcpy(r.content_id, root, ID_LEN);
 	memcpy(r.volume_id, test_keys.volume_id, ID_LEN);
 	memcpy(r.file_id, "file id of tests", ID_LEN);
-	must(!record_seal(&test_keys.k_seal, &r, (struct part){key_access, strlen(key_access)}, (struct part){POLICY, strlen(POLICY)}, &test_dek,
-			  r.seal),
+	must(!record_seal(&test_keys.k_seal, &r, (struct part){key_access, strlen(key_access)}, (struct part){POLICY, strlen(POLICY)},
+			  &test_dek, r.seal),
 	     "record_seal");
 	must(!record_sector(&r, crc, &test_keys.k_rec, p), "record_sector");
 }

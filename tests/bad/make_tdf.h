@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Makes TDF files for tests: native ones as tdfs writes them, and foreign ones in every shape that other writers use or that an attacker may try.
- * Every function aborts if what it was asked to do to the file did not take.
+ * Makes TDF files for tests: native ones as tdfs writes them, and foreign ones in every shape that other writers use or that an attacker
+ * may try. Every function aborts if what it was asked to do to the file did not take.
  */
 #ifndef TEST_MAKE_TDF_H
 #define TEST_MAKE_TDF_H
@@ -33,7 +33,7 @@ struct foreign_opt { /* all zero: what Go writes without a descriptor; s and len
 	/* manifest */
 	bool hex, hs256, omit_sizes, bare_binding;
 	bool no_segments; /* for len 0 */
-	bool odd_sizes;	  /* segments of s, s / 2, s / 2, s ... */
+	bool odd_sizes;   /* segments of s, s / 2, s / 2, s ... */
 	unsigned splits;  /* 0: one key access object without sid */
 	struct {
 		const char *from, *to;
@@ -41,7 +41,7 @@ struct foreign_opt { /* all zero: what Go writes without a descriptor; s and len
 	/* zip */
 	bool zip64, descriptor, java_descriptor, deflate, manifest_first, comment, third_entry, many_entries;
 	bool duplicate; /* 0.payload twice */
-	bool overlap;	/* a third entry inside of 0.payload */
+	bool overlap;   /* a third entry inside of 0.payload */
 	uint16_t flags; /* or-ed into those of 0.payload */
 	uint16_t payload_method;
 };

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * LD_PRELOADed into the daemon by the negative control: every sync says "done" and does nothing.  A crash test that then finds nothing lost cannot find anything.
+ * LD_PRELOADed into the daemon by the negative control: every sync says "done" and does nothing.  A crash test that then finds nothing lost
+ * cannot find anything.
  */
+#undef _FILE_OFFSET_BITS /* both names of pwritev2 are defined here, one must not be made the other */
 #include <fcntl.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -26,7 +27,7 @@ int syncfs(int fd)
 	return 0;
 }
 
-int sync_file_range(int fd, off_t off, off_t len, unsigned flags)
+int sync_file_range(int fd, off64_t off, off64_t len, unsigned flags)
 {
 	(void)fd, (void)off, (void)len, (void)flags;
 	return 0;
@@ -38,8 +39,8 @@ ssize_t pwritev2(int fd, const struct iovec *iov, int n, off_t off, int flags)
 	return pwritev(fd, iov, n, off);
 }
 
-ssize_t pwritev64v2(int fd, const struct iovec *iov, int n, off_t off, int flags)
+ssize_t pwritev64v2(int fd, const struct iovec *iov, int n, off64_t off, int flags)
 {
 	(void)flags;
-	return pwritev(fd, iov, n, off);
+	return pwritev64(fd, iov, n, off);
 }

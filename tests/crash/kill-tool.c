@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * kill-tool write DIR LOGS BASE SEED PROCESSES
- *	PROCESSES writers change files in DIR at random until a call fails.  Each tells LOGS/<process> (outside the mount) what it is about to do and what fsync acknowledged.
- * kill-tool check DIR LOGS BASE PROCESSES words|exact|done
- *	After the crash: every file in DIR must be in one of its states since its last acknowledgement.  Then BASE gets the files as they are and the logs are emptied:
- *	the next round starts from there.
- *	exact: whole-file states.  words: where the kernel caches writes, each 8-byte word since the last acknowledgement may be old or new, within one life of the content.
- *	done: as exact, and a call that returned counts as acknowledged (cache=strict, death of the daemon alone).
+ *	PROCESSES writers change files in DIR at random until a call fails.  Each tells LOGS/<process> (outside the mount) what it is about
+ *to do and what fsync acknowledged. kill-tool check DIR LOGS BASE PROCESSES words|exact|done After the crash: every file in DIR must be in
+ *one of its states since its last acknowledgement.  Then BASE gets the files as they are and the logs are emptied: the next round starts
+ *from there. exact: whole-file states.  words: where the kernel caches writes, each 8-byte word since the last acknowledgement may be old
+ *or new, within one life of the content. done: as exact, and a call that returned counts as acknowledged (cache=strict, death of the daemon
+ *alone).
  *
  * Each 8-byte word of a file says who wrote it: file 8 bits | operation 32 bits | place 24 bits.
  */
@@ -360,7 +360,8 @@ static bool same(const struct state *a, const struct state *b)
 	return a->there == b->there && a->bytes == b->bytes && !memcmp(a->w, b->w, a->bytes);
 }
 
-/* One life of the content: from @from (its first state in @s) to the operation before the next O_TRUNC, replacement or unlink.  Is @got made of its words? */
+/* One life of the content: from @from (its first state in @s) to the operation before the next O_TRUNC, replacement or unlink.  Is @got
+ * made of its words? */
 static bool life_fits(const struct state *got, struct state *s, const struct op *ops, size_t n, const char **why)
 {
 	size_t words = got->bytes / 8, least = s->bytes, most = s->bytes;
@@ -437,22 +438,25 @@ static void keep(const char *base, const char *name, const struct state *s)
 		die(path);
 }
 
-static void explain(const char *name, const struct state *got, const struct state *acked, const struct history *h, unsigned f, uint64_t ack, const char *why)
+static void explain(const char *name, const struct state *got, const struct state *acked, const struct history *h, unsigned f, uint64_t ack,
+		    const char *why)
 {
-	printf("LOST: %s: %s; it is %s, %zu bytes; acknowledged: %s, %zu bytes at operation %" PRIu64 "; since then:", name, why, got->there ? "there" : "absent", got->bytes,
-	       acked->there ? "there" : "absent", acked->bytes, ack);
+	printf("LOST: %s: %s; it is %s, %zu bytes; acknowledged: %s, %zu bytes at operation %" PRIu64 "; since then:", name, why,
+	       got->there ? "there" : "absent", got->bytes, acked->there ? "there" : "absent", acked->bytes, ack);
 	for (size_t i = 0; i < h->n; i++)
 		if (h->ops[i].file == f && h->ops[i].id > ack)
 			printf(" %" PRIu64 ":%c%" PRIu64 "+%" PRIu64, h->ops[i].id, h->ops[i].kind, h->ops[i].off, h->ops[i].len);
 	for (size_t k = 0; k < got->bytes / 8; k++)
 		if (k >= acked->bytes / 8 || got->w[k] != acked->w[k]) {
-			printf("; first other word at byte %zu: file %u operation %u place %u", k * 8, (unsigned)(got->w[k] >> 56), (unsigned)(got->w[k] >> 24 & 0xFFFFFFFF), (unsigned)(got->w[k] & 0xFFFFFF));
+			printf("; first other word at byte %zu: file %u operation %u place %u", k * 8, (unsigned)(got->w[k] >> 56),
+			       (unsigned)(got->w[k] >> 24 & 0xFFFFFFFF), (unsigned)(got->w[k] & 0xFFFFFF));
 			break;
 		}
 	printf("\n");
 }
 
-static unsigned check_file(const char *dir, const char *base, const struct history *h, unsigned proc, unsigned f, const char *mode, struct state *got, struct state *s)
+static unsigned check_file(const char *dir, const char *base, const struct history *h, unsigned proc, unsigned f, const char *mode,
+			   struct state *got, struct state *s)
 {
 	struct op *mine = malloc(sizeof(*mine) * (h->n + 1));
 	uint64_t ack = h->any_ack[f] ? h->acked[f] : 0;
@@ -477,14 +481,16 @@ static unsigned check_file(const char *dir, const char *base, const struct histo
 	}
 	err = load(dir, name, got);
 	if (err) {
-		/* created and never committed: may be unreadable if nothing at all was acknowledged; the same for a large one that was cut to nothing and is being written anew */
+		/* created and never committed: may be unreadable if nothing at all was acknowledged; the same for a large one that was cut
+		 * to nothing and is being written anew */
 		bool never = (err == -EIO || err == -EBADMSG) && n && !s->there;
 
 		for (size_t i = 0; f == LARGE && err == -EIO && i < n; i++)
 			never |= mine[i].kind == OPEN_TRUNC;
 
 		if (!never)
-			printf("LOST: %s cannot be read: %s (%s, %zu operations since the last acknowledgement)\n", name, strerror(-err), s->there ? "acknowledged" : "never acknowledged", n);
+			printf("LOST: %s cannot be read: %s (%s, %zu operations since the last acknowledgement)\n", name, strerror(-err),
+			       s->there ? "acknowledged" : "never acknowledged", n);
 		free(mine);
 		return never ? 0 : 1;
 	}

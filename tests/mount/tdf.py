@@ -18,7 +18,7 @@ def need(cond, text):
 
 def load(path):
     """the manifest, the zip's entries; raises Bad"""
-    with zipfile.ZipFile(path) as z:
+    with zipfile.ZipFile(os.fsdecode(path)) as z:
         names = [(i.filename, i.compress_type, i.flag_bits) for i in z.infolist()]
         need(names == [("0.payload", 0, 0), ("0.manifest.json", 0, 0)], f"entries are {names}")
         bad = z.testzip()

@@ -8,6 +8,7 @@
 #undef fail /* ours is another */
 
 #include <errno.h>
+#include <openssl/rand.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <sys/wait.h>
@@ -42,21 +43,22 @@ static struct secret *secret_hex(const char *hex)
 static const struct gcm_vector {
 	const char *name, *key, *iv, *pt, *aad, *ct, *tag;
 } gcm_vectors[] = {
-	{"NIST CAVS: empty", "b52c505a37d78eda5dd34f20c22540ea1b58963cf8e5bf8ffa85f9f2492505b4", "516c33929df5a3284ff463d7", "", "", "",
-	 "bdc1ac884d332457a1d2664f168c76f0"},
-	{"NIST CAVS: 16 bytes", "31bdadd96698c204aa9ce1448ea94ae1fb4a9a0b3c9d773b51bb1822666b8f22", "0d18e06c7c725ac9e362e1ce", "2db5168e932556f8089a0622981d017d",
-	 "", "fa4362189661d163fcd6a56d8bf0405a", "d636ac1bbedd5cc3ee727dc2ab4a9489"},
-	{"NIST CAVS: 16 bytes, 16 of AAD", "92e11dcdaa866f5ce790fd24501f92509aacf4cb8b1339d50c9c1240935dd08b", "ac93a1a6145299bde902f21a",
-	 "2d71bcfa914e4ac045b2aa60955fad24", "1e0889016f67601c8ebea4943bc23ad6", "8995ae2e6df3dbf96fac7b7137bae67f", "eca5aa77d51d4a0a14d9c51e1da474ab"},
-	{"GCM specification, case 13", "0000000000000000000000000000000000000000000000000000000000000000", "000000000000000000000000", "", "", "",
-	 "530f8afbc74536b9a963b4f1c4cb738b"},
-	{"GCM specification, case 14", "0000000000000000000000000000000000000000000000000000000000000000", "000000000000000000000000",
-	 "00000000000000000000000000000000", "", "cea7403d4d606b6e074ec5d3baf39d18", "d0d1c8a799996bf0265b98b5d48ab919"},
-	{"GCM specification, case 16", "feffe9928665731c6d6a8f9467308308feffe9928665731c6d6a8f9467308308", "cafebabefacedbaddecaf888",
-	 "d9313225f88406e5a55909c5aff5269a86a7a9531534f7da2e4c303d8a318a721c3c0c95956809532fcf0e2449a6b525b16aedf5aa0de657ba637b39",
-	 "feedfacedeadbeeffeedfacedeadbeefabaddad2",
-	 "522dc1f099567d07f47f37a32a84427d643a8cdcbfe5c0c97598a2bd2555d1aa8cb08e48590dbb3da7b08b1056828838c5f61e6393ba7a0abcc9f662",
-	 "76fc6ece0f4e1768cddf8853bb2d551b"},
+    {"NIST CAVS: empty", "b52c505a37d78eda5dd34f20c22540ea1b58963cf8e5bf8ffa85f9f2492505b4", "516c33929df5a3284ff463d7", "", "", "",
+     "bdc1ac884d332457a1d2664f168c76f0"},
+    {"NIST CAVS: 16 bytes", "31bdadd96698c204aa9ce1448ea94ae1fb4a9a0b3c9d773b51bb1822666b8f22", "0d18e06c7c725ac9e362e1ce",
+     "2db5168e932556f8089a0622981d017d", "", "fa4362189661d163fcd6a56d8bf0405a", "d636ac1bbedd5cc3ee727dc2ab4a9489"},
+    {"NIST CAVS: 16 bytes, 16 of AAD", "92e11dcdaa866f5ce790fd24501f92509aacf4cb8b1339d50c9c1240935dd08b", "ac93a1a6145299bde902f21a",
+     "2d71bcfa914e4ac045b2aa60955fad24", "1e0889016f67601c8ebea4943bc23ad6", "8995ae2e6df3dbf96fac7b7137bae67f",
+     "eca5aa77d51d4a0a14d9c51e1da474ab"},
+    {"GCM specification, case 13", "0000000000000000000000000000000000000000000000000000000000000000", "000000000000000000000000", "", "",
+     "", "530f8afbc74536b9a963b4f1c4cb738b"},
+    {"GCM specification, case 14", "0000000000000000000000000000000000000000000000000000000000000000", "000000000000000000000000",
+     "00000000000000000000000000000000", "", "cea7403d4d606b6e074ec5d3baf39d18", "d0d1c8a799996bf0265b98b5d48ab919"},
+    {"GCM specification, case 16", "feffe9928665731c6d6a8f9467308308feffe9928665731c6d6a8f9467308308", "cafebabefacedbaddecaf888",
+     "d9313225f88406e5a55909c5aff5269a86a7a9531534f7da2e4c303d8a318a721c3c0c95956809532fcf0e2449a6b525b16aedf5aa0de657ba637b39",
+     "feedfacedeadbeeffeedfacedeadbeefabaddad2",
+     "522dc1f099567d07f47f37a32a84427d643a8cdcbfe5c0c97598a2bd2555d1aa8cb08e48590dbb3da7b08b1056828838c5f61e6393ba7a0abcc9f662",
+     "76fc6ece0f4e1768cddf8853bb2d551b"},
 };
 
 static void test_gcm_vectors(void **state)
@@ -131,18 +133,21 @@ static void test_hmac_vectors(void **state)
 		size_t key_len;
 		const char *key, *data, *mac;
 	} v[] = {
-		{0x0b, 20, NULL, "4869205468657265", "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7"},
-		{0, 4, "Jefe", "7768617420646f2079612077616e7420666f72206e6f7468696e673f", "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"},
-		{0xaa, 20, NULL, "dddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddd",
-		 "773ea91e36800e46854db8ebd09181a72959098b3ef8c122d9635514ced565fe"},
-		{0xaa, 131, NULL,
-		 "54657374205573696e67204c6172676572205468616e20426c6f636b2d53697a65204b6579202d2048617368204b6579204669727374",
-		 "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54"},
-		{0xaa, 131, NULL,
-		 "5468697320697320612074657374207573696e672061206c6172676572207468616e20626c6f636b2d73697a65206b657920616e642061206c61726765722074"
-		 "68616e20626c6f636b2d73697a6520646174612e20546865206b6579206e6565647320746f20626520686173686564206265666f7265206265696e6720757365"
-		 "642062792074686520484d414320616c676f726974686d2e",
-		 "9b09ffa71b942fcb27635fbcd5b0e944bfdc63644f0713938a7f51535c3a35e2"},
+	    {0x0b, 20, NULL, "4869205468657265", "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7"},
+	    {0, 4, "Jefe", "7768617420646f2079612077616e7420666f72206e6f7468696e673f",
+	     "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"},
+	    {0xaa, 20, NULL, "dddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddd",
+	     "773ea91e36800e46854db8ebd09181a72959098b3ef8c122d9635514ced565fe"},
+	    {0xaa, 131, NULL,
+	     "54657374205573696e67204c6172676572205468616e20426c6f636b2d53697a65204b6579202d2048617368204b6579204669727374",
+	     "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54"},
+	    {0xaa, 131, NULL,
+	     "5468697320697320612074657374207573696e672061206c6172676572207468616e20626c6f636b2d73697a65206b657920616e642061206c61726765722"
+	     "074"
+	     "68616e20626c6f636b2d73697a6520646174612e20546865206b6579206e6565647320746f20626520686173686564206265666f7265206265696e6720757"
+	     "365"
+	     "642062792074686520484d414320616c676f726974686d2e",
+	     "9b09ffa71b942fcb27635fbcd5b0e944bfdc63644f0713938a7f51535c3a35e2"},
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(v); i++) {
@@ -203,7 +208,8 @@ static void test_hkdf_vectors(void **state)
 		salt[i] = (uint8_t)(0x60 + i);
 		info[i] = (uint8_t)(0xb0 + i);
 	}
-	unhex("b11e398dc80327a1c8e7f78c596a49344f012eda2d4efad8a050cc4c19afa97c59045a99cac7827271cb41c65e590e09da3275600c2f09b8367793a9aca3db71"
+	unhex("b11e398dc80327a1c8e7f78c596a49344f012eda2d4efad8a050cc4c19afa97c59045a99cac7827271cb41c65e590e09da3275600c2f09b8367793a9aca3"
+	      "db71"
 	      "cc30c58179ec3e87c14c01d5c1f3434f1d87",
 	      want);
 	assert_int_equal(hkdf((struct part){ikm, 80}, (struct part){salt, 80}, (struct part){info, 80}, okm, 82), 0);
@@ -228,7 +234,8 @@ static void test_derive(void **state)
 	for (size_t i = 0; i < ARRAY_SIZE(labels); i++) {
 		d[i] = derive(vk, labels[i]);
 		assert_non_null(d[i]);
-		assert_int_equal(hkdf((struct part){vk->b, 32}, (struct part){"tdfs 1", 6}, (struct part){labels[i], strlen(labels[i])}, okm, 32), 0);
+		assert_int_equal(
+		    hkdf((struct part){vk->b, 32}, (struct part){"tdfs 1", 6}, (struct part){labels[i], strlen(labels[i])}, okm, 32), 0);
 		assert_memory_equal(d[i]->b, okm, 32);
 		for (size_t j = 0; j < i; j++)
 			assert_memory_not_equal(d[i]->b, d[j]->b, 32);
@@ -243,13 +250,19 @@ static void test_scrypt_vectors(void **state)
 	uint8_t key[64], want[64];
 
 	/* RFC 7914, section 12 */
-	unhex("77d6576238657b203b19ca42c18a0497f16b4844e3074ae8dfdffa3fede21442fcd0069ded0948f8326a753a0fc81f17e8d3e0fb2e0d3628cf35e20c38d18906", want);
+	unhex("77d6576238657b203b19ca42c18a0497f16b4844e3074ae8dfdffa3fede21442fcd0069ded0948f8326a753a0fc81f17e8d3e0fb2e0d3628cf35e20c38d1"
+	      "8906",
+	      want);
 	assert_int_equal(scrypt((struct part){NULL, 0}, (struct part){NULL, 0}, 4, 1, 1, key, 64), 0);
 	assert_memory_equal(key, want, 64);
-	unhex("fdbabe1c9d3472007856e7190d01e9fe7c6ad7cbc8237830e77376634b3731622eaf30d92e22a3886ff109279d9830dac727afb94a83ee6d8360cbdfa2cc0640", want);
+	unhex("fdbabe1c9d3472007856e7190d01e9fe7c6ad7cbc8237830e77376634b3731622eaf30d92e22a3886ff109279d9830dac727afb94a83ee6d8360cbdfa2cc"
+	      "0640",
+	      want);
 	assert_int_equal(scrypt((struct part){"password", 8}, (struct part){"NaCl", 4}, 10, 8, 16, key, 64), 0);
 	assert_memory_equal(key, want, 64);
-	unhex("7023bdcb3afd7348461c06cd81fd38ebfda8fbba904f8e3ea9b543f6545da1f2d5432955613f0fcf62d49705242a9af9e61e85dc0d651e40dfcf017b45575887", want);
+	unhex("7023bdcb3afd7348461c06cd81fd38ebfda8fbba904f8e3ea9b543f6545da1f2d5432955613f0fcf62d49705242a9af9e61e85dc0d651e40dfcf017b4557"
+	      "5887",
+	      want);
 	assert_int_equal(scrypt((struct part){"pleaseletmein", 13}, (struct part){"SodiumChloride", 14}, 14, 8, 1, key, 64), 0);
 	assert_memory_equal(key, want, 64);
 
@@ -340,6 +353,38 @@ static void test_random_after_fork(void **state)
 			assert_memory_not_equal(mine[0][i], theirs[0][j], 16);
 			assert_memory_not_equal(mine[1][i], theirs[1][j], 16);
 		}
+}
+
+/* What the test runs itself as: a process whose generator has no entropy. */
+static int without_entropy(void)
+{
+	uint8_t buf[64], same[64], seg[16 + AEAD_OVERHEAD] = {0}, none[16 + AEAD_OVERHEAD] = {0};
+	struct secret *key = secret_new();
+
+	memset(buf, 'x', sizeof(buf));
+	memset(same, 'x', sizeof(same));
+	if (!key || RAND_set_DRBG_type(NULL, "TEST-RAND", NULL, NULL, NULL) != 1)
+		return 1;
+	if (random_bytes(buf, sizeof(buf)) != -EIO || random_private(buf, sizeof(buf)) != -EIO || secret_random())
+		return 2;
+	if (aead_seal(key, buf, 16, seg) != -EIO || memcmp(seg, none, sizeof(seg)) || memcmp(buf, same, sizeof(buf)))
+		return 3;
+	return strstr(fail_text(), "random generator") ? 42 : 4;
+}
+
+static void test_fails_closed(void **state)
+{
+	int status;
+	pid_t pid = fork();
+
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		execl("/proc/self/exe", "unit-aead", "without-entropy", (char *)NULL);
+		_exit(127);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), 42);
 }
 
 static void test_random_long(void **state)
@@ -447,15 +492,17 @@ static void test_report(void **state)
 	report_to(NULL);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_gcm_vectors),	 cmocka_unit_test(test_gcm_tamper),   cmocka_unit_test(test_hmac_vectors),
-		cmocka_unit_test(test_sha256),		 cmocka_unit_test(test_hkdf_vectors), cmocka_unit_test(test_derive),
-		cmocka_unit_test(test_scrypt_vectors),	 cmocka_unit_test(test_ivs_differ),   cmocka_unit_test(test_random_after_fork),
-		cmocka_unit_test(test_random_long),	 cmocka_unit_test(test_secrets),      cmocka_unit_test(test_secret_freed_twice),
-		cmocka_unit_test(test_report),
+	    cmocka_unit_test(test_gcm_vectors),    cmocka_unit_test(test_gcm_tamper),   cmocka_unit_test(test_hmac_vectors),
+	    cmocka_unit_test(test_sha256),         cmocka_unit_test(test_hkdf_vectors), cmocka_unit_test(test_derive),
+	    cmocka_unit_test(test_scrypt_vectors), cmocka_unit_test(test_ivs_differ),   cmocka_unit_test(test_random_after_fork),
+	    cmocka_unit_test(test_random_long),    cmocka_unit_test(test_secrets),      cmocka_unit_test(test_secret_freed_twice),
+	    cmocka_unit_test(test_report),         cmocka_unit_test(test_fails_closed),
 	};
 
+	if (argc > 1)
+		return without_entropy();
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

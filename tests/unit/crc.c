@@ -77,8 +77,8 @@ static void test_replace(void **state)
  */
 static void test_long_shifts(void **state)
 {
-	const uint64_t n[] = {1,	      0xfffffffeull, 0xffffffffull,	 0x100000000ull,    0x1fffffffeull,
-			      0x1ffffffffull, 1ull << 40,    (1ull << 56) - 1, 123456789012345ull};
+	const uint64_t n[] = {1,          0xfffffffeull,    0xffffffffull,     0x100000000ull, 0x1fffffffeull, 0x1ffffffffull,
+			      1ull << 40, (1ull << 56) - 1, 123456789012345ull};
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(n); i++)
@@ -98,10 +98,10 @@ static void test_long_shifts(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_check_value),
-		cmocka_unit_test(test_join_and_cut),
-		cmocka_unit_test(test_replace),
-		cmocka_unit_test(test_long_shifts),
+	    cmocka_unit_test(test_check_value),
+	    cmocka_unit_test(test_join_and_cut),
+	    cmocka_unit_test(test_replace),
+	    cmocka_unit_test(test_long_shifts),
 	};
 
 	for (size_t i = 0; i < sizeof(data); i++)

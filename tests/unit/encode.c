@@ -14,9 +14,14 @@ static void test_base64_vectors(void **state)
 	static const struct {
 		const char *name, *plain, *text;
 	} cases[] = {
-		{"empty", "", ""},	    {"f", "f", "Zg=="},		{"fo", "fo", "Zm8="},
-		{"foo", "foo", "Zm9v"},	    {"foob", "foob", "Zm9vYg=="}, {"fooba", "fooba", "Zm9vYmE="},
-		{"foobar", "foobar", "Zm9vYmFy"}, {"62 and 63", "\xfb\xff\xbf", "+/+/"},
+	    {"empty", "", ""},
+	    {"f", "f", "Zg=="},
+	    {"fo", "fo", "Zm8="},
+	    {"foo", "foo", "Zm9v"},
+	    {"foob", "foob", "Zm9vYg=="},
+	    {"fooba", "fooba", "Zm9vYmE="},
+	    {"foobar", "foobar", "Zm9vYmFy"},
+	    {"62 and 63", "\xfb\xff\xbf", "+/+/"},
 	};
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
@@ -39,21 +44,21 @@ static void test_base64_refused(void **state)
 		const char *name, *text;
 		int strict, lax;
 	} cases[] = {
-		{"one character", "Z", -EPROTO, -EPROTO},
-		{"no padding", "Zg", -EPROTO, 0},
-		{"half the padding", "Zg=", -EPROTO, -EPROTO},
-		{"too much padding", "Zg===", -EPROTO, -EPROTO},
-		{"three pads", "Z===", -EPROTO, -EPROTO},
-		{"only padding", "==", -EPROTO, -EPROTO},
-		{"only padding, whole group", "====", -EPROTO, -EPROTO},
-		{"padding inside", "Zg==Zg==", -EPROTO, -EPROTO},
-		{"bits left over in one", "Zh==", -EPROTO, -EPROTO},
-		{"bits left over in two", "Zm9=", -EPROTO, -EPROTO},
-		{"URL alphabet", "-_-_", -EPROTO, 0},
-		{"white space", "Zm9v\n", -EPROTO, -EPROTO},
-		{"inner space", "Zm 9", -EPROTO, -EPROTO},
-		{"high bit", "Zm\xc3\xa9", -EPROTO, -EPROTO},
-		{"too long for the room", "Zm9vZm9vZm9vZm9vZm9vZm9v", -ENOSPC, -ENOSPC},
+	    {"one character", "Z", -EPROTO, -EPROTO},
+	    {"no padding", "Zg", -EPROTO, 0},
+	    {"half the padding", "Zg=", -EPROTO, -EPROTO},
+	    {"too much padding", "Zg===", -EPROTO, -EPROTO},
+	    {"three pads", "Z===", -EPROTO, -EPROTO},
+	    {"only padding", "==", -EPROTO, -EPROTO},
+	    {"only padding, whole group", "====", -EPROTO, -EPROTO},
+	    {"padding inside", "Zg==Zg==", -EPROTO, -EPROTO},
+	    {"bits left over in one", "Zh==", -EPROTO, -EPROTO},
+	    {"bits left over in two", "Zm9=", -EPROTO, -EPROTO},
+	    {"URL alphabet", "-_-_", -EPROTO, 0},
+	    {"white space", "Zm9v\n", -EPROTO, -EPROTO},
+	    {"inner space", "Zm 9", -EPROTO, -EPROTO},
+	    {"high bit", "Zm\xc3\xa9", -EPROTO, -EPROTO},
+	    {"too long for the room", "Zm9vZm9vZm9vZm9vZm9vZm9v", -ENOSPC, -ENOSPC},
 	};
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
@@ -117,8 +122,11 @@ static void test_uuid(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_base64_vectors), cmocka_unit_test(test_base64_refused), cmocka_unit_test(test_base64_round_trip),
-		cmocka_unit_test(test_hex),	       cmocka_unit_test(test_uuid),
+	    cmocka_unit_test(test_base64_vectors),
+	    cmocka_unit_test(test_base64_refused),
+	    cmocka_unit_test(test_base64_round_trip),
+	    cmocka_unit_test(test_hex),
+	    cmocka_unit_test(test_uuid),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

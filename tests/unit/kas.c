@@ -1,5 +1,560 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* kas.c and local.c: wrapping, splits, bindings, the ephemeral key, the cache, and files of other clients. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+#undef fail /* ours is another */
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#include "kas.h"
+#include "pubkey_vectors.h"
+#include "report.h"
+#include "zip.h"
+
+#define POLICY "eyJ1dWlkIjoiMDAwMDAwMDAtMDAwMC00MDAwLTgwMDAtMDAwMDAwMDAwMDAwIn0="
+#define OTHER_POLICY "eyJ1dWlkIjoiMTExMTExMTEtMDAwMC00MDAwLTgwMDAtMDAwMDAwMDAwMDAwIn0="
+
+static EVP_PKEY *private_key(const char *pem)
+{
+	EVP_PKEY *key = NULL;
+
+	assert_int_equal(pubkey_private(pem, strlen(pem), &key), 0);
+	return key;
+}
+
+static struct kas *kas_with(const char *kid, const char *url, const char *pem)
+{
+	struct kas *k = kas_new();
+
+	assert_non_null(k);
+	assert_int_equal(kas_add_local(k, kid, url, private_key(pem)), 0);
+	return k;
+}
+
+/* A manifest with these key access objects. */
+static struct manifest *manifest_with(const char *key_access, const char *policy)
+{
+	struct manifest *m = NULL;
+	char *text;
+	int err;
+
+	assert_true(
+	    asprintf(
+		&text,
+		"{\"schemaVersion\":\"4.3.0\",\"payload\":{\"type\":\"reference\",\"url\":\"0.payload\",\"protocol\":\"zip\","
+		"\"isEncrypted\":true,"
+		"\"mimeType\":\"application/octet-stream\"},\"encryptionInformation\":{\"type\":\"split\",\"keyAccess\":%s,"
+		"\"method\":{\"algorithm\":\"AES-256-GCM\",\"isStreamable\":true,\"iv\":\"\"},\"policy\":\"%s\",\"integrityInformation\":"
+		"{\"rootSignature\":{\"alg\":\"HS256\",\"sig\":\"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\"},\"segmentHashAlg\":"
+		"\"GMAC\","
+		"\"segmentSizeDefault\":65536,\"encryptedSegmentSizeDefault\":65564,\"segments\":[{\"hash\":\"AAAAAAAAAAAAAAAAAAAAAA==\","
+		"\"segmentSize\":0,\"encryptedSegmentSize\":28}]}}}",
+		key_access, policy) > 0);
+	err = manifest_parse(text, strlen(text), false, &m);
+	if (err)
+		print_message("%s\n%s\n", fail_text(), text);
+	assert_int_equal(err, 0);
+	free(text);
+	return m;
+}
+
+/* The one object in an array, with a sid. */
+static char *object_of(const char *array, const char *sid)
+{
+	char *o;
+
+	assert_int_equal(array[0], '[');
+	assert_int_equal(array[strlen(array) - 1], ']');
+	if (sid)
+		assert_true(asprintf(&o, "{\"sid\":\"%s\",%.*s", sid, (int)strlen(array) - 3, array + 2) > 0);
+	else
+		assert_true(asprintf(&o, "%.*s", (int)strlen(array) - 2, array + 1) > 0);
+	return o;
+}
+
+static int try_unwrap(struct kas *k, const char *key_access, const char *policy, const struct secret *want)
+{
+	struct manifest *m = manifest_with(key_access, policy);
+	struct secret *got = NULL;
+	int err;
+
+	fail_clear();
+	err = kas_unwrap(k, m, &got);
+	if (!err) {
+		assert_non_null(got);
+		if (want)
+			assert_memory_equal(got->b, want->b, SECRET_LEN);
+	} else {
+		assert_null(got);
+		assert_string_not_equal(fail_text(), "");
+	}
+	secret_free(got);
+	manifest_free(m);
+	return err;
+}
+
+static void test_round_trip(void **state)
+{
+	const char *const pems[] = {rsa_pkcs8, ec_vectors[0].pkcs8, ec_vectors[1].pkcs8, ec_vectors[2].pkcs8};
+
+	for (size_t i = 0; i < ARRAY_SIZE(pems); i++) {
+		struct kas *k = kas_with("k1", "https://kas.example.org/[x]?\"a\\b", pems[i]);
+		struct secret *dek = secret_random();
+		struct manifest *m;
+		char *text;
+
+		assert_int_equal(kas_wrap(k, dek, POLICY, &text), 0);
+		m = manifest_with(text, POLICY);
+		assert_int_equal(m->n_ka, 1);
+		assert_int_equal(m->ka[0].type, i ? WRAP_EC : WRAP_RSA);
+		assert_string_equal(m->ka[0].type_name, i ? "ec-wrapped" : "wrapped");
+		assert_string_equal(m->ka[0].kid, "k1");
+		assert_string_equal(m->ka[0].url, "https://kas.example.org/[x]?\"a\\b");
+		assert_string_equal(m->ka[0].protocol, "kas");
+		assert_int_equal(*m->ka[0].ephemeral_pem != '\0', i > 0);
+		assert_non_null(strstr(text, "\"schemaVersion\":\"1.0\""));
+		assert_non_null(strstr(text, "\"policyBinding\":{\"alg\":\"HS256\",\"hash\":\""));
+		assert_null(strchr(text, '\n'));
+		manifest_free(m);
+
+		assert_int_equal(try_unwrap(k, text, POLICY, dek), 0);
+		assert_int_equal(try_unwrap(k, text, POLICY, dek), 0); /* from the cache */
+		assert_int_equal(try_unwrap(k, text, OTHER_POLICY, dek), -EBADMSG);
+		free(text);
+		secret_free(dek);
+		kas_free(k);
+	}
+}
+
+static void test_no_key(void **state)
+{
+	struct kas *none = kas_new(), *k = kas_with("k1", NULL, ec_vectors[0].pkcs8),
+		   *other_kid = kas_with("k2", NULL, ec_vectors[0].pkcs8);
+	struct kas *other_type = kas_with("k1", NULL, rsa_pkcs8), *impostor = kas_new(), *wild_wrong = kas_new(),
+		   *wild = kas_with("", NULL, ec_vectors[0].pkcs8);
+	struct secret *dek = secret_random();
+	char *text = NULL;
+
+	assert_int_equal(kas_add_local(impostor, "k1", NULL, pubkey_new_ec()), 0);
+	assert_int_equal(kas_add_local(wild_wrong, "", NULL, pubkey_new_ec()), 0);
+	assert_int_equal(kas_wrap(none, dek, POLICY, &text), -ENOKEY);
+	assert_int_equal(kas_wrap(k, dek, POLICY, &text), 0);
+	assert_non_null(strstr(text, "\"url\":\"" KAS_URL_DEFAULT "\""));
+	assert_int_equal(try_unwrap(none, text, POLICY, NULL), -ENOKEY);
+	assert_int_equal(try_unwrap(other_kid, text, POLICY, NULL), -ENOKEY);
+	assert_int_equal(try_unwrap(other_type, text, POLICY, NULL), -ENOKEY);
+	assert_int_equal(try_unwrap(impostor, text, POLICY, NULL), -EBADMSG);
+	assert_int_equal(try_unwrap(wild_wrong, text, POLICY, NULL), -ENOKEY);
+	assert_int_equal(try_unwrap(wild, text, POLICY, dek), 0);
+	/* several keys without a kid: the right one is found */
+	assert_int_equal(kas_add_local(wild_wrong, "", NULL, private_key(ec_vectors[1].pkcs8)), 0);
+	assert_int_equal(kas_add_local(wild_wrong, "", NULL, private_key(ec_vectors[0].pkcs8)), 0);
+	assert_int_equal(try_unwrap(wild_wrong, text, POLICY, dek), 0);
+	assert_int_equal(kas_write_key(k, "nope"), -ENOKEY);
+	free(text);
+
+	/* a file without a kid: every key that fits is tried */
+	assert_int_equal(kas_wrap(wild, dek, POLICY, &text), 0);
+	assert_non_null(strstr(text, "\"kid\":\"\""));
+	assert_int_equal(try_unwrap(k, text, POLICY, dek), 0);
+	assert_int_equal(try_unwrap(impostor, text, POLICY, NULL), -ENOKEY);
+	free(text);
+
+	text = strdup("[{\"type\":\"hybrid-wrapped\",\"url\":\"https://"
+		      "x\",\"protocol\":\"kas\",\"kid\":\"k1\",\"wrappedKey\":\"AAAA\",\"policyBinding\":{\"alg\":\"HS256\",\"hash\":"
+		      "\"AAAA\"}}]");
+	assert_int_equal(try_unwrap(k, text, POLICY, NULL), -ENOKEY);
+	assert_non_null(strstr(fail_text(), "hybrid-wrapped"));
+	free(text);
+	secret_free(dek);
+	kas_free(none);
+	kas_free(k);
+	kas_free(other_kid);
+	kas_free(other_type);
+	kas_free(impostor);
+	kas_free(wild_wrong);
+	kas_free(wild);
+}
+
+/* Every character of the wrapped key and the ephemeral key. */
+static void test_damaged(void **state)
+{
+	static const char *const members[] = {"\"wrappedKey\":\"", "\"hash\":\"", "\"ephemeralPublicKey\":\"-----BEGIN PUBLIC KEY-----\\n"};
+	struct kas *k = kas_with("k1", NULL, ec_vectors[0].pkcs8);
+	struct secret *dek = secret_random();
+	char *text;
+
+	assert_int_equal(kas_wrap(k, dek, POLICY, &text), 0);
+	for (size_t i = 0; i < ARRAY_SIZE(members); i++) {
+		char *at = strstr(text, members[i]);
+		size_t n = 0;
+
+		assert_non_null(at);
+		for (at += strlen(members[i]); *at != '"' && *at != '=' && strncmp(at, "\\n-----END", 10); at++) {
+			char old = *at;
+
+			if (old == '\\' || (old == 'n' && at[-1] == '\\'))
+				continue;
+			*at = old == 'A' ? 'B' : 'A';
+			assert_int_equal(try_unwrap(k, text, POLICY, NULL), -EBADMSG);
+			*at = old;
+			n++;
+		}
+		assert_true(n > 40);
+	}
+	assert_int_equal(try_unwrap(k, text, POLICY, dek), 0);
+	free(text);
+	secret_free(dek);
+	kas_free(k);
+}
+
+static void test_splits(void **state)
+{
+	struct kas *k = kas_new(), *only_a = kas_with("a", NULL, ec_vectors[0].pkcs8);
+	struct secret *a = secret_random(), *b = secret_random(), *dek = secret_new();
+	char *wa, *wb, *oa, *ob, *oc, *list;
+
+	assert_int_equal(kas_add_local(k, "a", NULL, private_key(ec_vectors[0].pkcs8)), 0);
+	assert_int_equal(kas_add_local(k, "b", NULL, private_key(rsa_pkcs8)), 0);
+	for (int i = 0; i < SECRET_LEN; i++)
+		dek->b[i] = a->b[i] ^ b->b[i];
+	assert_int_equal(kas_wrap(k, a, POLICY, &wa), 0);
+	assert_int_equal(kas_write_key(k, "b"), 0);
+	assert_int_equal(kas_wrap(k, b, POLICY, &wb), 0);
+	assert_non_null(strstr(wb, "\"kid\":\"b\""));
+
+	/* two shares, two keys */
+	oa = object_of(wa, "s1");
+	ob = object_of(wb, "s2");
+	assert_true(asprintf(&list, "[%s,%s]", oa, ob) > 0);
+	assert_int_equal(try_unwrap(k, list, POLICY, dek), 0);
+	assert_int_equal(try_unwrap(only_a, list, POLICY, NULL), -ENOKEY); /* one share is not enough */
+	free(list);
+
+	/* an alternative that is not ours, before and behind */
+	oc = strdup("{\"sid\":\"s1\",\"type\":\"wrapped\",\"url\":\"https://"
+		    "dead.example.org\",\"protocol\":\"kas\",\"kid\":\"zz\",\"wrappedKey\":\"dGhpcyBpcyBzb21lIGRhdGE=\","
+		    "\"policyBinding\":{\"alg\":\"HS256\",\"hash\":\"AAAA\"}}");
+	assert_true(asprintf(&list, "[%s,%s,%s]", oc, oa, ob) > 0);
+	assert_int_equal(try_unwrap(k, list, POLICY, dek), 0);
+	free(list);
+	assert_true(asprintf(&list, "[%s,%s,%s]", ob, oa, oc) > 0);
+	assert_int_equal(try_unwrap(k, list, POLICY, dek), 0);
+	free(list);
+	free(oc);
+
+	/* a damaged alternative of ours does not hide the good one; alone it is reported as what it is */
+	oc = strdup(oa);
+	memcpy(strstr(oc, "\"wrappedKey\":\"") + 14, "AAAA", 4);
+	assert_true(asprintf(&list, "[%s,%s,%s]", oc, oa, ob) > 0);
+	assert_int_equal(try_unwrap(k, list, POLICY, dek), 0);
+	free(list);
+	assert_true(asprintf(&list, "[%s,%s]", oc, ob) > 0);
+	assert_int_equal(try_unwrap(k, list, POLICY, NULL), -EBADMSG);
+	assert_non_null(strstr(fail_text(), "key access object 1 of 2"));
+	free(list);
+	free(oc);
+	free(oa);
+	free(ob);
+
+	/* no sid at all: alternatives of one share */
+	oa = object_of(wa, NULL);
+	ob = object_of(wb, NULL);
+	assert_true(asprintf(&list, "[%s,%s]", oa, ob) > 0);
+	assert_int_equal(try_unwrap(only_a, list, POLICY, a), 0);
+	free(list);
+	free(oa);
+	free(ob);
+	free(wa);
+	free(wb);
+	secret_free(a);
+	secret_free(b);
+	secret_free(dek);
+	kas_free(k);
+	kas_free(only_a);
+}
+
+static char *member(const char *text, const char *name)
+{
+	const char *at = strstr(text, name);
+
+	assert_non_null(at);
+	at = strchr(at, ':') + 2;
+	return strndup(at, (size_t)(strchr(at, '"') - at));
+}
+
+static void test_ephemeral(void **state)
+{
+	struct kas *k = kas_with("k1", NULL, ec_vectors[0].pkcs8);
+	struct secret *dek = secret_random();
+	char *a, *b, *c, *ea, *eb, *wa, *wb, in_child[4096] = "";
+	int fds[2], status;
+	ssize_t n;
+	pid_t pid;
+
+	assert_int_equal(kas_wrap(k, dek, POLICY, &a), 0);
+	assert_int_equal(kas_wrap(k, dek, POLICY, &b), 0);
+	ea = member(a, "\"ephemeralPublicKey\"");
+	eb = member(b, "\"ephemeralPublicKey\"");
+	wa = member(a, "\"wrappedKey\"");
+	wb = member(b, "\"wrappedKey\"");
+	assert_string_equal(ea, eb);     /* one key for many files */
+	assert_string_not_equal(wa, wb); /* a fresh IV for each */
+	free(eb);
+	free(wa);
+	free(wb);
+	free(b);
+
+	/* another process has its own */
+	assert_int_equal(pipe(fds), 0);
+	pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		if (kas_wrap(k, dek, POLICY, &c))
+			_exit(1);
+		_exit(write(fds[1], c, strlen(c)) == (ssize_t)strlen(c) ? 0 : 1);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	n = read(fds[0], in_child, sizeof(in_child) - 1);
+	assert_true(n > 100);
+	eb = member(in_child, "\"ephemeralPublicKey\"");
+	assert_string_not_equal(ea, eb);
+	assert_int_equal(try_unwrap(k, in_child, POLICY, dek), 0);
+	close(fds[0]);
+	close(fds[1]);
+	free(ea);
+	free(eb);
+	free(a);
+	secret_free(dek);
+	kas_free(k);
+}
+
+/* More ephemeral keys than the cache has room for. */
+static void test_cache_overflow(void **state)
+{
+	enum { N = 400 };
+	EVP_PKEY *key = private_key(ec_vectors[0].pkcs8);
+	struct kas *reader = kas_with("k1", NULL, ec_vectors[0].pkcs8);
+	struct secret *dek = secret_random();
+	static char *text[N];
+
+	for (int i = 0; i < N; i++) {
+		struct kas *k = kas_new();
+
+		assert_int_equal(EVP_PKEY_up_ref(key), 1);
+		assert_int_equal(kas_add_local(k, "k1", NULL, key), 0);
+		assert_int_equal(kas_wrap(k, dek, POLICY, &text[i]), 0);
+		kas_free(k);
+	}
+	for (int round = 0; round < 2; round++)
+		for (int i = 0; i < N; i++)
+			assert_int_equal(try_unwrap(reader, text[i], POLICY, dek), 0);
+	for (int i = 0; i < N; i++)
+		free(text[i]);
+	secret_free(dek);
+	EVP_PKEY_free(key);
+	kas_free(reader);
+}
+
+static void *wrap_and_unwrap(void *arg)
+{
+	struct kas *k = arg;
+	bool ok = true;
+
+	for (int i = 0; ok && i < 300; i++) {
+		struct secret *dek = secret_random(), *got = NULL;
+		struct manifest *m;
+		char *text = NULL;
+
+		ok = dek && kas_wrap(k, dek, POLICY, &text) == 0;
+		if (ok) {
+			m = manifest_with(text, POLICY);
+			ok = kas_unwrap(k, m, &got) == 0 && equal_ct(got->b, dek->b, SECRET_LEN);
+			manifest_free(m);
+		}
+		free(text);
+		secret_free(got);
+		secret_free(dek);
+	}
+	return ok ? arg : NULL;
+}
+
+static void test_threads(void **state)
+{
+	struct kas *k = kas_with("k1", NULL, ec_vectors[0].pkcs8);
+	pthread_t t[4];
+
+	for (size_t i = 0; i < ARRAY_SIZE(t); i++)
+		assert_int_equal(pthread_create(&t[i], NULL, wrap_and_unwrap, k), 0);
+	for (size_t i = 0; i < ARRAY_SIZE(t); i++) {
+		void *ok = NULL;
+
+		pthread_join(t[i], &ok);
+		assert_ptr_equal(ok, k);
+	}
+	kas_free(k);
+}
+
+static void test_speed(void **state)
+{
+	enum { N = 2000 };
+	struct kas *k = kas_with("k1", NULL, ec_vectors[0].pkcs8);
+	struct secret *dek = secret_random(), *got;
+	struct timespec a, b, c;
+	struct manifest *m;
+	char *text;
+
+	assert_int_equal(kas_wrap(k, dek, POLICY, &text), 0);
+	m = manifest_with(text, POLICY);
+	free(text);
+	clock_gettime(CLOCK_MONOTONIC, &a);
+	for (int i = 0; i < N; i++) {
+		assert_int_equal(kas_wrap(k, dek, POLICY, &text), 0);
+		free(text);
+	}
+	clock_gettime(CLOCK_MONOTONIC, &b);
+	for (int i = 0; i < N; i++) {
+		assert_int_equal(kas_unwrap(k, m, &got), 0);
+		secret_free(got);
+	}
+	clock_gettime(CLOCK_MONOTONIC, &c);
+	print_message("wrap %.1f us, unwrap %.1f us\n", (double)((b.tv_sec - a.tv_sec) * 1000000000L + b.tv_nsec - a.tv_nsec) / N / 1000,
+		      (double)((c.tv_sec - b.tv_sec) * 1000000000L + c.tv_nsec - b.tv_nsec) / N / 1000);
+	manifest_free(m);
+	secret_free(dek);
+	kas_free(k);
+}
+
+static void write_file(const char *path, const char *text)
+{
+	FILE *f = fopen(path, "w");
+
+	assert_non_null(f);
+	assert_true(fputs(text, f) >= 0);
+	assert_int_equal(fclose(f), 0);
+}
+
+static void test_key_files(void **state)
+{
+	char dir[3000], path[4096];
+	static const struct {
+		const char *name, *text;
+		int err;
+	} bad[] = {
+	    {"empty", "", -EPROTO},
+	    {"text", "hello", -EPROTO},
+	    {"object", "{}", -EPROTO},
+	    {"no key", "[{\"kid\":\"a\"}]", -EPROTO},
+	    {"number", "[1]", -EPROTO},
+	    {"bad key", "[{\"kid\":\"a\",\"privateKey\":\"x\"}]", -EPROTO},
+	    {"no keys", "[]", -ENOTSUP},
+	    {"public", rsa_public, -EPROTO},
+	    {"Ed25519", ed25519_private, -ENOTSUP},
+	};
+	struct kas *k = kas_with("k1", NULL, ec_vectors[0].pkcs8), *from_file;
+	struct secret *dek = secret_random();
+	char *text;
+
+	snprintf(dir, sizeof(dir), "%s/tdfs-unit-kas-XXXXXX", getenv("TMPDIR") ? getenv("TMPDIR") : P_tmpdir);
+	assert_non_null(mkdtemp(dir));
+	snprintf(path, sizeof(path), "%s/key", dir);
+	assert_int_equal(kas_wrap(k, dek, POLICY, &text), 0);
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		from_file = kas_new();
+		print_message("%s\n", bad[i].name);
+		write_file(path, bad[i].text);
+		fail_clear();
+		assert_int_equal(kas_add_key_file(from_file, path), bad[i].err);
+		assert_non_null(strstr(fail_text(), path)); /* names the file */
+		assert_int_equal(try_unwrap(from_file, text, POLICY, NULL), -ENOKEY);
+		kas_free(from_file);
+	}
+	from_file = kas_new();
+	write_file(path, ec_vectors[0].traditional);
+	assert_int_equal(kas_add_key_file(from_file, path), 0);
+	assert_int_equal(try_unwrap(from_file, text, POLICY, dek), 0);
+	kas_free(from_file);
+	from_file = kas_new();
+	unlink(path);
+	assert_int_equal(kas_add_key_file(from_file, path), -ENOENT);
+	assert_int_equal(kas_add_key_file(from_file, dir), -EISDIR);
+	kas_free(from_file);
+	rmdir(dir);
+	free(text);
+	secret_free(dek);
+	kas_free(k);
+}
+
+/* Files that other clients wrote. */
+static void test_golden(void **state)
+{
+	const char *dir = getenv("TDFS_GOLDEN");
+	char path[4096];
+	struct kas *k = kas_new();
+	struct dirent *e;
+	size_t n = 0;
+	DIR *d = dir && *dir ? opendir(dir) : NULL;
+
+	snprintf(path, sizeof(path), "%s/extra-keys.json", dir ? dir : "");
+	if (!d || access(path, R_OK)) {
+		print_message("no golden files: set TDFS_GOLDEN\n");
+		if (d)
+			closedir(d);
+		kas_free(k);
+		skip();
+	}
+	assert_int_equal(kas_add_key_file(k, path), 0);
+	while ((e = readdir(d))) {
+		struct manifest *m = NULL;
+		struct secret *dek = NULL;
+		struct stat st;
+		struct zip z;
+		struct io io;
+		char *text;
+		size_t len;
+		int fd;
+
+		if (strlen(e->d_name) < 4 || strcmp(e->d_name + strlen(e->d_name) - 4, ".tdf"))
+			continue;
+		print_message("%s\n", e->d_name);
+		fd = openat(dirfd(d), e->d_name, O_RDONLY);
+		assert_true(fd >= 0);
+		assert_int_equal(fstat(fd, &st), 0);
+		io = io_posix(fd);
+		assert_int_equal(zip_find(&io, fd, (uint64_t)st.st_size, &z), 0);
+		assert_int_equal(zip_manifest(&io, fd, &z, &text, &len), 0);
+		assert_int_equal(manifest_parse(text, len, false, &m), 0);
+		assert_int_equal(kas_unwrap(k, m, &dek), 0);
+		assert_int_equal(manifest_root(m, dek), 0); /* it is the right key */
+		secret_free(dek);
+		manifest_free(m);
+		free(text);
+		close(fd);
+		n++;
+	}
+	closedir(d);
+	assert_true(n >= 4);
+	kas_free(k);
+}
+
 int main(void)
 {
-	return 77;
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(test_round_trip), cmocka_unit_test(test_no_key),    cmocka_unit_test(test_damaged),
+	    cmocka_unit_test(test_splits),     cmocka_unit_test(test_ephemeral), cmocka_unit_test(test_cache_overflow),
+	    cmocka_unit_test(test_threads),    cmocka_unit_test(test_speed),     cmocka_unit_test(test_key_files),
+	    cmocka_unit_test(test_golden),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
 }

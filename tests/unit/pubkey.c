@@ -114,7 +114,8 @@ static void test_ec_round_trip(void **state)
 
 static void test_rsa(void **state)
 {
-	EVP_PKEY *key = private_key(rsa_pkcs8), *trad = private_key(rsa_traditional), *pub = public_key(rsa_public), *crt = public_key(rsa_certificate);
+	EVP_PKEY *key = private_key(rsa_pkcs8), *trad = private_key(rsa_traditional), *pub = public_key(rsa_public),
+		 *crt = public_key(rsa_certificate);
 	struct secret *s = NULL, *in = secret_new();
 	uint8_t w[WRAPPED_MAX];
 	size_t n;
@@ -220,20 +221,20 @@ static void test_pem_refused(void **state)
 		bool private;
 		int err;
 	} v[] = {
-		{"empty", "", true, -EPROTO},
-		{"text", "hello", true, -EPROTO},
-		{"no end", "-----BEGIN PRIVATE KEY-----\nAAAA", true, -EPROTO},
-		{"no dashes", "-----BEGIN PRIVATE KEY", true, -EPROTO},
-		{"empty block", "-----BEGIN PRIVATE KEY-----\n-----END PRIVATE KEY-----\n", true, -EPROTO},
-		{"not base64", "-----BEGIN PRIVATE KEY-----\n@@@@\n-----END PRIVATE KEY-----\n", true, -EPROTO},
-		{"not DER", "-----BEGIN PRIVATE KEY-----\nAAAAAAAA\n-----END PRIVATE KEY-----\n", true, -EPROTO},
-		{"public for private", rsa_public, true, -EPROTO},
-		{"certificate for private", rsa_certificate, true, -EPROTO},
-		{"private for public", rsa_pkcs8, false, -EPROTO},
-		{"1024 bits", rsa_1024, false, -ENOTSUP},
-		{"Ed25519", ed25519_private, true, -ENOTSUP},
-		{"secp256k1", secp256k1_private, true, -ENOTSUP},
-		{"with a password", locked_private, true, -ENOTSUP},
+	    {"empty", "", true, -EPROTO},
+	    {"text", "hello", true, -EPROTO},
+	    {"no end", "-----BEGIN PRIVATE KEY-----\nAAAA", true, -EPROTO},
+	    {"no dashes", "-----BEGIN PRIVATE KEY", true, -EPROTO},
+	    {"empty block", "-----BEGIN PRIVATE KEY-----\n-----END PRIVATE KEY-----\n", true, -EPROTO},
+	    {"not base64", "-----BEGIN PRIVATE KEY-----\n@@@@\n-----END PRIVATE KEY-----\n", true, -EPROTO},
+	    {"not DER", "-----BEGIN PRIVATE KEY-----\nAAAAAAAA\n-----END PRIVATE KEY-----\n", true, -EPROTO},
+	    {"public for private", rsa_public, true, -EPROTO},
+	    {"certificate for private", rsa_certificate, true, -EPROTO},
+	    {"private for public", rsa_pkcs8, false, -EPROTO},
+	    {"1024 bits", rsa_1024, false, -ENOTSUP},
+	    {"Ed25519", ed25519_private, true, -ENOTSUP},
+	    {"secp256k1", secp256k1_private, true, -ENOTSUP},
+	    {"with a password", locked_private, true, -ENOTSUP},
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(v); i++) {
@@ -297,8 +298,9 @@ static void test_new_ec(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_ec_vectors), cmocka_unit_test(test_ec_round_trip), cmocka_unit_test(test_rsa),   cmocka_unit_test(test_pem_spellings),
-		cmocka_unit_test(test_pem_refused), cmocka_unit_test(test_der),		 cmocka_unit_test(test_new_ec),
+	    cmocka_unit_test(test_ec_vectors),    cmocka_unit_test(test_ec_round_trip), cmocka_unit_test(test_rsa),
+	    cmocka_unit_test(test_pem_spellings), cmocka_unit_test(test_pem_refused),   cmocka_unit_test(test_der),
+	    cmocka_unit_test(test_new_ec),
 	};
 
 	for (size_t i = 0; i < sizeof(dek); i++)

@@ -14,17 +14,17 @@ static const struct secret k_rec = {{1, 2, 3}}, k_other = {{1, 2, 4}}, k_hint = 
 static struct record example(void)
 {
 	struct record r = {
-		.state = RECORD_SEALED,
-		.rocompat = 0x80000001,
-		.s = 65536,
-		.generation = 7,
-		.size = 65537,
-		.tail_off = 66105,
-		.epoch = 1,
-		.invocations = 1 << 20,
-		.mtime = {-5, 999999999},
-		.ctime = {1700000000, 1},
-		.made = {1800000000, 2},
+	    .state = RECORD_SEALED,
+	    .rocompat = 0x80000001,
+	    .s = 65536,
+	    .generation = 7,
+	    .size = 65537,
+	    .tail_off = 66105,
+	    .epoch = 1,
+	    .invocations = 1 << 20,
+	    .mtime = {-5, 999999999},
+	    .ctime = {1700000000, 1},
+	    .made = {1800000000, 2},
 	};
 
 	for (int i = 0; i < ID_LEN; i++) {
@@ -49,7 +49,7 @@ static void test_worked_counts(void **state)
 	static const struct {
 		uint64_t z, n, p, tail;
 	} rows[] = {
-		{0, 1, 28, 540}, {1, 1, 29, 541}, {65536, 1, 65564, 66076}, {65537, 2, 65593, 66105}, {131072, 2, 131128, 131640},
+	    {0, 1, 28, 540}, {1, 1, 29, 541}, {65536, 1, 65564, 66076}, {65537, 2, 65593, 66105}, {131072, 2, 131128, 131640},
 	};
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
@@ -126,8 +126,8 @@ static void test_round_trip(void **state)
 		uint32_t s;
 		enum record_state state;
 	} cases[] = {
-		{"empty", 0, SEG_DEFAULT, RECORD_SEALED},      {"one", 1, SEG_MIN, RECORD_SEALED},   {"live", 1 << 20, SEG_MAX, RECORD_LIVE},
-		{"largest", PLAIN_MAX, SEG_MIN, RECORD_SEALED}, {"new", 0, SEG_DEFAULT, RECORD_NEW},
+	    {"empty", 0, SEG_DEFAULT, RECORD_SEALED},       {"one", 1, SEG_MIN, RECORD_SEALED},  {"live", 1 << 20, SEG_MAX, RECORD_LIVE},
+	    {"largest", PLAIN_MAX, SEG_MIN, RECORD_SEALED}, {"new", 0, SEG_DEFAULT, RECORD_NEW},
 	};
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
@@ -308,9 +308,14 @@ static void test_hint(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_worked_counts),	  cmocka_unit_test(test_layout),	   cmocka_unit_test(test_round_trip),
-		cmocka_unit_test(test_every_bit),	  cmocka_unit_test(test_impossible_values), cmocka_unit_test(test_foreign_and_void),
-		cmocka_unit_test(test_seal),		  cmocka_unit_test(test_hint),
+	    cmocka_unit_test(test_worked_counts),
+	    cmocka_unit_test(test_layout),
+	    cmocka_unit_test(test_round_trip),
+	    cmocka_unit_test(test_every_bit),
+	    cmocka_unit_test(test_impossible_values),
+	    cmocka_unit_test(test_foreign_and_void),
+	    cmocka_unit_test(test_seal),
+	    cmocka_unit_test(test_hint),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -115,7 +115,8 @@ static void test_kdf_bounds(void **state)
 {
 	static const struct {
 		unsigned log_n, r, p;
-	} v[] = {{0, 8, 1}, {1, 8, 1}, {14, 8, 1}, {21, 8, 1}, {63, 8, 1}, {15, 1, 1}, {15, 9, 1}, {15, 0, 1}, {15, 8, 0}, {15, 8, 5}, {20, 8, 0xffffffff}, {20, 0x80000000, 4}};
+	} v[] = {{0, 8, 1},  {1, 8, 1},  {14, 8, 1}, {21, 8, 1}, {63, 8, 1},          {15, 1, 1},
+		 {15, 9, 1}, {15, 0, 1}, {15, 8, 0}, {15, 8, 5}, {20, 8, 0xffffffff}, {20, 0x80000000, 4}};
 	struct secret *vk = secret_random(), *got = NULL;
 	struct credential c = cred(SLOT_PASSPHRASE, "x");
 	struct slot s = {.id = 0};
@@ -231,9 +232,9 @@ static void test_credential_free(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_passphrase), cmocka_unit_test(test_keyfile),    cmocka_unit_test(test_recovery_slot),
-		cmocka_unit_test(test_refused),	   cmocka_unit_test(test_kdf_bounds), cmocka_unit_test(test_calibration),
-		cmocka_unit_test(test_recovery_typos), cmocka_unit_test(test_credential_free),
+	    cmocka_unit_test(test_passphrase),     cmocka_unit_test(test_keyfile),         cmocka_unit_test(test_recovery_slot),
+	    cmocka_unit_test(test_refused),        cmocka_unit_test(test_kdf_bounds),      cmocka_unit_test(test_calibration),
+	    cmocka_unit_test(test_recovery_typos), cmocka_unit_test(test_credential_free),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -11,8 +11,8 @@
 #include <cmocka.h>
 
 #include "encode.h"
-#define KEY_ACCESS                                                                                                                         \
-	"[{\"type\":\"wrapped\",\"url\":\"http://kas]\\\"\",\"protocol\":\"kas\",\"kid\":\"k\",\"wrappedKey\":\"AAAA\","                   \
+#define KEY_ACCESS                                                                                                       \
+	"[{\"type\":\"wrapped\",\"url\":\"http://kas]\\\"\",\"protocol\":\"kas\",\"kid\":\"k\",\"wrappedKey\":\"AAAA\"," \
 	"\"policyBinding\":{\"alg\":\"HS256\",\"hash\":\"AAAA\"}}]"
 #define POLICY "eyJ1dWlkIjoiMSJ9"
 #define CRC 0x01020304u
@@ -72,8 +72,9 @@ static void test_round_trip(void **state)
 			tail_template_free(t);
 			free(got_tags);
 			assert_int_equal(tail_parse(p, len, sizes[i] + 1, segs[k], CRC, &t, &got_tags, got_root), -EPROTO);
-			assert_int_equal(tail_parse(p, len, sizes[i], segs[k] == SEG_MAX ? SEG_MIN : segs[k] + 1, CRC, &t, &got_tags, got_root),
-					 -EPROTO);
+			assert_int_equal(
+			    tail_parse(p, len, sizes[i], segs[k] == SEG_MAX ? SEG_MIN : segs[k] + 1, CRC, &t, &got_tags, got_root),
+			    -EPROTO);
 			assert_int_equal(tail_parse(p, len, sizes[i], segs[k], CRC + 1, &t, &got_tags, got_root), -EPROTO);
 			free(p);
 			free(tags);
@@ -84,12 +85,13 @@ static void test_round_trip(void **state)
 static void test_layout(void **state)
 {
 	static const char text[] =
-		"{\"schemaVersion\":\"4.3.0\",\"payload\":{\"type\":\"reference\",\"url\":\"0.payload\",\"protocol\":\"zip\",\"isEncrypted\":true,"
-		"\"mimeType\":\"application/octet-stream\"},\"encryptionInformation\":{\"type\":\"split\",\"keyAccess\":" KEY_ACCESS
-		",\"method\":{\"algorithm\":\"AES-256-GCM\",\"isStreamable\":true,\"iv\":\"\"},\"policy\":\"" POLICY
-		"\",\"integrityInformation\":{\"rootSignature\":{\"alg\":\"HS256\",\"sig\":\"%s\"},\"segmentHashAlg\":\"GMAC\","
-		"\"segmentSizeDefault\":65536,\"encryptedSegmentSizeDefault\":65564,\"segments\":[{\"hash\":\"%s\",\"segmentSize\":0,"
-		"\"encryptedSegmentSize\":28}]}}}";
+	    "{\"schemaVersion\":\"4.3.0\",\"payload\":{\"type\":\"reference\",\"url\":\"0.payload\",\"protocol\":\"zip\",\"isEncrypted\":"
+	    "true,"
+	    "\"mimeType\":\"application/octet-stream\"},\"encryptionInformation\":{\"type\":\"split\",\"keyAccess\":" KEY_ACCESS
+	    ",\"method\":{\"algorithm\":\"AES-256-GCM\",\"isStreamable\":true,\"iv\":\"\"},\"policy\":\"" POLICY
+	    "\",\"integrityInformation\":{\"rootSignature\":{\"alg\":\"HS256\",\"sig\":\"%s\"},\"segmentHashAlg\":\"GMAC\","
+	    "\"segmentSizeDefault\":65536,\"encryptedSegmentSizeDefault\":65564,\"segments\":[{\"hash\":\"%s\",\"segmentSize\":0,"
+	    "\"encryptedSegmentSize\":28}]}}}";
 	char sig[45], hash[25], want[2048];
 	uint8_t *tags = make_tags(1), root[MAC_LEN], *p;
 	size_t len, n;
@@ -102,14 +104,21 @@ static void test_layout(void **state)
 	p = make_tail(65536, 0, &len);
 	assert_int_equal(len, 65 + n + 83 + 89 + 56 + 20 + 22);
 	assert_memory_equal(p, "PK\3\4\x2d\0\0\0\0\0\0\0\x21\0", 14);
-	assert_memory_equal(p + 18, "\xff\xff\xff\xff\xff\xff\xff\xff\x0f\0\x14\0" "0.manifest.json\1\0\x10\0", 31);
+	assert_memory_equal(p + 18,
+			    "\xff\xff\xff\xff\xff\xff\xff\xff\x0f\0\x14\0"
+			    "0.manifest.json\1\0\x10\0",
+			    31);
 	assert_int_equal(get_le64(p + 49), n);
 	assert_int_equal(get_le64(p + 57), n);
 	assert_memory_equal(p + 65, want, n);
 	const uint8_t *cd = p + 65 + n, *end = p + len;
 
-	assert_memory_equal(cd, "PK\1\2\x2d\0\x2d\0\0\0\0\0\0\0\x21\0\4\3\2\1\xff\xff\xff\xff\xff\xff\xff\xff\x09\0\x1c\0\0\0\0\0\0\0\0\0\0\0", 42);
-	assert_memory_equal(cd + 42, "\xff\xff\xff\xff" "0.payload\1\0\x18\0", 17);
+	assert_memory_equal(
+	    cd, "PK\1\2\x2d\0\x2d\0\0\0\0\0\0\0\x21\0\4\3\2\1\xff\xff\xff\xff\xff\xff\xff\xff\x09\0\x1c\0\0\0\0\0\0\0\0\0\0\0", 42);
+	assert_memory_equal(cd + 42,
+			    "\xff\xff\xff\xff"
+			    "0.payload\1\0\x18\0",
+			    17);
 	assert_int_equal(get_le64(cd + 59), 28);
 	assert_int_equal(get_le64(cd + 75), 0);
 	assert_int_equal(get_le64(cd + 83 + 46 + 15 + 20), 540);
@@ -153,20 +162,22 @@ static void test_scanner(void **state)
 	static const struct {
 		const char *name, *from, *to;
 	} cases[] = {
-		{"a space", "\"payload\":", "\"payload\": "},
-		{"another schema", "4.3.0", "4.3.1"},
-		{"leading zero", "segmentSize\":1,", "segmentSize\":01,"},
-		{"plus", "segmentSize\":1,", "segmentSize\":+1,"},
-		{"a fraction", "segmentSize\":1,", "segmentSize\":1.0,"},
-		{"sizes apart", "encryptedSegmentSize\":29", "encryptedSegmentSize\":28"},
-		{"larger than S", "segmentSize\":1,\"encryptedSegmentSize\":29", "segmentSize\":65537,\"encryptedSegmentSize\":65565"},
-		{"empty last one", "segmentSize\":1,\"encryptedSegmentSize\":29", "segmentSize\":0,\"encryptedSegmentSize\":28"},
-		{"short one in the middle", "segmentSize\":65536,\"encryptedSegmentSize\":65564", "segmentSize\":65535,\"encryptedSegmentSize\":65563"},
-		{"32-bit overflow", "segmentSize\":1,\"encryptedSegmentSize\":29", "segmentSize\":4294967297,\"encryptedSegmentSize\":29"},
-		{"no segments", "segments\":[{", "segments\":[]}}}"},
-		{"default too small", "segmentSizeDefault\":65536,\"encryptedSegmentSizeDefault\":65564", "segmentSizeDefault\":16383,\"encryptedSegmentSizeDefault\":16411"},
-		{"policy with an escape", POLICY, "eyJ1\\u003d"},
-		{"open keyAccess", "]\\\"\"", "]\\\"\\\""},
+	    {"a space", "\"payload\":", "\"payload\": "},
+	    {"another schema", "4.3.0", "4.3.1"},
+	    {"leading zero", "segmentSize\":1,", "segmentSize\":01,"},
+	    {"plus", "segmentSize\":1,", "segmentSize\":+1,"},
+	    {"a fraction", "segmentSize\":1,", "segmentSize\":1.0,"},
+	    {"sizes apart", "encryptedSegmentSize\":29", "encryptedSegmentSize\":28"},
+	    {"larger than S", "segmentSize\":1,\"encryptedSegmentSize\":29", "segmentSize\":65537,\"encryptedSegmentSize\":65565"},
+	    {"empty last one", "segmentSize\":1,\"encryptedSegmentSize\":29", "segmentSize\":0,\"encryptedSegmentSize\":28"},
+	    {"short one in the middle", "segmentSize\":65536,\"encryptedSegmentSize\":65564",
+	     "segmentSize\":65535,\"encryptedSegmentSize\":65563"},
+	    {"32-bit overflow", "segmentSize\":1,\"encryptedSegmentSize\":29", "segmentSize\":4294967297,\"encryptedSegmentSize\":29"},
+	    {"no segments", "segments\":[{", "segments\":[]}}}"},
+	    {"default too small", "segmentSizeDefault\":65536,\"encryptedSegmentSizeDefault\":65564",
+	     "segmentSizeDefault\":16383,\"encryptedSegmentSizeDefault\":16411"},
+	    {"policy with an escape", POLICY, "eyJ1\\u003d"},
+	    {"open keyAccess", "]\\\"\"", "]\\\"\\\""},
 	};
 	struct manifest *m;
 	uint8_t *p;
@@ -203,7 +214,8 @@ static void test_scanner(void **state)
 	free(text);
 }
 
-/* a 1 GiB file has 16,384 segments: parsing its tail at every open must not be felt.  The bound is lenient (sanitizers, slow machines); the number is printed. */
+/* a 1 GiB file has 16,384 segments: parsing its tail at every open must not be felt.  The bound is lenient (sanitizers, slow machines); the
+ * number is printed. */
 static void test_speed(void **state)
 {
 	struct tail_template *t;
@@ -230,8 +242,8 @@ static void test_speed(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_round_trip), cmocka_unit_test(test_layout), cmocka_unit_test(test_damage),
-		cmocka_unit_test(test_scanner),	   cmocka_unit_test(test_speed),
+	    cmocka_unit_test(test_round_trip), cmocka_unit_test(test_layout), cmocka_unit_test(test_damage),
+	    cmocka_unit_test(test_scanner),    cmocka_unit_test(test_speed),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

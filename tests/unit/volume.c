@@ -1,5 +1,449 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* kas/volume*.c: creating, opening, damage to every byte of volume.json, owners and modes. */
+#include "volume_setup.h"
+
+static void test_created(void **state)
+{
+	struct volume *v = must_open(made, &key_file);
+	char text[256];
+	size_t n;
+	struct secret *d;
+
+	check_mode(made, S_IFDIR, 0700, -1);
+	check_mode(in_dir(made, ".tdfs"), S_IFDIR, 0700, -1);
+	check_mode(in_dir(made, ".tdfs/kas"), S_IFDIR, 0700, -1);
+	check_mode(in_dir(made, ".tdfs/volume.json"), S_IFREG, 0600, -1);
+	check_mode(in_dir(made, ".tdfs/volume.json.bak"), S_IFREG, 0600, -1);
+	check_mode(in_dir(made, ".tdfs/log.0"), S_IFREG, 0600, REDO_HALF_MIN);
+	check_mode(in_dir(made, ".tdfs/log.1"), S_IFREG, 0600, REDO_HALF_MIN);
+	check_mode(in_dir(in_dir(made, ".tdfs/kas"), kas_key), S_IFREG, 0600, -1);
+	assert_int_equal(access(in_dir(made, ".tdfs.new"), F_OK), -1);
+
+	assert_string_equal(v->path, made);
+	assert_int_equal(v->segment_size, SEG_DEFAULT);
+	assert_int_equal(v->log_half, REDO_HALF_MIN);
+	assert_string_equal(v->names, "plain");
+	assert_string_equal(v->kas_url, "https://localhost:8443");
+	assert_memory_equal(v->kas_kid, "tdfs-", 5);
+	assert_int_equal(strlen(v->kas_kid), 21);
+	assert_false(v->from_backup);
+	assert_true(v->created > 1600000000);
+	assert_int_equal(v->n_slots, 2);
+	assert_int_equal(v->slots[0].kind, SLOT_KEYFILE);
+	assert_int_equal(v->slots[1].kind, SLOT_RECOVERY);
+	assert_int_equal(v->slots[1].id, 1);
+	assert_int_equal(v->lock_fd, -1);
+	assert_int_equal(base64_decode(v->policy, strlen(v->policy), false, text, sizeof(text) - 1, &n), 0);
+	text[n] = '\0';
+	assert_memory_equal(text, "{\"uuid\":\"", 9);
+	assert_string_equal(text + 9 + 36, "\",\"body\":{\"dataAttributes\":[],\"dissem\":[]}}");
+	assert_int_equal(text[9 + 14], '4');
+
+	d = derive(v->vk, "seal");
+	assert_memory_equal(d->b, v->k_seal->b, SECRET_LEN);
+	secret_free(d);
+	d = derive(v->vk, "log");
+	assert_memory_equal(d->b, v->k_log->b, SECRET_LEN);
+	secret_free(d);
+	volume_free(v);
+}
+
+static void test_credentials(void **state)
+{
+	struct volume *a = must_open(made, &key_file), *b;
+	struct credential rec = cred(SLOT_RECOVERY, recovery), typo, none = cred(SLOT_PASSPHRASE, "x");
+	char bad[RECOVERY_TEXT];
+	char *text = NULL;
+
+	b = must_open(made, &rec);
+	assert_memory_equal(a->vk->b, b->vk->b, SECRET_LEN);
+	/* one opener's files are the other's */
+	assert_int_equal(kas_wrap(a->kas, a->vk, a->policy, &text), 0);
+	assert_non_null(strstr(text, a->kas_kid));
+	assert_non_null(strstr(text, "\"ec-wrapped\""));
+	free(text);
+	volume_free(a);
+	volume_free(b);
+
+	assert_int_equal(can_open(made, &wrong_key), -EKEYREJECTED);
+	assert_int_equal(can_open(made, &none), -EKEYREJECTED); /* no slot of that kind */
+	strcpy(bad, recovery);
+	bad[0] = bad[0] == '2' ? '3' : '2';
+	typo = cred(SLOT_RECOVERY, bad);
+	assert_int_equal(can_open(made, &typo), -EPROTO);
+	assert_non_null(strstr(fail_text(), "group 1"));
+}
+
+static void test_peek(void **state)
+{
+	struct volume *v = NULL;
+
+	assert_int_equal(volume_peek(made, &v), 0);
+	assert_int_equal(v->n_slots, 2);
+	assert_null(v->vk);
+	assert_null(v->k_conf);
+	assert_null(v->kas);
+	volume_free(v);
+}
+
+static void test_create_refused(void **state)
+{
+	struct volume_params par = {.segment_size = SEG_MIN - 1};
+	struct credential empty = cred(SLOT_PASSPHRASE, "");
+	const char *full = in_dir(base, "full"), *link = in_dir(base, "link"), *absent = in_dir(base, "absent");
+
+	assert_int_equal(create(made), -EEXIST);
+	assert_int_equal(create(in_dir(made, "inner")), -ELOOP);
+	assert_int_equal(create(in_dir(made, ".tdfs/inner")), -ELOOP);
+	assert_int_equal(access(in_dir(made, "inner"), F_OK), -1);
+
+	assert_int_equal(mkdir(full, 0700), 0);
+	write_all(in_dir(full, "a"), "a", 1);
+	assert_int_equal(create(full), -ENOTEMPTY);
+	assert_int_equal(count_entries(full), 1);
+	assert_int_equal(create(in_dir(full, "a")), -ENOTDIR);
+
+	unlink(in_dir(full, "a"));
+	assert_int_equal(symlink(full, link), 0);
+	assert_int_equal(create(link), -ELOOP);
+	assert_int_equal(create(in_dir(link, "")), -ELOOP); /* with a slash at the end */
+	assert_int_equal(count_entries(full), 0);
+
+	assert_int_equal(chmod(full, 0777), 0);
+	assert_int_equal(create(full), -EPERM);
+	assert_int_equal(count_entries(full), 0);
+
+	assert_int_equal(create(in_dir(absent, "deep")), -ENOENT);
+	assert_int_equal(volume_create(absent, &par, &key_file), -EINVAL);
+	par.segment_size = SEG_MAX + 1;
+	assert_int_equal(volume_create(absent, &par, &key_file), -EINVAL);
+	par.segment_size = 0;
+	par.log_half = REDO_HALF_MIN + 1;
+	assert_int_equal(volume_create(absent, &par, &key_file), -EINVAL);
+	par.log_half = REDO_HALF_MIN;
+	assert_int_equal(volume_create(absent, &par, &empty), -EINVAL);
+	assert_string_equal(par.recovery, "");
+	assert_int_equal(access(absent, F_OK), -1); /* what was made for it is gone */
+}
+
+/* The disk says no half-way: nothing is left. */
+static void test_create_cleans_up(void **state)
+{
+	const char *fresh = in_dir(base, "fresh"), *empty = in_dir(base, "empty");
+	int status;
+	pid_t pid;
+
+	assert_int_equal(mkdir(empty, 0700), 0);
+	pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		struct rlimit lim = {1 << 20, 1 << 20};
+
+		signal(SIGXFSZ, SIG_IGN);
+		if (setrlimit(RLIMIT_FSIZE, &lim))
+			_exit(1);
+		if (create(fresh) != -EFBIG || create(empty) != -EFBIG)
+			_exit(2);
+		_exit(0);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	assert_int_equal(access(fresh, F_OK), -1);
+	assert_int_equal(count_entries(empty), 0);
+
+	/* a crash left a half-made volume */
+	assert_int_equal(mkdir(in_dir(empty, ".tdfs.new"), 0700), 0);
+	assert_int_equal(mkdir(in_dir(empty, ".tdfs.new/kas"), 0700), 0);
+	assert_int_equal(mkdir(in_dir(empty, "lost+found"), 0700), 0);
+	write_all(in_dir(empty, ".tdfs.new/kas/x.key"), "x", 1);
+	write_all(in_dir(empty, ".tdfs.new/log.0"), "x", 1);
+	assert_int_equal(create(empty), 0);
+	assert_int_equal(count_entries(empty), 2);
+	assert_int_equal(can_open(empty, &key_file), 0);
+}
+
+/* One changed byte anywhere: without a good copy never success, with one success from that. */
+static void flip_all(const char *store, uint8_t mask)
+{
+	const char *json = in_dir(store, ".tdfs/volume.json"), *bak = in_dir(store, ".tdfs/volume.json.bak");
+	char json_path[PATH_MAX], bak_path[PATH_MAX];
+	size_t len;
+	char *text;
+
+	strcpy(json_path, json);
+	strcpy(bak_path, bak);
+	text = read_all(json_path, &len);
+	for (size_t i = 0; i < len; i++) {
+		struct volume *v;
+		int err;
+
+		text[i] = (char)(text[i] ^ mask);
+		write_all(json_path, text, len);
+		v = must_open(store, &key_file);
+		assert_true(v->from_backup);
+		volume_free(v);
+
+		write_all(bak_path, text, len);
+		err = can_open(store, &key_file);
+		if (err != -EBADMSG && err != -EKEYREJECTED && err != -ENOTSUP)
+			print_message("byte %zu (%c): %d\n", i, text[i] ^ mask, err);
+		assert_true(err == -EBADMSG || err == -EKEYREJECTED || err == -ENOTSUP);
+		text[i] = (char)(text[i] ^ mask);
+
+		/* .bak alone: not even looked at */
+		write_all(json_path, text, len);
+		v = must_open(store, &key_file);
+		assert_false(v->from_backup);
+		volume_free(v);
+		write_all(bak_path, text, len);
+	}
+	free(text);
+}
+
+static void test_every_byte(void **state)
+{
+	char *store = copy_of("flip");
+
+	flip_all(store, 0x01);
+	flip_all(store, 0x20); /* the case of letters, which JSON and hex readers like to overlook */
+	flip_all(store, 0x80);
+	free(store);
+}
+
+static void test_every_length(void **state)
+{
+	char *store = copy_of("cut");
+	char json[PATH_MAX], bak[PATH_MAX];
+	size_t len;
+	char *text;
+
+	strcpy(json, in_dir(store, ".tdfs/volume.json"));
+	strcpy(bak, in_dir(store, ".tdfs/volume.json.bak"));
+	text = read_all(json, &len);
+	for (size_t i = 0; i < len; i++) {
+		write_all(json, text, i);
+		write_all(bak, text, i);
+		assert_int_equal(can_open(store, &key_file), -EBADMSG);
+	}
+	text = realloc(text, len + 1);
+	for (const char *c = "\n }x"; *c; c++) {
+		text[len] = *c;
+		write_all(json, text, len + 1);
+		write_all(bak, text, len + 1);
+		assert_int_equal(can_open(store, &key_file), -EBADMSG);
+	}
+	text[len] = '\0'; /* even this one */
+	write_all(json, text, len + 1);
+	write_all(bak, text, len + 1);
+	assert_int_equal(can_open(store, &key_file), -EBADMSG);
+
+	write_all(bak, text, len);
+	unlink(json);
+	assert_int_equal(can_open(store, &key_file), 0);
+	assert_int_equal(can_open(store, &wrong_key), -EKEYREJECTED);
+	unlink(bak);
+	assert_int_equal(can_open(store, &key_file), -ENOENT);
+	free(text);
+	free(store);
+}
+
+/* volume.json as somebody with the volume key would write it: only the contents are wrong. */
+static void rewrite(const char *store, const struct volume *v, const char *from, const char *to)
+{
+	char json[PATH_MAX], bak[PATH_MAX], hex[65], *text, *at, *out;
+	uint8_t mac[MAC_LEN];
+	size_t len, n;
+
+	strcpy(json, in_dir(made, ".tdfs/volume.json"));
+	text = read_all(json, &len);
+	text[len - 67] = '\0';
+	at = strstr(text, from);
+	assert_non_null(at);
+	assert_true(asprintf(&out, "%.*s%s%s", (int)(at - text), text, to, at + strlen(from)) > 0);
+	n = strlen(out);
+	assert_int_equal(hmac_sha256(v->k_conf->b, SECRET_LEN, &(struct part){out, n}, 1, mac), 0);
+	hex_encode(mac, sizeof(mac), hex);
+	free(text);
+	assert_true(asprintf(&text, "%s%s\"}\n", out, hex) > 0);
+	strcpy(json, in_dir(store, ".tdfs/volume.json"));
+	strcpy(bak, in_dir(store, ".tdfs/volume.json.bak"));
+	write_all(json, text, strlen(text));
+	write_all(bak, text, strlen(text));
+	free(out);
+	free(text);
+}
+
+static void test_contents(void **state)
+{
+	static const struct {
+		const char *from, *to;
+		int err;
+	} v[] = {
+	    {"\"names\"", "\"names\"", 0}, /* unchanged: the test's own writing is right */
+	    {"\"plain\"", "\"plain\" ", 0},
+	    {"{\"version\":1", "{\"version\":2", -ENOTSUP},
+	    {"{\"version\":1", "{\"version\":0", -EBADMSG},
+	    {"{\"version\":1", "{\"version\":-1", -EBADMSG},
+	    {"{\"version\":1", "{\"version\":1.0", -EBADMSG},
+	    {"{\"version\":1", "{\"version\":\"1\"", -EBADMSG},
+	    {"{\"version\":1", "{\"version\":1,\"version\":1", -EBADMSG},
+	    {"{\"version\":1", "{\"version\":1,\"x\":1", -ENOTSUP},
+	    {"{\"version\":1", "{\"version\":99999999999999999999", -EBADMSG},
+	    {"\"plain\"", "\"scrambled\"", -ENOTSUP},
+	    {"\"segment_size\":65536", "\"segment_size\":16383", -EBADMSG},
+	    {"\"segment_size\":65536", "\"segment_size\":4194277", -EBADMSG},
+	    {"\"log_half\":16777216", "\"log_half\":16777215", -EBADMSG},
+	    {"\"log_half\":16777216", "\"log_half\":536870913", -EBADMSG},
+	    {"{\"kid\":\"tdfs-", "{\"kid\":\"../tdfs-", -EBADMSG},
+	    {"{\"kid\":\"tdfs-", "{\"kid\":\"tdfs/", -EBADMSG},
+	    {"{\"kid\":\"tdfs-", "{\"kid\":\"TDFS-", -EBADMSG}, /* no such key file */
+	    {"\"kind\":\"keyfile\"", "\"kind\":\"fido2\"", -ENOTSUP},
+	    {"\"kind\":\"keyfile\"", "\"kind\":\"passphrase\"", -EBADMSG}, /* no scrypt numbers */
+	    {"\"id\":1", "\"id\":0", -EBADMSG},
+	    {"\"id\":1", "\"id\":16", -EBADMSG},
+	    {"\"salt\":\"", "\"salt\":\"AAAA", -EBADMSG},
+	    {"\"salt\":\"", "\"salt\":\"!", -EBADMSG},
+	    {"\"label\":\"key file\"", "\"label\":\"0123456789012345678901234567890123456789012345678901234567890123\"", -EBADMSG},
+	    {"\"label\":\"key file\"", "\"label\":null", -EBADMSG},
+	    {"\"slots\":[", "\"slots\":[{},", -EBADMSG},
+	    {"\"slots\":[", "\"slots\":[7,", -EBADMSG},
+	};
+	struct volume *keys = must_open(made, &key_file);
+	char *store = copy_of("contents");
+
+	for (size_t i = 0; i < ARRAY_SIZE(v); i++) {
+		int err;
+
+		rewrite(store, keys, v[i].from, v[i].to);
+		err = can_open(store, &key_file);
+		if (err != v[i].err)
+			print_message("%s -> %s: %d %s\n", v[i].from, v[i].to, err, fail_text());
+		assert_int_equal(err, v[i].err);
+	}
+	volume_free(keys);
+	free(store);
+}
+
+static void test_kdf_bounds(void **state)
+{
+	static const char *const numbers[] = {"\"log_n\":14,\"r\":8,\"p\":1",       "\"log_n\":21,\"r\":8,\"p\":1",
+					      "\"log_n\":60,\"r\":8,\"p\":1",       "\"log_n\":15,\"r\":7,\"p\":1",
+					      "\"log_n\":15,\"r\":1048576,\"p\":1", "\"log_n\":15,\"r\":8,\"p\":0",
+					      "\"log_n\":15,\"r\":8,\"p\":5",       "\"log_n\":15,\"r\":8"};
+	struct volume *keys = must_open(made, &key_file);
+	struct credential pass = cred(SLOT_PASSPHRASE, "x");
+	char *store = copy_of("kdf");
+	clock_t start = clock();
+	char to[256];
+
+	for (size_t i = 0; i < ARRAY_SIZE(numbers); i++) {
+		snprintf(to, sizeof(to), "\"kind\":\"passphrase\",\"scrypt\":{%s}", numbers[i]);
+		rewrite(store, keys, "\"kind\":\"keyfile\"", to);
+		assert_int_equal(can_open(store, &pass), -EBADMSG);
+	}
+	assert_true(clock() - start < CLOCKS_PER_SEC / 4);
+	volume_free(keys);
+	free(store);
+}
+
+static void test_owner_and_mode(void **state)
+{
+	static const struct {
+		const char *name;
+		mode_t bad, good;
+	} v[] = {
+	    {"", 0777, 0700},
+	    {"", 0720, 0700},
+	    {"/.tdfs", 0702, 0700},
+	    {"/.tdfs", 0770, 0700},
+	    {"/.tdfs/volume.json", 0602, 0600},
+	    {"/.tdfs/volume.json.bak", 0660, 0600},
+	    {"/.tdfs/kas", 0777, 0700},
+	};
+	char *store = copy_of("modes");
+	struct volume *p = NULL;
+	char path[PATH_MAX], json[PATH_MAX];
+
+	for (size_t i = 0; i < ARRAY_SIZE(v); i++) {
+		snprintf(path, sizeof(path), "%s%s", store, v[i].name);
+		assert_int_equal(chmod(path, v[i].bad), 0);
+		assert_int_equal(can_open(store, &key_file), -EPERM);
+		assert_non_null(strstr(fail_text(), "chmod go-w"));
+		assert_int_equal(volume_peek(store, &p), -EPERM);
+		assert_int_equal(chmod(path, v[i].good), 0);
+		assert_int_equal(can_open(store, &key_file), 0);
+		if (geteuid() == 0) {
+			assert_int_equal(lchown(path, 12345, 12345), 0);
+			assert_int_equal(can_open(store, &key_file), -EPERM);
+			assert_int_equal(lchown(path, 0, 0), 0);
+		}
+	}
+	assert_int_equal(chmod(store, 0755), 0); /* others may look */
+	assert_int_equal(can_open(store, &key_file), 0);
+
+	snprintf(path, sizeof(path), "%s-link", store);
+	assert_int_equal(symlink(store, path), 0);
+	assert_int_equal(can_open(path, &key_file), -ELOOP);
+	strcat(path, "/");
+	assert_int_equal(can_open(path, &key_file), -ELOOP);
+
+	/* a link in place of a file */
+	strcpy(json, in_dir(store, ".tdfs/volume.json"));
+	strcpy(path, in_dir(store, "elsewhere"));
+	assert_int_equal(rename(json, path), 0);
+	assert_int_equal(symlink(path, json), 0);
+	assert_int_equal(can_open(store, &key_file), -EPERM);
+	assert_int_equal(rename(path, json), 0);
+	/* a link in place of .tdfs */
+	strcpy(json, in_dir(store, ".tdfs"));
+	assert_int_equal(rename(json, path), 0);
+	assert_int_equal(symlink(path, json), 0);
+	assert_int_equal(can_open(store, &key_file), -ENOENT);
+	assert_int_equal(unlink(json), 0);
+	write_all(json, "x", 1);
+	assert_int_equal(can_open(store, &key_file), -ENOENT);
+	assert_int_equal(unlink(json), 0);
+	assert_int_equal(can_open(store, &key_file), -ENOENT);
+	assert_int_equal(can_open(in_dir(base, "nowhere"), &key_file), -ENOENT);
+	free(store);
+}
+
+static void test_kas_key(void **state)
+{
+	char *store = copy_of("kaskey");
+	char path[PATH_MAX];
+	size_t len;
+	char *blob;
+
+	strcpy(path, in_dir(in_dir(store, ".tdfs/kas"), kas_key));
+	blob = read_all(path, &len);
+	for (size_t i = 0; i < len; i++) {
+		blob[i] ^= 1;
+		write_all(path, blob, len);
+		assert_int_equal(can_open(store, &key_file), -EBADMSG);
+		blob[i] ^= 1;
+	}
+	write_all(path, blob, len - 1);
+	assert_int_equal(can_open(store, &key_file), -EBADMSG);
+	write_all(path, "", 0);
+	assert_int_equal(can_open(store, &key_file), -EBADMSG);
+	unlink(path);
+	assert_int_equal(can_open(store, &key_file), -EBADMSG);
+	assert_non_null(strstr(fail_text(), "tdfs key restore"));
+	write_all(path, blob, len);
+	assert_int_equal(can_open(store, &key_file), 0);
+	free(blob);
+	free(store);
+}
+
 int main(void)
 {
-	return 77;
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(test_created),        cmocka_unit_test(test_credentials),      cmocka_unit_test(test_peek),
+	    cmocka_unit_test(test_create_refused), cmocka_unit_test(test_create_cleans_up), cmocka_unit_test(test_every_byte),
+	    cmocka_unit_test(test_every_length),   cmocka_unit_test(test_contents),         cmocka_unit_test(test_kdf_bounds),
+	    cmocka_unit_test(test_owner_and_mode), cmocka_unit_test(test_kas_key),
+	};
+
+	return cmocka_run_group_tests(tests, setup, teardown);
 }

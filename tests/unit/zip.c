@@ -18,16 +18,16 @@ static void test_accepted(void **state)
 		const char *name;
 		struct foreign_opt o;
 	} cases[] = {
-		{"zip32, real sizes", {BASE}},
-		{"zip64", {BASE, .zip64 = true}},
-		{"descriptor, zip32 (Go)", {BASE, .descriptor = true}},
-		{"descriptor, zip64 (web-sdk)", {BASE, .descriptor = true, .zip64 = true}},
-		{"descriptor, all-ones sizes and no extra field (Java)", {BASE, .java_descriptor = true, .zip64 = true}},
-		{"deflated manifest", {BASE, .deflate = true}},
-		{"manifest first", {BASE, .manifest_first = true, .deflate = true}},
-		{"comment", {BASE, .comment = true, .zip64 = true}},
-		{"third entry", {BASE, .third_entry = true}},
-		{"UTF-8 flag", {BASE, .flags = 0x800}},
+	    {"zip32, real sizes", {BASE}},
+	    {"zip64", {BASE, .zip64 = true}},
+	    {"descriptor, zip32 (Go)", {BASE, .descriptor = true}},
+	    {"descriptor, zip64 (web-sdk)", {BASE, .descriptor = true, .zip64 = true}},
+	    {"descriptor, all-ones sizes and no extra field (Java)", {BASE, .java_descriptor = true, .zip64 = true}},
+	    {"deflated manifest", {BASE, .deflate = true}},
+	    {"manifest first", {BASE, .manifest_first = true, .deflate = true}},
+	    {"comment", {BASE, .comment = true, .zip64 = true}},
+	    {"third entry", {BASE, .third_entry = true}},
+	    {"UTF-8 flag", {BASE, .flags = 0x800}},
 	};
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
@@ -57,15 +57,15 @@ static void test_refused(void **state)
 		struct foreign_opt o;
 		const char *why;
 	} cases[] = {
-		{"0.payload twice", {BASE, .duplicate = true}, "same name"},
-		{"an entry inside of another", {BASE, .overlap = true}, "overlap"},
-		{"an entry inside of another, zip64", {BASE, .overlap = true, .zip64 = true}, "overlap"},
-		{"encrypted", {BASE, .flags = 1}, "zip-encrypted"},
-		{"strong encryption", {BASE, .flags = 0x40}, "zip-encrypted"},
-		{"masked headers", {BASE, .flags = 0x2000}, "zip-encrypted"},
-		{"payload with method 8", {BASE, .payload_method = 8}, "0.payload is compressed"},
-		{"payload with method 12", {BASE, .payload_method = 12}, "0.payload is compressed"},
-		{"18 entries", {BASE, .many_entries = true}, "more than 16"},
+	    {"0.payload twice", {BASE, .duplicate = true}, "same name"},
+	    {"an entry inside of another", {BASE, .overlap = true}, "overlap"},
+	    {"an entry inside of another, zip64", {BASE, .overlap = true, .zip64 = true}, "overlap"},
+	    {"encrypted", {BASE, .flags = 1}, "zip-encrypted"},
+	    {"strong encryption", {BASE, .flags = 0x40}, "zip-encrypted"},
+	    {"masked headers", {BASE, .flags = 0x2000}, "zip-encrypted"},
+	    {"payload with method 8", {BASE, .payload_method = 8}, "0.payload is compressed"},
+	    {"payload with method 12", {BASE, .payload_method = 12}, "0.payload is compressed"},
+	    {"18 entries", {BASE, .many_entries = true}, "more than 16"},
 	};
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
@@ -90,10 +90,15 @@ static void test_patched(void **state)
 		const char *from, *to;
 		int want;
 	} cases[] = {
-		{"other name in the directory", 13, "\0\0\0\0" "0.payload", "\0\0\0\0" "1.payload", -EPROTO},
-		{"no manifest at all", 10, "PK\5\6\0\0\0\0\2\0", "PK\5\6\0\0\0\0\1\0", -EPROTO},
-		{"another disk", 6, "PK\5\6\0\0", "PK\5\6\1\0", -EPROTO},
-		{"end record gone", 4, "PK\5\6", "PK\5\7", -ENOEXEC},
+	    {"other name in the directory", 13,
+	     "\0\0\0\0"
+	     "0.payload",
+	     "\0\0\0\0"
+	     "1.payload",
+	     -EPROTO},
+	    {"no manifest at all", 10, "PK\5\6\0\0\0\0\2\0", "PK\5\6\0\0\0\0\1\0", -EPROTO},
+	    {"another disk", 6, "PK\5\6\0\0", "PK\5\6\1\0", -EPROTO},
+	    {"end record gone", 4, "PK\5\6", "PK\5\7", -ENOEXEC},
 	};
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
@@ -111,14 +116,19 @@ static void test_patched(void **state)
 /* offsets and sizes that lead outside, in the end record and in the zip64 records */
 static void test_wild_offsets(void **state)
 {
-	static const uint64_t wild[] = {1, 0x7fffffff, 0xfffffffe, 0x100000000ull, 0x7fffffffffffffffull, 0xffffffffffffff00ull, UINT64_MAX};
+	static const uint64_t wild[] = {1,         0x7fffffff, 0xfffffffe, 0x100000000ull, 0x7fffffffffffffffull, 0xffffffffffffff00ull,
+					UINT64_MAX};
 	static const struct {
 		const char *name;
 		int off, width; /* from the end of the file */
 		bool zip64;
 	} fields[] = {
-		{"directory offset", -6, 4, false},	 {"directory size", -10, 4, false},	   {"directory offset, zip64", -22 - 20 - 8, 8, true},
-		{"directory size, zip64", -22 - 20 - 16, 8, true}, {"entries, zip64", -22 - 20 - 24, 8, true}, {"end record, zip64", -22 - 12, 8, true},
+	    {"directory offset", -6, 4, false},
+	    {"directory size", -10, 4, false},
+	    {"directory offset, zip64", -22 - 20 - 8, 8, true},
+	    {"directory size, zip64", -22 - 20 - 16, 8, true},
+	    {"entries, zip64", -22 - 20 - 24, 8, true},
+	    {"end record, zip64", -22 - 12, 8, true},
 	};
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(fields); i++)
@@ -205,8 +215,13 @@ static void test_manifest_damage(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_accepted),     cmocka_unit_test(test_refused),	  cmocka_unit_test(test_patched),
-		cmocka_unit_test(test_wild_offsets), cmocka_unit_test(test_cut_and_flip), cmocka_unit_test(test_manifest_damage), cmocka_unit_test(test_junk_behind_the_end),
+	    cmocka_unit_test(test_accepted),
+	    cmocka_unit_test(test_refused),
+	    cmocka_unit_test(test_patched),
+	    cmocka_unit_test(test_wild_offsets),
+	    cmocka_unit_test(test_cut_and_flip),
+	    cmocka_unit_test(test_manifest_damage),
+	    cmocka_unit_test(test_junk_behind_the_end),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

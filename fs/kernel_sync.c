@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+
+#include "kernel_sync.h"
+#include "report.h"
+
+#define INTERVAL_S 4
+
+#ifndef OPEN_TREE_CLONE
+#define OPEN_TREE_CLONE 1
+#endif
+#ifndef OPEN_TREE_CLOEXEC
+#define OPEN_TREE_CLOEXEC O_CLOEXEC
+#endif
+
+struct kernel_sync {
+	struct mount *m;
+	void (*leave)(struct mount *m);
+	pthread_t thread, session;
+	_Atomic bool stop;
+};
+
+/* The device number of what is mounted there, without asking the daemon */
+static int device_of(int dirfd, const char *path, dev_t *ret)
+{
+	struct statx x;
+
+	if (statx(dirfd, path, AT_STATX_DONT_SYNC | AT_EMPTY_PATH, STATX_TYPE, &x))
+		return -errno;
+	*ret = makedev(x.stx_dev_major, x.stx_dev_minor);
+	return 0;
+}
+
+/* A descriptor of the mount's root; -ENOENT: our mount is not there any more.  As root through a private clone of the mount, so that umount(8) does not find it busy. */
+static int open_mount(const struct mount *m)
+{
+	int tree CLEANUP_FD = -1, fd;
+	dev_t dev;
+
+#ifdef SYS_open_tree
+	if (!geteuid())
+		tree = (int)syscall(SYS_open_tree, AT_FDCWD, m->cfg->mountpoint, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+#endif
+	if (tree < 0)
+		tree = open(m->cfg->mountpoint, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (tree < 0)
+		return errno == ENOTCONN ? -ENOENT : -errno;
+	if (device_of(tree, "", &dev) || dev != m->dev)
+		return -ENOENT;
+	fd = openat(tree, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+int kernel_sync_now(const struct mount *m)
+{
+	int fd CLEANUP_FD = -1;
+
+	if (!m->writeback)
+		return 0;
+	fd = open_mount(m);
+	if (fd == -ENOENT || fd == -ENOTCONN || fd == -ECONNABORTED)
+		return 0;
+	if (fd < 0)
+		return fail(fd, "%s: could not be opened to fetch what the kernel holds: %s", m->cfg->mountpoint, strerror(-fd));
+	if (syncfs(fd) && errno != ENOTCONN)
+		return fail(-errno, "%s: the kernel could not hand over all changes: %s", m->cfg->mountpoint, strerror(errno));
+	return 0;
+}
+
+static void end_session(struct kernel_sync *k)
+{
+	static const struct timespec pause = {.tv_nsec = 20 * 1000000};
+
+	if (kernel_sync_now(k->m))
+		report(REPORT_WARN, "%s", fail_text());
+	k->leave(k->m);
+	/* more than once: the first may come just before it waits */
+	while (!k->stop) {
+		pthread_kill(k->session, SIGUSR1);
+		nanosleep(&pause, NULL);
+	}
+}
+
+static void *kernel_sync_main(void *arg)
+{
+	static const struct timespec interval = {.tv_sec = INTERVAL_S};
+	struct kernel_sync *k = arg;
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	while (!k->stop) {
+		int sig = sigtimedwait(&set, NULL, &interval);
+
+		if (sig > 0 && !k->stop)
+			end_session(k);
+		else if (sig < 0 && errno == EAGAIN && mount_wrote(k->m) && kernel_sync_now(k->m))
+			report(REPORT_WARN, "%s", fail_text());
+	}
+	return NULL;
+}
+
+static void nothing(int sig)
+{
+	(void)sig;
+}
+
+int kernel_sync_start(struct mount *m, void (*leave)(struct mount *m), struct kernel_sync **ret)
+{
+	struct kernel_sync *k = calloc(1, sizeof(*k));
+	struct sigaction sa = {.sa_handler = nothing}; /* no SA_RESTART: it has to end a wait */
+	sigset_t usr1;
+	int err;
+
+	if (!k)
+		return -ENOMEM;
+	k->m = m;
+	k->leave = leave;
+	k->session = pthread_self();
+	err = device_of(AT_FDCWD, m->cfg->mountpoint, &m->dev);
+	if (!err)
+		err = -pthread_create(&k->thread, NULL, kernel_sync_main, k);
+	if (err) {
+		free(k);
+		return err;
+	}
+	sigaction(SIGUSR1, &sa, NULL);
+	sigemptyset(&usr1);
+	sigaddset(&usr1, SIGUSR1);
+	pthread_sigmask(SIG_UNBLOCK, &usr1, NULL);
+	*ret = k;
+	return 0;
+}
+
+void kernel_sync_stop(struct kernel_sync *k)
+{
+	if (!k)
+		return;
+	k->stop = true;
+	pthread_kill(k->thread, SIGTERM); /* to that thread alone, which takes it from its wait */
+	pthread_join(k->thread, NULL);
+	free(k);
+}

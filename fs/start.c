@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <syslog.h>
+
+#include "control.h"
+#include "report.h"
+#include "start.h"
+
+#define LEAVING_WAIT_MS 30000 /* for a daemon that is sealing its last files */
+#define DIRTY_BYTES ((size_t)64 << 20)
+
+int start_fork(int *ret_fd, int *ret_code)
+{
+	int p[2], code = EXIT_TDFS_FAILED, status;
+	pid_t pid;
+	ssize_t n;
+
+	if (pipe2(p, O_CLOEXEC))
+		return fail(-errno, "no pipe: %s", strerror(errno));
+	pid = fork();
+	if (pid < 0) {
+		int err = -errno;
+
+		close(p[0]);
+		close(p[1]);
+		return fail(err, "no process: %s", strerror(-err));
+	}
+	if (!pid) {
+		close(p[0]);
+		*ret_fd = p[1];
+		return 0;
+	}
+	close(p[1]);
+	do {
+		n = read(p[0], &code, sizeof(code));
+	} while (n < 0 && errno == EINTR);
+	close(p[0]);
+	if (n != sizeof(code)) { /* it ended without a word */
+		code = EXIT_TDFS_FAILED;
+		if (waitpid(pid, &status, 0) == pid && WIFSIGNALED(status)) {
+			code = WTERMSIG(status) == SIGINT ? EXIT_TDFS_INTERRUPTED : EXIT_TDFS_FAILED;
+			report(REPORT_ERROR, "the daemon was ended by signal %d before it had mounted anything", WTERMSIG(status));
+		} else {
+			report(REPORT_ERROR, "the daemon ended before it had mounted anything");
+		}
+	}
+	*ret_code = code;
+	return 1;
+}
+
+static _Atomic bool detached; /* the terminal is not ours any more: a sink has no argument to keep this in */
+
+static void sink(enum report_level level, const char *line)
+{
+	static const int priority[] = {[REPORT_ERROR] = LOG_ERR, [REPORT_WARN] = LOG_WARNING, [REPORT_NOTE] = LOG_NOTICE, [REPORT_DEBUG] = LOG_DEBUG};
+
+	if (detached)
+		syslog(LOG_DAEMON | priority[level], "%s", line);
+	else
+		dprintf(STDERR_FILENO, "tdfs: %s\n", line);
+}
+
+void start_report(int fd, enum exit_code code)
+{
+	int word = (int)code, null;
+
+	if (fd < 0)
+		return;
+	if (code == EXIT_TDFS_OK) {
+		setsid();
+		openlog("tdfs", LOG_PID | LOG_NDELAY, LOG_DAEMON);
+		detached = true;
+		null = open("/dev/null", O_RDWR);
+		for (int i = 0; null >= 0 && i < 3; i++)
+			dup2(null, i);
+		if (null > 2)
+			close(null);
+	}
+	if (write(fd, &word, sizeof(word)) != sizeof(word))
+		report(REPORT_DEBUG, "nobody waits for the mount any more");
+	close(fd);
+}
+
+/* With it quotas and blocks kept for root would not stop what users write through us. */
+static void drop_resource_capability(void)
+{
+	struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct data[2];
+
+	if (geteuid() || syscall(SYS_capget, &head, data))
+		return;
+	data[0].effective &= ~(1u << CAP_SYS_RESOURCE);
+	data[0].permitted &= ~(1u << CAP_SYS_RESOURCE);
+	data[0].inheritable &= ~(1u << CAP_SYS_RESOURCE);
+	if (syscall(SYS_capset, &head, data))
+		report(REPORT_WARN, "CAP_SYS_RESOURCE could not be given up: %s; quotas do not count for this mount", strerror(errno));
+}
+
+void start_harden(const struct config *c)
+{
+	struct rlimit no = {0, 0}, files;
+	sigset_t set;
+
+	umask(0);
+	prctl(PR_SET_DUMPABLE, 0);
+	setrlimit(RLIMIT_CORE, &no);
+	if (!getrlimit(RLIMIT_NOFILE, &files)) {
+		files.rlim_cur = files.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &files);
+	}
+	drop_resource_capability();
+	signal(SIGPIPE, SIG_IGN);
+	sigemptyset(&set);
+	sigaddset(&set, SIGUSR1);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	if (c->debug)
+		report_limit(REPORT_DEBUG);
+	if (!c->foreground)
+		report_to(sink);
+}
+
+/* From here on the signals that end us wait until the session can deal with them */
+static void block_signals(void)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+}
+
+static enum exit_code failed(const char *what, int err)
+{
+	report(REPORT_ERROR, "%s", *fail_text() ? fail_text() : what);
+	if (!*fail_text())
+		report(REPORT_ERROR, "%s", strerror(-err));
+	return exit_code_of(err);
+}
+
+/* Who holds the lock: a daemon that serves, or one that is only sealing its last files? */
+static enum exit_code lock(const struct config *c, struct volume *v, bool *ret_read_only)
+{
+	char dir[32], where[512] = "";
+	json_t *status;
+	pid_t pid = 0;
+	int err = volume_lock(v, 0, &pid);
+
+	if (err == -EBUSY) {
+		snprintf(dir, sizeof(dir), "/proc/self/fd/%d", v->dir_fd);
+		if (!control_call(dir, "status", 5000, &status)) {
+			const char *at = json_string_value(json_object_get(status, "mountpoint"));
+
+			snprintf(where, sizeof(where), "%s", at ? at : "?");
+			json_decref(status);
+			report(REPORT_ERROR, "%s: is mounted already, on %s (process %d); unmount it with: tdfs umount %s", c->store, where, (int)pid, where);
+			return EXIT_TDFS_BUSY;
+		}
+		report(REPORT_NOTE, "%s: process %d still works on it; waiting up to %d seconds", c->store, (int)pid, LEAVING_WAIT_MS / 1000);
+		err = volume_lock(v, LEAVING_WAIT_MS, &pid);
+		if (err == -EBUSY) {
+			report(REPORT_ERROR, "%s: is in use by process %d; wait for it or end it, then mount again", c->store, (int)pid);
+			return EXIT_TDFS_BUSY;
+		}
+	}
+	if (err == -EROFS) {
+		*ret_read_only = true;
+		return EXIT_TDFS_OK;
+	}
+	return err ? failed("the store cannot be locked", err) : EXIT_TDFS_OK;
+}
+
+static void recover_event(void *arg, const char *path, const char *text)
+{
+	const struct config *c = arg;
+
+	report(REPORT_NOTE, "%s%s%s: %s", c->store, path && *path ? "/" : "", path ? path : "", text);
+}
+
+static enum exit_code open_store(const struct config *c, struct opened *o)
+{
+	struct volume *v = o->volume;
+	struct io io = io_posix(v->store_fd);
+	struct store_keys keys = {.k_seal = v->k_seal, .k_hint = v->k_hint, .k_rec = v->k_rec, .k_log = v->k_log, .kas = v->kas, .policy = v->policy};
+	struct store_options opt = {
+		.segment_size = v->segment_size,
+		.read_only = o->read_only,
+		.strict = c->strict,
+		.live_mark = c->live_mark,
+		.cache_bytes = c->cache_bytes,
+		.dirty_bytes = DIRTY_BYTES,
+	};
+	int err;
+
+	memcpy(keys.volume_id, v->id, ID_LEN);
+	fail_clear();
+	err = store_open(&io, v->store_fd, v->dir_fd, &keys, &opt, recover_event, (void *)c, &o->store);
+	if (err < 0) {
+		report(REPORT_ERROR, "%s: the volume log could not be used: %s; see: tdfs check %s", c->store, *fail_text() ? fail_text() : strerror(-err), c->store);
+		return exit_code_of(err);
+	}
+	if (err)
+		report(REPORT_WARN, "%s: the volume log is damaged: mounted read-only, %zu files wait for: tdfs recover --salvage %s", c->store, o->store->n_damaged, c->store);
+	o->read_only = o->store->opt.read_only;
+	return EXIT_TDFS_OK;
+}
+
+enum exit_code start_open(const struct config *c, int (*get)(void *arg, struct credential *ret), void *arg, struct opened *ret)
+{
+	struct opened o = {.read_only = c->read_only};
+	struct credential cred = {0};
+	enum exit_code code;
+	int err;
+
+	fail_clear();
+	err = get(arg, &cred);
+	if (err)
+		return failed("no way to unlock the store was given", err);
+	err = volume_open(c->store, &cred, &o.volume);
+	credential_free(&cred);
+	if (err)
+		return failed("the store could not be opened", err);
+	if (o.volume->from_backup)
+		report(REPORT_WARN, "%s: volume.json is damaged, its second copy was used; save both with: tdfs key backup %s FILE", c->store, c->store);
+	block_signals();
+	code = lock(c, o.volume, &o.read_only);
+	if (code == EXIT_TDFS_OK)
+		code = open_store(c, &o);
+	if (code != EXIT_TDFS_OK)
+		volume_free(o.volume);
+	else
+		*ret = o;
+	return code;
+}
+
+enum exit_code start_close(struct opened *o)
+{
+	const char *path = o->volume->path;
+	enum exit_code code = EXIT_TDFS_OK;
+	int err;
+
+	fail_clear();
+	err = store_close(o->store);
+	if (err) {
+		report(REPORT_ERROR, "%s: not everything could be brought to its place: %s; what was acknowledged is in the log and is tried again at the next mount", path,
+		       *fail_text() ? fail_text() : strerror(-err));
+		code = exit_code_of(err);
+	}
+	volume_free(o->volume);
+	return code;
+}
