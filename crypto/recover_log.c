@@ -27,8 +27,8 @@ static int grow(struct log_out *o, size_t need)
 		cap *= 2;
 	if (posix_memalign(&p, REDO_BLOCK, cap))
 		return -ENOMEM;
-	if (o->len)
-		memcpy(p, o->p, o->len);
+	if (o->p) /* o->len may be that of a header still to be written */
+		memcpy(p, o->p, MIN(o->len, o->cap));
 	free(o->p);
 	o->p = p;
 	o->cap = cap;

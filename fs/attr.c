@@ -239,7 +239,8 @@ int attr_drop_priv(const struct tree *t, struct node *n, struct inode *f)
 		c.st.st_mode &= ~(mode_t)S_ISGID;
 	if (c.st.st_mode != st.st_mode)
 		err = attr_set(t, n, f, &c);
-	if (!err)
-		n->priv = false;
-	return err;
+	if (err)
+		return err;
+	n->priv = false;
+	return c.st.st_mode != st.st_mode;
 }

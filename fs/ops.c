@@ -89,6 +89,17 @@ void reply_entry(fuse_req_t req, struct entry *e)
 	node_put(m->tree.nodes, e->node);
 }
 
+int drop_priv(fuse_req_t req, struct node *n, struct inode *f)
+{
+	return fuse_req_ctx(req)->uid ? attr_drop_priv(&req_mount(req)->tree, n, f) : 0;
+}
+
+void priv_dropped(struct mount *m, uint64_t id, int dropped)
+{
+	if (dropped > 0 && fuse_lowlevel_notify_inval_inode(m->se, id, -1, 0))
+		report(REPORT_DEBUG, "the kernel shows the old mode for another second");
+}
+
 static pthread_key_t buffer_key;
 static pthread_once_t buffer_once = PTHREAD_ONCE_INIT;
 
@@ -278,9 +289,9 @@ static void ops_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_
 		return;
 	if (fi && fi->fh && S_ISREG(n->fmt) && (!c.size || handle_of(fi)->write))
 		f = handle_of(fi)->f;
-	if (c.size && fuse_req_ctx(req)->uid)
-		err = attr_drop_priv(&m->tree, n, f);
-	if (!err)
+	if (c.size)
+		err = drop_priv(req, n, f); /* 1 does not matter: the reply carries the mode */
+	if (err >= 0)
 		err = attr_set(&m->tree, n, f, &c);
 	if (err)
 		reply_err(req, err, n, "setattr");

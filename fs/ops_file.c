@@ -5,6 +5,7 @@
 #include <limits.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 
 #include "ops_i.h"
 #include "report.h"
@@ -146,11 +147,25 @@ static int open_content(struct mount *m, struct node *n, int flags, struct inode
 	return 0;
 }
 
+/* O_TRUNC comes with open here, so the kernel has not taken the privileges away */
+static int open_truncate(fuse_req_t req, struct node *n, struct inode *f, int *ret_dropped)
+{
+	int err = drop_priv(req, n, f);
+
+	if (err < 0)
+		return err;
+	*ret_dropped = err;
+	if (req_mount(req)->tree.who.root && fremovexattr(inode_fd(f), "security.capability") && errno != ENODATA && errno != ENOTSUP)
+		report(REPORT_DEBUG, "security.capability: %s", strerror(errno));
+	return inode_truncate(f, 0);
+}
+
+/* 0 or more: whether privileges were dropped */
 static int open_node(fuse_req_t req, struct node *n, struct fuse_file_info *fi, struct handle **ret)
 {
 	struct mount *m = req_mount(req);
 	struct inode *f;
-	int err;
+	int err, dropped = 0;
 
 	if (!S_ISREG(n->fmt))
 		return -EINVAL;
@@ -161,32 +176,28 @@ static int open_node(fuse_req_t req, struct node *n, struct fuse_file_info *fi, 
 		return err;
 	if ((fi->flags & O_ACCMODE) != O_RDONLY || fi->flags & O_TRUNC)
 		node_ours(m->tree.nodes, n);
-	if (fi->flags & O_TRUNC) {
-		if (fuse_req_ctx(req)->uid)
-			err = attr_drop_priv(&m->tree, n, f);
-		if (!err)
-			err = inode_truncate(f, 0);
-	}
+	if (fi->flags & O_TRUNC)
+		err = open_truncate(req, n, f, &dropped);
 	if (!err) {
 		*ret = handle_new(m, n, f, fi->flags);
 		err = *ret ? 0 : -ENOMEM;
 	}
 	if (err)
 		inode_put(f);
-	return err;
+	return err ? err : dropped;
 }
 
 void ops_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct mount *m = req_mount(req);
 	struct node *n = req_node(req, ino);
-	struct handle *h;
+	struct handle *h = NULL;
 	int err;
 
 	if (!n)
 		return;
 	err = open_node(req, n, fi, &h);
-	if (err) {
+	if (err < 0) {
 		reply_err(req, err, n, "open");
 		node_put(m->tree.nodes, n);
 		return;
@@ -194,6 +205,7 @@ void ops_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	fill_info(fi, h);
 	if (fuse_reply_open(req, fi) == -ENOENT)
 		handle_close(m, h);
+	priv_dropped(m, ino, err);
 }
 
 void ops_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
@@ -205,7 +217,7 @@ void ops_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fus
 	fail_clear();
 	n = buf ? inode_read(h->f, buf, size, (uint64_t)off) : -ENOMEM;
 	if (n < 0)
-		reply_err(req, (int)n, h->node, "read");
+		reply_err(req, (int)n, n == -EBADMSG ? NULL : h->node, "read"); /* a bad segment has been reported */
 	else
 		fuse_reply_buf(req, buf, (size_t)n);
 }
@@ -214,17 +226,17 @@ void ops_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off
 {
 	struct mount *m = req_mount(req);
 	struct handle *h = handle_of(fi);
-	int err = 0;
+	int err, dropped;
 
 	fail_clear();
-	if (!fi->writepage && fuse_req_ctx(req)->uid)
-		err = attr_drop_priv(&m->tree, h->node, h->f);
-	if (!err)
+	err = dropped = fi->writepage ? 0 : drop_priv(req, h->node, h->f);
+	if (err >= 0)
 		err = h->append ? inode_append(h->f, buf, size) : inode_write(h->f, buf, size, (uint64_t)off);
 	if (err)
 		reply_err(req, err, h->node, "write");
 	else
 		fuse_reply_write(req, size);
+	priv_dropped(m, ino, dropped);
 }
 
 void ops_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -253,12 +265,12 @@ void ops_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t le
 {
 	struct mount *m = req_mount(req);
 	struct handle *h = handle_of(fi);
-	int err = 0;
+	int err, dropped;
 
 	fail_clear();
-	if (fuse_req_ctx(req)->uid)
-		err = attr_drop_priv(&m->tree, h->node, h->f);
-	if (!err)
+	err = dropped = drop_priv(req, h->node, h->f);
+	if (err >= 0)
 		err = inode_allocate(h->f, mode, (uint64_t)off, (uint64_t)len);
 	reply_err(req, err, h->node, "fallocate");
+	priv_dropped(m, ino, dropped);
 }

@@ -24,6 +24,9 @@ void reply_err(fuse_req_t req, int err, struct node *n, const char *what);
 struct fuse_entry_param entry_param(const struct mount *m, const struct entry *e);
 /** reply_entry() - hands the entry over, or takes its lookup count back; drops the reference */
 void reply_entry(fuse_req_t req, struct entry *e);
+/** drop_priv() - attr_drop_priv() if the caller is not root; priv_dropped(), with its result and after the reply, makes the kernel ask for the mode again */
+int drop_priv(fuse_req_t req, struct node *n, struct inode *f) MUST_CHECK;
+void priv_dropped(struct mount *m, uint64_t id, int dropped);
 /** ops_buffer() - a buffer of this thread, at least @len bytes, kept until the thread ends; NULL: no memory */
 void *ops_buffer(size_t len);
 

@@ -193,11 +193,11 @@ static int error_rank(int err)
 /* One key access object: every local key that may fit. */
 static int unwrap_object(struct kas *k, const struct manifest *m, const struct key_access *ka, struct secret **ret)
 {
+	char text[256] = "no key for it here";
 	int worst = -ENOKEY;
 
 	if (ka->type == WRAP_OTHER)
 		return fail(-ENOKEY, "\"%s\" keys are not supported", ka->type_name);
-	fail(-ENOKEY, "no key for it here");
 	for (size_t i = 0; i < k->n_keys; i++) {
 		CLEANUP_SECRET struct secret *share = NULL;
 		enum local_fit fit = local_fits(k->keys[i], ka);
@@ -216,10 +216,12 @@ static int unwrap_object(struct kas *k, const struct manifest *m, const struct k
 			/* without a kid it cannot be told whether the object is damaged or made for somebody else */
 			err = fit == LOCAL_YES ? -EBADMSG : -ENOKEY;
 		}
-		if (error_rank(err) >= error_rank(worst))
+		if (error_rank(err) >= error_rank(worst)) {
 			worst = err;
+			snprintf(text, sizeof(text), "%s", err == -ENOMEM ? "out of memory" : fail_text());
+		}
 	}
-	return worst;
+	return fail(worst, "%s", text);
 }
 
 /* One share: the alternatives from @first on with its sid. */

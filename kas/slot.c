@@ -94,6 +94,8 @@ int slot_make(struct slot *s, const struct credential *c, const struct secret *v
 		return fail(-EINVAL, "an empty passphrase protects nothing");
 	if (c->kind == SLOT_KEYFILE && c->len < KEYFILE_MIN)
 		return fail(-EINVAL, "a key file of %zu bytes is too short: use at least %d random bytes", c->len, KEYFILE_MIN);
+	if (c->kind == SLOT_PASSPHRASE && log_n && (log_n < SCRYPT_LOGN_MIN || log_n > SCRYPT_LOGN_MAX))
+		return fail(-EINVAL, "a scrypt cost of 2^%u: 2^%d to 2^%d are possible", log_n, SCRYPT_LOGN_MIN, SCRYPT_LOGN_MAX);
 	memcpy(made.label, s->label, sizeof(made.label));
 	if (c->kind == SLOT_PASSPHRASE) {
 		err = log_n ? 0 : calibrate(&log_n);

@@ -34,7 +34,7 @@ struct credential {
 void credential_free(struct credential *c);
 
 /** slot_make() - wrap @vk; fills everything but id and label
- * @log_n: 0 = calibrate: the largest in 15..18 that takes at most about a second here.  0, -EINVAL (empty passphrase, key file under 16 bytes), -EPROTO bad recovery key, -ENOMEM, -EIO */
+ * @log_n: 0 = calibrate: the largest in 15..18 that takes at most about a second here.  0, -EINVAL (empty passphrase, key file under 16 bytes, @log_n), -EPROTO bad recovery key, -ENOMEM, -EIO */
 int slot_make(struct slot *s, const struct credential *c, const struct secret *vk, unsigned log_n) MUST_CHECK;
 /** slot_open() - 0; -EKEYREJECTED this credential does not open this slot; -EPROTO KDF bounds; -ENOMEM; -EIO */
 int slot_open(const struct slot *s, const struct credential *c, struct secret **ret_vk) MUST_CHECK;

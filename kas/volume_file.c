@@ -86,7 +86,7 @@ static int get_text(const json_t *o, const char *name, size_t max, const char **
 
 static int get_bytes(const json_t *o, const char *name, uint8_t *p, size_t len)
 {
-	const char *s;
+	const char *s = "";
 	size_t n;
 	int err = get_text(o, name, BASE64_LEN(len), &s);
 
@@ -97,7 +97,7 @@ static int get_bytes(const json_t *o, const char *name, uint8_t *p, size_t len)
 
 static int dup_text(const json_t *o, const char *name, size_t max, char **ret)
 {
-	const char *s;
+	const char *s = "";
 	int err = get_text(o, name, max, &s);
 
 	if (err)
@@ -130,22 +130,19 @@ static int only_members(json_t *o, const char *where, const char *const *names, 
 
 static int parse_uuid(const json_t *o, uint8_t id[static ID_LEN])
 {
-	char hex[37] = "", back[37];
-	const char *s;
+	char hex[37] = "", back[37] = "";
+	const char *s = "";
 	size_t n = 0;
 	int err = get_text(o, "volume_id", 36, &s);
 
 	if (err)
 		return err;
-	for (; *s; s++)
-		if (*s != '-')
-			hex[n++] = *s;
-	err = get_text(o, "volume_id", 36, &s);
-	if (!err && !hex_decode(hex, n, id, ID_LEN))
+	for (const char *c = s; *c; c++)
+		if (*c != '-')
+			hex[n++] = *c;
+	if (hex_decode(hex, n, id, ID_LEN) == 0)
 		uuid_format(id, back);
-	else
-		back[0] = '\0';
-	return !err && strcmp(s, back) == 0 ? 0 : fail(-EPROTO, "\"volume_id\" is no UUID");
+	return strcmp(s, back) == 0 ? 0 : fail(-EPROTO, "\"volume_id\" is no UUID");
 }
 
 /* It is a file name too. */
@@ -192,7 +189,7 @@ static int parse_slot(json_t *o, struct slot *s)
 {
 	static const char *const names[] = {"id", "kind", "label", "created", "salt", "wrapped", "scrypt"};
 	int64_t id = 0;
-	const char *kind, *label;
+	const char *kind = "", *label = "";
 	size_t k = 0;
 	int err = only_members(o, "a key slot", names, ARRAY_SIZE(names));
 

@@ -67,7 +67,7 @@ try_mount() { # try_mount [mount options]: 0, or the daemon's exit code
 	"${AS_USER[@]}" "${MOUNT_WRAP[@]}" "$TDFS_BIN" mount "$STORE" "$MNT" --passfile "$PASS" -f "$@" >>"$LOG" 2>&1 </dev/null &
 	DAEMON=$!
 	for ((i = 0; i < 1200; i++)); do
-		if is_mounted && stat -t "$MNT" >/dev/null 2>&1; then return 0; fi
+		if is_mounted && "${AS_USER[@]}" stat -t "$MNT" >/dev/null 2>&1; then return 0; fi
 		kill -0 "$DAEMON" 2>/dev/null || { wait "$DAEMON" || rc=$?; DAEMON=; return $((rc ? rc : 98)); }
 		sleep 0.05
 	done
@@ -130,7 +130,10 @@ ended() {
 	done
 	if [[ $rc != 0 && $rc != 77 ]]; then
 		[[ -s $LOG ]] && { say "--- the daemon said:"; tail -15 "$LOG" | cut -c1-300; }
-		[[ -n $DAEMON ]] && kill -9 "$DAEMON" 2>/dev/null
+		if [[ -n $DAEMON ]] && ! kill -9 "$DAEMON" 2>/dev/null; then
+			wait "$DAEMON"
+			say "--- the daemon was gone, ended with $?"
+		fi
 		is_mounted && { umount -l "$MNT" 2>/dev/null || fusermount3 -uz "$MNT"; }
 	elif [[ $rc == 77 ]]; then
 		[[ -n $DAEMON ]] && kill -9 "$DAEMON" 2>/dev/null

@@ -69,6 +69,8 @@ static void entry_look(struct check *c, int dir_fd, const char *name, uid_t owne
 	if (strncmp(name, "tail-", 5) == 0) {
 		if (!c->in_use && !c->log_pending)
 			check_tell(c, CHECK_NOTE, path, "side file of a seal that is done; it can be deleted");
+	} else if (strcmp(name, "log.0.damaged") == 0 || strcmp(name, "log.1.damaged") == 0) {
+		check_tell(c, CHECK_NOTE, path, "put aside by `tdfs recover --salvage`; it can be deleted");
 	} else if (!is_known(name)) {
 		check_tell(c, CHECK_NOTE, path, "%s", strstr(name, "tmp") || strstr(name, "new") ? "left over by a command that was killed; delete it" : "nothing tdfs knows");
 	}

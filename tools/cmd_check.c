@@ -157,9 +157,10 @@ static void log_look(struct check *c)
 	if (err < 0)
 		check_tell(c, CHECK_DAMAGE, "log", "%s", err == -ENOENT ? "it is gone; restore .tdfs/log.0 and .tdfs/log.1 from a backup" : cause_text(err));
 	if (err == 1)
-		check_tell(c, CHECK_DAMAGE, "log", "damaged inside; `tdfs recover --salvage` keeps what can be kept");
-	for (size_t i = 0; i < n; i++) {
-		check_tell(c, CHECK_DAMAGE, damage[i].path && *damage[i].path ? damage[i].path : "(a file not found)", "needs the damaged part of the log");
+		check_tell(c, CHECK_DAMAGE, "log", "some files cannot be brought up to date from it; `tdfs recover --salvage` keeps what can be kept");
+	for (size_t i = 0; i < n; i++) { /* with a whole log they only wait for it */
+		if (err == 1)
+			check_tell(c, CHECK_DAMAGE, *damage[i].path ? damage[i].path : "(a file not found)", "needs its log, which cannot give it all");
 		free(damage[i].path);
 	}
 	free(damage);

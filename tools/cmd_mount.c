@@ -250,7 +250,7 @@ static bool is_mounted(const char *mountpoint)
 
 static int umount_busy(int err, const char *place)
 {
-	return complain(err, place, "close what is open there (`fuser -vm %s` lists it) and try again", place);
+	return complain(err, place, *fail_text() ? "close it and try again" : "close what is open there (`fuser -vm %s` lists it) and try again", place);
 }
 
 static int umount_main(const void *args, int n, char **pos)

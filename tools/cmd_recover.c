@@ -3,9 +3,11 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <sys/stat.h>
 
 #include "commands.h"
 #include "recover.h"
+#include "progress.h"
 #include "repair.h"
 #include "say.h"
 
@@ -90,7 +92,7 @@ static int recover_damaged(const struct args *a, const struct volume *v, const s
 	if (!a->salvage) {
 		for (size_t i = 0; i < n; i++)
 			printf("needs its log: %s\n", d[i].path && *d[i].path ? d[i].path : "(a file that was not found)");
-		report(REPORT_ERROR, "%s: the log is damaged; %zu files were left as they are. A copy of the log from a backup of the same moment helps; else `tdfs recover --salvage %s` gives their newest changes up",
+		report(REPORT_ERROR, "%s: %zu files could not be brought up to date and were left as they are. A whole copy of .tdfs from the same moment helps; else `tdfs recover --salvage %s` gives their newest changes up",
 		       v->path, n, v->path);
 		return EXIT_TDFS_NEEDS_LOG;
 	}
@@ -98,25 +100,96 @@ static int recover_damaged(const struct args *a, const struct volume *v, const s
 	fail_clear();
 	err = log_retire(v, io, r);
 	if (err)
+		err = log_renew(v);
+	if (err)
 		return complain(err, v->path, "the log could not be started anew");
 	printf("the log is whole again\n");
 	return unsaved ? EXIT_TDFS_SOME : EXIT_TDFS_OK;
 }
 
-static int run_accept(const struct volume *v, const char *file)
+struct accept {
+	const struct volume *v;
+	uint64_t done, failed, waiting;
+};
+
+static int on_accept(void *arg, const char *path)
 {
+	struct accept *c = arg;
+	CLEANUP_FREE char *shown = path_text(path);
 	uint64_t generation = 0;
 	int err;
 
 	fail_clear();
-	err = accept_old(v, file, &generation);
-	if (err < 0)
-		return complain(err, file, "nothing was changed");
-	if (err == 1)
-		printf("%s: is not waiting for a log; nothing was changed\n", file);
-	else
-		printf("%s: is now its last sealed state (generation %" PRIu64 "); later changes are given up\n", file, generation);
-	return EXIT_TDFS_OK;
+	err = accept_old(c->v, path, &generation);
+	if (err < 0) {
+		complain(err, path, "it was left as it is; take it from a backup");
+		c->failed++;
+	} else if (!err) {
+		printf("LOST changes of %s since it was last sealed (generation %" PRIu64 "); it is as it was then\n", shown ? shown : path, generation);
+		c->done++;
+	}
+	return 0;
+}
+
+static int on_waiting(void *arg, const char *path)
+{
+	struct accept *c = arg;
+	CLEANUP_FREE char *shown = path_text(path);
+
+	printf("needs its log: %s\n", shown ? shown : path);
+	c->waiting++;
+	return 0;
+}
+
+/* --accept-old FILE, or all LIVE files below a folder. */
+static int accept_below(const struct volume *v, const char *path)
+{
+	struct accept c = {.v = v};
+	struct stat st;
+	int err;
+
+	fail_clear();
+	if (stat(path, &st))
+		return complain_file(-errno, path, NULL);
+	err = S_ISDIR(st.st_mode) ? live_walk(v, path, on_accept, &c) : on_accept(&c, path);
+	if (err)
+		return complain_file(err, path, NULL);
+	if (!c.done && !c.failed)
+		printf("%s: nothing there waits for a log; nothing was changed\n", path);
+	return c.failed ? EXIT_TDFS_SOME : EXIT_TDFS_OK;
+}
+
+/* The log cannot be used at all. */
+static int recover_without(const struct args *a, const struct volume *v, int why)
+{
+	int code, err;
+
+	if (!a->salvage) {
+		complain(why, v->path, "restore .tdfs/log.0 and log.1 from a backup of the same moment, or give up what only they hold: `tdfs recover --salvage`");
+		return a->accept_old ? accept_below(v, a->accept_old) : EXIT_TDFS_NEEDS_LOG;
+	}
+	code = accept_below(v, v->path);
+	fail_clear();
+	err = log_renew(v);
+	if (err)
+		return complain(err, v->path, "the log could not be started anew");
+	printf("a new log was made\n");
+	return code;
+}
+
+/* With the log applied nothing may wait for it any more: what does has lost its log. */
+static int look_for_waiting(const struct volume *v)
+{
+	struct accept c = {.v = v};
+	int err = live_walk(v, v->path, on_waiting, &c);
+
+	if (err)
+		return complain_file(err, v->path, NULL);
+	if (!c.waiting)
+		return EXIT_TDFS_OK;
+	report(REPORT_ERROR, "%s: the log holds nothing for %" PRIu64 " files that need it: it is not the one they were changed under. Bring that one back, or take their last sealed state with `tdfs recover --accept-old FILE`",
+	       v->path, c.waiting);
+	return EXIT_TDFS_NEEDS_LOG;
 }
 
 static int recover_locked(const struct args *a, struct volume *v)
@@ -130,18 +203,17 @@ static int recover_locked(const struct args *a, struct volume *v)
 
 	fail_clear();
 	err = recover(&io, v->dir_fd, v->store_fd, &keys, true, on_event, NULL, &r, &damage, &n_damage);
-	if (err < 0 && !(err == -ENOENT && a->accept_old)) {
-		code = complain(err, v->path, err == -ENOENT || err == -EBADMSG ? "its log is gone: restore .tdfs/log.0 and log.1, or `tdfs recover --accept-old FILE` for each file" : NULL);
-		return err == -ENOENT || err == -EBADMSG ? EXIT_TDFS_NEEDS_LOG : code;
-	}
-	if (err >= 0)
-		print_result(&r);
+	if (err == -ENOENT || err == -EBADMSG)
+		return recover_without(a, v, err);
+	if (err < 0)
+		return complain(err, v->path, NULL);
+	print_result(&r);
 	if (err == 1)
 		code = recover_damaged(a, v, &io, &r, damage, n_damage);
 	damage_free(damage, n_damage);
 	if (a->accept_old && (!code || code == EXIT_TDFS_NEEDS_LOG))
-		code = run_accept(v, a->accept_old);
-	return code;
+		return accept_below(v, a->accept_old);
+	return code ? code : look_for_waiting(v);
 }
 
 static int run(const void *args, int n, char **pos)
@@ -152,12 +224,13 @@ static int run(const void *args, int n, char **pos)
 
 	if (!code)
 		code = volume_hold(v);
+	interrupt_catch();
 	return code ? code : recover_locked(a, v);
 }
 
 static const struct option_row rows[] = {
 	{OPTION_FLAG, 0, "salvage", NULL, offsetof(struct args, salvage), "log damaged: keep what can be kept, say what is lost"},
-	{OPTION_TEXT, 0, "accept-old", "FILE", offsetof(struct args, accept_old), "FILE's log is gone: take its last sealed state"},
+	{OPTION_TEXT, 0, "accept-old", "PATH", offsetof(struct args, accept_old), "file or folder whose log is gone: last sealed state"},
 	CREDENTIAL_ROWS(struct args, cred),
 	{0},
 };

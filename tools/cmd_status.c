@@ -62,6 +62,8 @@ static void print_daemon(const json_t *d)
 	printf("  log         %d.%d %% of the current half used, %" JSON_INTEGER_FORMAT " flushes\n", (int)(half / 10), (int)(half % 10), number(d, "log", "flushes"));
 	printf("  since mount %" JSON_INTEGER_FORMAT " commits, %" JSON_INTEGER_FORMAT " seals, %" JSON_INTEGER_FORMAT " fsyncs\n", number(d, "counters", "commits"),
 	       number(d, "counters", "seals"), number(d, "counters", "fsyncs"));
+	if (json_is_true(json_object_get(d, "failed")))
+		printf("  FAILED      the log cannot be written: nothing new is accepted. Look at the disk, then umount and mount\n");
 	if (number(d, "counters", "bad_segments"))
 		printf("  DAMAGE      %" JSON_INTEGER_FORMAT " segments did not verify; `tdfs verify` lists the files\n", number(d, "counters", "bad_segments"));
 }

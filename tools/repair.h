@@ -11,4 +11,12 @@
  * Return: 0; 1: it is not LIVE, nothing was done; -EBADMSG the sealed state is damaged too; -errno.  fail() tells */
 int accept_old(const struct volume *v, const char *path, uint64_t *ret_generation) MUST_CHECK;
 
+/** live_walk() - call @each for every LIVE file below @path; unreadable places are reported
+ * Return: 0; what @each returned, if not 0; -EINTR; -errno */
+int live_walk(const struct volume *v, const char *path, int (*each)(void *arg, const char *path), void *arg) MUST_CHECK;
+
+/** log_renew() - put the log aside as log.N.damaged and make a new, empty one
+ * @v: locked.  0 or -errno, fail() tells */
+int log_renew(const struct volume *v) MUST_CHECK;
+
 #endif

@@ -68,7 +68,7 @@ int volume_hold(struct volume *v)
 	fail_clear();
 	err = volume_lock(v, 2000, &pid);
 	if (err == -EBUSY)
-		return complain(err, v->path, "process %ld has it; `tdfs umount %s` first", (long)pid, v->path);
+		return complain(err, v->path, "`tdfs umount %s` first", v->path);
 	return err ? complain(err, v->path, NULL) : EXIT_TDFS_OK;
 }
 

@@ -8,7 +8,7 @@
 #include "tail.h"
 
 const struct keys_for_test test_keys = {{{11, 12}}, {{13, 14}}, "volume of tests"};
-const struct secret test_dek = {{1 ^ 4, 2 ^ 5, 3 ^ 6}};
+const struct secret test_dek = {{0x01 ^ 0x04, 0x02 ^ 0x05, 0x03 ^ 0x06}};
 const struct secret test_shares[2] = {{{1, 2, 3}}, {{4, 5, 6}}};
 
 #define KEY_ACCESS                                                                                                            \

@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "mem_io.h"
 
+#include <errno.h>
+
 static ssize_t mem_pread(void *ctx, int fd, void *buf, size_t len, uint64_t off)
 {
 	struct mem *m = ctx;
 
-	m->reads++;
+	if (++m->reads == m->fail_at)
+		return -EIO;
 	if (off >= m->len)
 		return 0;
 	len = MIN(len, m->len - off);

@@ -9,6 +9,7 @@ struct mem {
 	uint8_t *p;
 	size_t len;
 	unsigned reads;
+	unsigned fail_at; /* this read fails with EIO; 0: none */
 };
 
 /** mem_io() - table over @m, which must outlive it; any descriptor means this file */

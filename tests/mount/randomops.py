@@ -89,7 +89,7 @@ class Process:
         elif op == "rename":
             flags = r.choice([0, 0, 0, NOREPLACE, EXCHANGE])
             if flags == EXCHANGE:  # of a file with a directory it may be refused
-                kinds = [os.path.isdir(self.path(1, n)) for n in (name, other) if os.path.lexists(self.path(1, n))]
+                kinds = [stat.S_ISREG(os.lstat(self.path(1, n)).st_mode) for n in (name, other) if os.path.lexists(self.path(1, n))]
                 if len(kinds) == 2 and kinds[0] != kinds[1]:
                     return
             self.both(f"rename {name} {other} {flags}", lambda s: rename2(self.path(s, name), self.path(s, other), flags))

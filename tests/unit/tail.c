@@ -176,6 +176,7 @@ static void test_scanner(void **state)
 	    {"no segments", "segments\":[{", "segments\":[]}}}"},
 	    {"default too small", "segmentSizeDefault\":65536,\"encryptedSegmentSizeDefault\":65564",
 	     "segmentSizeDefault\":16383,\"encryptedSegmentSizeDefault\":16411"},
+	    {"defaults apart", "encryptedSegmentSizeDefault\":65564", "encryptedSegmentSizeDefault\":65563"},
 	    {"policy with an escape", POLICY, "eyJ1\\u003d"},
 	    {"open keyAccess", "]\\\"\"", "]\\\"\\\""},
 	};
@@ -211,6 +212,16 @@ static void test_scanner(void **state)
 	}
 	for (size_t i = 0; i < strlen(text); i++)
 		assert_int_equal(manifest_parse(text, i, true, &m), -EPROTO);
+	free(text);
+	/* the smallest S, and one less */
+	p = make_tail(SEG_MIN, 1, &len);
+	text = strndup((char *)p + 65, len - 65 - 270);
+	free(p);
+	assert_int_equal(manifest_parse(text, strlen(text), true, &m), 0);
+	manifest_free(m);
+	memcpy(strstr(text, "16384"), "16383", 5);
+	memcpy(strstr(text, "16412"), "16411", 5);
+	assert_int_equal(manifest_parse(text, strlen(text), true, &m), -EPROTO);
 	free(text);
 }
 

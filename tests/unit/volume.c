@@ -411,7 +411,8 @@ static void test_owner_and_mode(void **state)
 static void test_kas_key(void **state)
 {
 	char *store = copy_of("kaskey");
-	char path[PATH_MAX];
+	char path[PATH_MAX], other[NAME_MAX + 1];
+	struct volume *keys;
 	size_t len;
 	char *blob;
 
@@ -432,6 +433,15 @@ static void test_kas_key(void **state)
 	assert_non_null(strstr(fail_text(), "tdfs key restore"));
 	write_all(path, blob, len);
 	assert_int_equal(can_open(store, &key_file), 0);
+
+	/* a key of this volume under a name that is not its own */
+	keys = must_open(store, &key_file);
+	rewrite(store, keys, "{\"kid\":\"tdfs-", "{\"kid\":\"TDFS-");
+	snprintf(other, sizeof(other), "TDFS-%s", kas_key + 5);
+	write_all(in_dir(in_dir(store, ".tdfs/kas"), other), blob, len);
+	assert_int_equal(can_open(store, &key_file), -EBADMSG);
+	assert_non_null(strstr(fail_text(), "not TDFS-"));
+	volume_free(keys);
 	free(blob);
 	free(store);
 }

@@ -147,6 +147,36 @@ static void test_wild_offsets(void **state)
 		}
 }
 
+/* sizes of 0.payload: local header and directory must say the same, and the entry must end before the directory */
+static void test_sizes(void **state)
+{
+	static const size_t entry_len = 1000 + 4 * 28;
+	struct mem m = foreign_file(&(struct foreign_opt){BASE});
+	struct io io = mem_io(&m);
+	uint8_t *central;
+	struct zip z;
+
+	(void)state;
+	assert_int_equal(get_le32(m.p + 18), entry_len);
+	put_le32(m.p + 18, entry_len - 1);
+	put_le32(m.p + 22, entry_len - 1);
+	assert_int_equal(zip_find(&io, 0, m.len, &z), -EPROTO);
+	assert_non_null(strstr(fail_text(), "disagree on a size"));
+	free(m.p);
+	/* with a descriptor the local header says nothing */
+	m = foreign_file(&(struct foreign_opt){BASE, .descriptor = true});
+	central = memmem(m.p, m.len, "PK\1\2", 4);
+	assert_non_null(central);
+	assert_int_equal(get_le32(central + 20), entry_len);
+	for (uint32_t more = (uint32_t)m.len; more; more = more == 0xfffffff0 ? 0 : 0xfffffff0) {
+		put_le32(central + 20, more);
+		put_le32(central + 24, more);
+		assert_int_equal(zip_find(&io, 0, m.len, &z), -EPROTO);
+		assert_non_null(strstr(fail_text(), "reaches into the directory"));
+	}
+	free(m.p);
+}
+
 /* every cut of a file, and every byte of its directory changed: an error or a sane answer, never a wild one (the sanitizers watch) */
 static void test_cut_and_flip(void **state)
 {
@@ -215,13 +245,10 @@ static void test_manifest_damage(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_accepted),
-	    cmocka_unit_test(test_refused),
-	    cmocka_unit_test(test_patched),
-	    cmocka_unit_test(test_wild_offsets),
-	    cmocka_unit_test(test_cut_and_flip),
-	    cmocka_unit_test(test_manifest_damage),
-	    cmocka_unit_test(test_junk_behind_the_end),
+	    cmocka_unit_test(test_accepted),        cmocka_unit_test(test_refused),
+	    cmocka_unit_test(test_patched),         cmocka_unit_test(test_wild_offsets),
+	    cmocka_unit_test(test_sizes),           cmocka_unit_test(test_cut_and_flip),
+	    cmocka_unit_test(test_manifest_damage), cmocka_unit_test(test_junk_behind_the_end),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Random operations, power cuts at random moments, recovery, power cuts inside recovery, and on with what is left.
+ * random [--seed N] [--states N] [--trace 1]: exit 1 and the seed if a promise is broken.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "report.h"
+#include "world.h"
+
+static size_t random_len(struct world *w)
+{
+	switch (simdisk_random(&w->rnd) % 8) {
+	case 0:
+		return 1;
+	case 1:
+		return WORLD_S;
+	case 2:
+		return 2 * WORLD_S + simdisk_random(&w->rnd) % WORLD_S;
+	default:
+		return 1 + simdisk_random(&w->rnd) % 9000;
+	}
+}
+
+static void change(struct world *w, int i)
+{
+	struct wfile *x = &w->files[i];
+	uint64_t r = simdisk_random(&w->rnd) % 100, at = simdisk_random(&w->rnd) % (x->size + 1);
+
+	if (x->size > (uint64_t)2 << 20 || r < 4)
+		world_truncate(w, i, at);
+	else if (r < 8)
+		world_truncate(w, i, x->size + simdisk_random(&w->rnd) % 50000);
+	else if (r < 10)
+		world_truncate(w, i, 0);
+	else if (r < 16) /* large: spills, or grows in place */
+		world_write(w, i, x->size, ((size_t)1 << 20) + simdisk_random(&w->rnd) % ((size_t)300 << 10));
+	else if (r < 19)
+		world_write(w, i, at, ((size_t)300 << 10) + random_len(w));
+	else if (r < 50)
+		world_write(w, i, x->size, random_len(w));
+	else
+		world_write(w, i, at, random_len(w));
+}
+
+static void names(struct world *w, int i)
+{
+	int j = (i + 1 + (int)(simdisk_random(&w->rnd) % (WORLD_FILES - 1))) % WORLD_FILES;
+
+	if (simdisk_random(&w->rnd) % 3)
+		world_rename(w, i, j);
+	else
+		world_unlink(w, i);
+}
+
+static void one_operation(struct world *w)
+{
+	int i = (int)(simdisk_random(&w->rnd) % WORLD_FILES);
+	struct wfile *x = &w->files[i];
+	uint64_t r = simdisk_random(&w->rnd) % 100;
+	int err = 0;
+
+	if (r < 2) {
+		world_sync(w);
+	} else if (!x->exists) {
+		if (r < 50)
+			world_create(w, i);
+	} else if (!x->f) {
+		if (r < 20)
+			names(w, i);
+		else if (r < 35)
+			world_seal(w, i, true);
+		else
+			world_open(w, i);
+	} else if (r < 50) {
+		change(w, i);
+	} else if (r < 66) {
+		err = world_fsync(w, i);
+	} else if (r < 72) {
+		world_close(w, i);
+	} else if (r < 77) {
+		names(w, i);
+	} else if (r < 82) {
+		world_seal(w, i, simdisk_random(&w->rnd) & 1);
+	} else {
+		world_seal_step(w, i, simdisk_random(&w->rnd) & 1);
+	}
+	if (err)
+		world_violation(w, "fsync of %s fails without a reason: %s: %s", x->name, strerror(-err), fail_text());
+}
+
+static int run(uint64_t seed, uint64_t *ret_states)
+{
+	struct world *w = world_new(seed & 1 ? SIM_POSIX : SIM_EXT4, seed & 2, seed);
+	uint64_t ops = 20 + simdisk_random(&w->rnd) % 100;
+
+	w->per_point = 1;
+	w->one_in = 1 + (unsigned)(simdisk_random(&w->rnd) % 4);
+	for (uint64_t k = 0; k < ops && !w->violations; k++) {
+		one_operation(w);
+		if (!(simdisk_random(&w->rnd) % 40)) {
+			world_look(w, 1);
+			world_crash(w);
+		}
+	}
+	*ret_states += w->states;
+	if (w->violations)
+		fprintf(stderr, "seed %llu: %s\n", (unsigned long long)seed, w->why);
+	int bad = w->violations != 0;
+
+	world_free(w);
+	return bad;
+}
+
+int main(int argc, char **argv)
+{
+	uint64_t seed = 1, want = 5000, states = 0;
+	unsigned bad = 0;
+
+	for (int i = 1; i + 1 < argc; i += 2) {
+		if (!strcmp(argv[i], "--seed"))
+			seed = strtoull(argv[i + 1], NULL, 0);
+		else if (!strcmp(argv[i], "--states"))
+			want = strtoull(argv[i + 1], NULL, 0);
+		else if (!strcmp(argv[i], "--trace"))
+			world_trace();
+	}
+	world_setup();
+	for (uint64_t s = seed; states < want && bad < 5; s++)
+		bad += (unsigned)run(s, &states);
+	world_teardown();
+	printf("%llu crash states from seed %llu on: %u broken promises\n", (unsigned long long)states, (unsigned long long)seed, bad);
+	return bad != 0;
+}
