@@ -43,11 +43,11 @@ enum exit_code exit_code_of(int err)
 void config_init(struct config *c)
 {
 	*c = (struct config){
-		.exec = true,
-		.live_mark = true,
-		.foreign = FOREIGN_RO,
-		.cache_bytes = SEGCACHE_DEFAULT,
-		.max_threads = THREADS_DEFAULT,
+	    .exec = true,
+	    .live_mark = true,
+	    .foreign = FOREIGN_RO,
+	    .cache_bytes = SEGCACHE_DEFAULT,
+	    .max_threads = THREADS_DEFAULT,
 	};
 }
 
@@ -57,30 +57,32 @@ static const struct flag {
 	size_t off;
 	bool value;
 } flags[] = {
-	{"ro", offsetof(struct config, read_only), true},
-	{"rw", offsetof(struct config, read_only), false},
-	{"allow_other", offsetof(struct config, allow_other), true},
-	{"allow_root", offsetof(struct config, allow_root), true},
-	{"dev", offsetof(struct config, dev), true},
-	{"nodev", offsetof(struct config, dev), false},
-	{"suid", offsetof(struct config, suid), true},
-	{"nosuid", offsetof(struct config, suid), false},
-	{"exec", offsetof(struct config, exec), true},
-	{"noexec", offsetof(struct config, exec), false},
-	{"noatime", offsetof(struct config, noatime), true},
-	{"atime", offsetof(struct config, noatime), false},
-	{"relatime", offsetof(struct config, noatime), false},
-	{"shared_storage", offsetof(struct config, shared_storage), true},
-	{"live_mark", offsetof(struct config, live_mark), true},
-	{"nolive_mark", offsetof(struct config, live_mark), false},
-	{"debug", offsetof(struct config, debug), true},
-	{"foreground", offsetof(struct config, foreground), true},
+    {"ro", offsetof(struct config, read_only), true},
+    {"rw", offsetof(struct config, read_only), false},
+    {"allow_other", offsetof(struct config, allow_other), true},
+    {"allow_root", offsetof(struct config, allow_root), true},
+    {"dev", offsetof(struct config, dev), true},
+    {"nodev", offsetof(struct config, dev), false},
+    {"suid", offsetof(struct config, suid), true},
+    {"nosuid", offsetof(struct config, suid), false},
+    {"exec", offsetof(struct config, exec), true},
+    {"noexec", offsetof(struct config, exec), false},
+    {"noatime", offsetof(struct config, noatime), true},
+    {"atime", offsetof(struct config, noatime), false},
+    {"relatime", offsetof(struct config, noatime), false},
+    {"shared_storage", offsetof(struct config, shared_storage), true},
+    {"live_mark", offsetof(struct config, live_mark), true},
+    {"nolive_mark", offsetof(struct config, live_mark), false},
+    {"debug", offsetof(struct config, debug), true},
+    {"foreground", offsetof(struct config, foreground), true},
 };
 
 /* Written into fstab for mount(8) or systemd, or always true here */
-static const char *const ignored[] = {"defaults", "auto", "noauto", "user", "users", "nouser", "nofail", "_netdev", "async", "default_permissions"};
+static const char *const ignored[] = {"defaults", "auto",   "noauto",  "user",  "users",
+				      "nouser",   "nofail", "_netdev", "async", "default_permissions"};
 /* Ours to decide: they would break what the mount promises */
-static const char *const refused[] = {"sync", "dirsync", "direct_io", "kernel_cache", "auto_cache", "nonempty", "subtype", "blkdev", "fd", "rootmode", "user_id", "group_id"};
+static const char *const refused[] = {"sync",    "dirsync", "direct_io", "kernel_cache", "auto_cache", "nonempty",
+				      "subtype", "blkdev",  "fd",        "rootmode",     "user_id",    "group_id"};
 
 static const char *const with_value[] = {"cache", "foreign", "segcache", "fsname", "threads"};
 

@@ -180,7 +180,7 @@ static void *control_main(void *arg)
 		fd = accept4(c->listen_fd, NULL, NULL, SOCK_CLOEXEC);
 		if (fd < 0) {
 			if (errno != EINTR && errno != ECONNABORTED && errno != EAGAIN)
-				usleep(100000); /* out of descriptors: do not spin */
+				nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL); /* out of descriptors: do not spin */
 			continue;
 		}
 		serve(c, fd);

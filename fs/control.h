@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The control socket STORE/.tdfs/control of a mounted daemon: 0600, peer checked by SO_PEERCRED (same uid or root), one JSON object per line each way.
+ * The control socket STORE/.tdfs/control of a mounted daemon: 0600, peer checked by SO_PEERCRED (same uid or root), one JSON object per
+ * line each way.
  *
- * Request {"v":1,"op":"status"|"sync"|"unmount"|"quiesce"|"thaw"}, answer {"v":1,"ok":true,...} or {"v":1,"ok":false,"errno":n,"error":"text"}.
- * status answers: pid, mountpoint, uptime, store, read_only, files {live, dirty}, dirty_bytes, log {half_used, flushes}, counters {commits, seals, fsyncs, bad_segments}, inodes, nodes.
+ * Request {"v":1,"op":"status"|"sync"|"unmount"|"quiesce"|"thaw"}, answer {"v":1,"ok":true,...} or
+ * {"v":1,"ok":false,"errno":n,"error":"text"}. status answers: pid, mountpoint, uptime, store, read_only, files {live, dirty}, dirty_bytes,
+ * log {half_used, flushes}, counters {commits, seals, fsyncs, bad_segments}, inodes, nodes.
  */
 #ifndef TDFS_CONTROL_H
 #define TDFS_CONTROL_H

@@ -103,7 +103,8 @@ static int make_entry(const struct tree *t, struct node *dir, int fd, const stru
 	}
 }
 
-static int make_locked(const struct tree *t, struct node *dir, int fd, const char *name, const struct make *m, struct entry *ret, struct inode **ret_f)
+static int make_locked(const struct tree *t, struct node *dir, int fd, const char *name, const struct make *m, struct entry *ret,
+		       struct inode **ret_f)
 {
 	struct who_saved saved;
 	struct probe p;
@@ -221,7 +222,8 @@ static int rmdir_locked(const struct tree *t, struct node *dir, int fd, const ch
 }
 
 /* What unlink and rmdir have in common */
-static int remove_name(const struct tree *t, struct node *dir, const char *name, int (*locked)(const struct tree *, struct node *, int, const char *))
+static int remove_name(const struct tree *t, struct node *dir, const char *name,
+		       int (*locked)(const struct tree *, struct node *, int, const char *))
 {
 	int fd, err = node_dirfd(t->nodes, dir, &fd);
 
@@ -244,7 +246,8 @@ int dir_rmdir(const struct tree *t, struct node *dir, const char *name)
 	return remove_name(t, dir, name, rmdir_locked);
 }
 
-static int link_locked(const struct tree *t, struct node *n, const struct at *from, struct node *dir, int fd, const char *name, struct entry *ret)
+static int link_locked(const struct tree *t, struct node *n, const struct at *from, struct node *dir, int fd, const char *name,
+		       struct entry *ret)
 {
 	const char *stored;
 	struct probe p;

@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The name space: look up, make, remove, rename, link.  Names are visible names; the answers are those of ext4, although a file and a directory of one name are two entries in the
- * store: under the name lock of the directory both forms are looked at before anything is changed.
+ * The name space: look up, make, remove, rename, link.  Names are visible names; the answers are those of ext4, although a file and a
+ * directory of one name are two entries in the store: under the name lock of the directory both forms are looked at before anything is
+ * changed.
  *
- * Errors are -errno as the application shall see them, except EBADMSG, EPROTO, ENODATA, ENOTSUP and the like from the content (fs/ops.c maps those).
+ * Errors are -errno as the application shall see them, except EBADMSG, EPROTO, ENODATA, ENOTSUP and the like from the content (fs/ops.c
+ * maps those).
  */
 #ifndef TDFS_DIR_H
 #define TDFS_DIR_H
 
 #include <sys/sysmacros.h>
 
-#include "tree.h"
+#include "vtree.h"
 
 /* Both stored forms of one visible name. */
 struct probe {
@@ -25,7 +27,7 @@ int dir_probe(const struct tree *t, struct node *dir, int fd, const char *name, 
 /** dir_lookup() - 0, -ENOENT, -errno */
 int dir_lookup(const struct tree *t, struct node *dir, const char *name, struct entry *ret) MUST_CHECK;
 
-struct make { /* what to make */
+struct make {        /* what to make */
 	mode_t mode; /* with the S_IFMT bits: any kind */
 	dev_t rdev;
 	const char *target; /* symlink */
@@ -34,7 +36,8 @@ struct make { /* what to make */
 /** dir_make() - mknod, mkdir, symlink, create
  * @ret_f: for a regular file its content with one reference; NULL: a regular file is made empty and left alone
  * 0; -EEXIST; -EPERM `.tdfs` in the root; -ENAMETOOLONG; -EACCES; -errno */
-int dir_make(const struct tree *t, struct node *dir, const char *name, const struct make *m, struct entry *ret, struct inode **ret_f) MUST_CHECK;
+int dir_make(const struct tree *t, struct node *dir, const char *name, const struct make *m, struct entry *ret,
+	     struct inode **ret_f) MUST_CHECK;
 
 /** dir_unlink() / dir_rmdir() - 0, -ENOENT, -EISDIR, -ENOTDIR, -ENOTEMPTY, -errno */
 int dir_unlink(const struct tree *t, struct node *dir, const char *name) MUST_CHECK;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * rename(2), where source and target may be of either stored form.  A target of the other form cannot be replaced by one rename in the store: the new name is made first, so that the visible
- * name exists at every moment, then the old form is removed.  A crash between the two leaves both forms: the file is shown, `check` tells the other.
+ * rename(2), where source and target may be of either stored form.  A target of the other form cannot be replaced by one rename in the
+ * store: the new name is made first, so that the visible name exists at every moment, then the old form is removed.  A crash between the
+ * two leaves both forms: the file is shown, `check` tells the other.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -135,15 +136,16 @@ static int replace(const struct tree *t, const struct side *from, const struct s
 		dir_keep(t, &old);
 	}
 	/* where nothing of this form may be replaced, say so to the store as well, in case somebody else makes it now */
-	if (renameat2(from->fd, side_name(from, regular), to->fd, side_name(to, regular), over && S_ISREG(old.st_mode) == regular ? 0 : RENAME_NOREPLACE)) {
+	if (renameat2(from->fd, side_name(from, regular), to->fd, side_name(to, regular),
+		      over && S_ISREG(old.st_mode) == regular ? 0 : RENAME_NOREPLACE)) {
 		bool no_flags = errno == EINVAL && !(over && S_ISREG(old.st_mode) == regular);
 
 		if (!no_flags || renameat(from->fd, side_name(from, regular), to->fd, side_name(to, regular)))
 			return -errno;
 	}
 	if (over && S_ISREG(old.st_mode) != regular && unlinkat(to->fd, side_name(to, !regular), 0))
-		report(REPORT_WARN, "%s: replaced by rename, but its old entry %s in the store could not be removed: %s", side_name(to, regular),
-		       side_name(to, !regular), strerror(errno));
+		report(REPORT_WARN, "%s: replaced by rename, but its old entry %s in the store could not be removed: %s",
+		       side_name(to, regular), side_name(to, !regular), strerror(errno));
 	if (over)
 		dir_gone(t, to->dir, side_name(to, S_ISREG(old.st_mode)), &old);
 	moved(t, from, to, &st);

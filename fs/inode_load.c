@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Creating, finding and opening store files; what stat needs without opening them. */
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <sys/xattr.h>
 
@@ -143,17 +144,16 @@ static int take_native(struct inode *f, struct container *c)
 	return 0;
 }
 
-/* Which times to show: the user's, unless somebody (chmod, link, a backup tool) changed the store file after it was sealed. */
-static void load_times(struct inode *f, const struct stat *s)
+/* The ctime to show is that of the user's last change, unless somebody (chmod, link, a backup tool) changed the store file after it was sealed. */
+static void show_ctime(struct stat *s, const struct timespec *user, uint32_t made)
 {
-	int64_t after = (int64_t)s->st_ctim.tv_sec - (int64_t)f->rec.made.tv_sec;
+	uint32_t after = (uint32_t)s->st_ctim.tv_sec - made + 2;
 
-	f->mtime = s->st_mtim;
-	if (after > 2 || after < -2)
-		f->ctime = s->st_ctim;
+	if (after <= 4)
+		s->st_ctim = *user;
 }
 
-static int load(struct inode *f, const struct stat *s)
+static int load(struct inode *f, struct stat *s)
 {
 	struct store *st = f->st;
 	struct container_keys keys = keys_of(st);
@@ -177,8 +177,11 @@ static int load(struct inode *f, const struct stat *s)
 		return 0;
 	}
 	err = take_native(f, c);
-	if (!err)
-		load_times(f, s);
+	if (!err) {
+		show_ctime(s, &f->rec.ctime, (uint32_t)f->rec.made.tv_sec);
+		f->mtime = s->st_mtim;
+		f->ctime = s->st_ctim;
+	}
 	return err;
 }
 
@@ -271,43 +274,36 @@ int inode_get(struct store *st, int dirfd, const char *name, bool write, const c
 	return 0;
 }
 
+/* A foreign file's size is what its manifest says; other sizes cost nothing. */
+static void peek_foreign(struct store *st, int fd, struct stat *s)
+{
+	CLEANUP(container_cleanup) struct container *c = NULL;
+	struct container_keys keys = keys_of(st);
+
+	s->st_size = container_open(&st->io, fd, &keys, &c) ? 0 : (off_t)c->m->size;
+}
+
 static int peek_sector(struct store *st, int dirfd, const char *name, struct stat *s)
 {
 	uint8_t sector[SECTOR] = {0};
 	struct record rec;
-	int fd, err = 0;
+	int fd, err;
 	ssize_t n;
 
 	fd = open_store_file(st, dirfd, name, false);
 	if (fd < 0)
 		return fd;
 	n = st->io.pread(st->io.ctx, fd, sector, SECTOR, 0);
-	if (n < 0)
-		err = (int)n;
-	else
-		err = record_parse(sector, st->keys.k_rec, &rec, NULL);
-	if (!err && rec.state > RECORD_NEW && memcmp(rec.volume_id, st->keys.volume_id, ID_LEN) != 0)
-		err = -ENOENT;
-	if (err == -ENOENT || err == -EBADMSG) { /* foreign, or damaged: the sizes that a zip local header claims, as good as any */
-		uint64_t plain = s->st_size > SECTOR ? (uint64_t)s->st_size : 0;
-		CLEANUP(container_cleanup) struct container *c = NULL;
-		struct container_keys keys = keys_of(st);
-
-		if (err == -ENOENT && !container_open(&st->io, fd, &keys, &c))
-			plain = c->m->size;
-		s->st_size = (off_t)plain;
-		err = err == -ENOENT ? 0 : err;
-	} else if (!err && rec.state <= RECORD_NEW) {
+	err = n < 0 ? (int)n : record_own(sector, st->keys.k_rec, st->keys.volume_id, &rec, NULL);
+	if (err == -ENOENT) {
+		peek_foreign(st, fd, s);
+		err = 0;
+	} else if (err || rec.state <= RECORD_NEW) {
 		s->st_size = 0;
-		err = -ENODATA;
-	} else if (!err) {
-		int64_t after = (int64_t)s->st_ctim.tv_sec - (int64_t)rec.made.tv_sec;
-
-		s->st_size = (off_t)rec.size;
-		if (after <= 2 && after >= -2)
-			s->st_ctim = rec.ctime;
+		err = err ? err : -ENODATA;
 	} else {
-		s->st_size = 0;
+		s->st_size = (off_t)rec.size;
+		show_ctime(s, &rec.ctime, (uint32_t)rec.made.tv_sec);
 	}
 	st->io.close(st->io.ctx, fd);
 	return err;
@@ -316,27 +312,18 @@ static int peek_sector(struct store *st, int dirfd, const char *name, struct sta
 int inode_peek(struct store *st, int dirfd, const char *name, struct stat *s)
 {
 	uint8_t raw[HINT_LEN + 1];
+	char path[32 + NAME_MAX + 1];
 	struct hint h;
-	char path[32];
-	ssize_t n = -1;
-	int fd;
+	ssize_t n;
 
-	if (!s->st_size) {
+	if (!s->st_size)
 		return -ENODATA;
-	}
-	/* lgetxattr has no *at form in this kernel range: through an O_PATH descriptor */
-	fd = openat(dirfd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-	if (fd >= 0) {
-		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-		n = getxattr(path, HINT_XATTR, raw, sizeof(raw));
-		close(fd);
-	}
+	/* lgetxattr has no form with a directory descriptor on older kernels */
+	snprintf(path, sizeof(path), "/proc/self/fd/%d/%s", dirfd, name);
+	n = lgetxattr(path, HINT_XATTR, raw, sizeof(raw));
 	if (n > 0 && !hint_parse(raw, (size_t)n, (uint64_t)s->st_size, st->keys.k_hint, &h)) {
-		uint32_t after = (uint32_t)s->st_ctim.tv_sec - h.made + 2;
-
 		s->st_size = (off_t)h.size;
-		if (after <= 4)
-			s->st_ctim = h.ctime;
+		show_ctime(s, &h.ctime, h.made);
 		return 0;
 	}
 	return peek_sector(st, dirfd, name, s);

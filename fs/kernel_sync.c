@@ -38,7 +38,8 @@ static int device_of(int dirfd, const char *path, dev_t *ret)
 	return 0;
 }
 
-/* A descriptor of the mount's root; -ENOENT: our mount is not there any more.  As root through a private clone of the mount, so that umount(8) does not find it busy. */
+/* A descriptor of the mount's root; -ENOENT: our mount is not there any more.  As root through a private clone of the mount, so that
+ * umount(8) does not find it busy. */
 static int open_mount(const struct mount *m)
 {
 	int tree CLEANUP_FD = -1, fd;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The thread that makes the kernel send what it holds: with the write-back cache a page may stay dirty for 30 s, and the daemon hears of no sync(2).  So every 4 s, while files are open for
- * writing, it calls syncfs(2) on the mount.  It also waits for SIGTERM, SIGINT and SIGHUP: on one of them the kernel's pages are fetched first, then the session ends.
+ * The thread that makes the kernel send what it holds: with the write-back cache a page may stay dirty for 30 s, and the daemon hears of no
+ * sync(2).  So every 4 s, while files are open for writing, it calls syncfs(2) on the mount.  It also waits for SIGTERM, SIGINT and SIGHUP:
+ * on one of them the kernel's pages are fetched first, then the session ends.
  */
 #ifndef TDFS_KERNEL_SYNC_H
 #define TDFS_KERNEL_SYNC_H
@@ -13,11 +14,13 @@
 struct kernel_sync;
 
 /** kernel_sync_start() - call it on the thread that will run the session, SIGTERM, SIGINT, SIGHUP and SIGUSR1 blocked in all threads
- * @leave: ends the session (called on the new thread); the calling thread then gets SIGUSR1, which it lets through, until kernel_sync_stop() */
+ * @leave: ends the session (called on the new thread); the calling thread then gets SIGUSR1, which it lets through, until
+ * kernel_sync_stop() */
 int kernel_sync_start(struct mount *m, void (*leave)(struct mount *m), struct kernel_sync **ret) MUST_CHECK;
 /** kernel_sync_stop() - after the session ended */
 void kernel_sync_stop(struct kernel_sync *k);
-/** kernel_sync_now() - the kernel has sent everything written so far when this returns 0; also 0 when the mount is gone; never call it on a thread of the session */
+/** kernel_sync_now() - the kernel has sent everything written so far when this returns 0; also 0 when the mount is gone; never call it on a
+ * thread of the session */
 int kernel_sync_now(const struct mount *m) MUST_CHECK;
 
 #endif

@@ -82,11 +82,13 @@ static json_t *on_status(void *arg)
 	mutex_unlock(&st->list_lock);
 	if (st->redo)
 		redo_stats(st->redo, &flushes, &bytes);
-	return json_pack("{s:i, s:b, s:i, s:o, s:o, s:I, s:b, s:b, s:{s:I, s:I}, s:I, s:{s:i, s:I, s:I}, s:{s:I, s:I, s:I, s:I}, s:I, s:I}", "v", 1, "ok", 1, "pid", (int)getpid(),
-			 "mountpoint", path_json(r->mount.cfg->mountpoint), "store", path_json(r->opened.volume->path), "uptime",
-			 (json_int_t)(now.tv_sec - r->started.tv_sec), "read_only", (int)r->opened.read_only, "failed", (int)st->failed, "files", "live", (json_int_t)live,
-			 "dirty", (json_int_t)count_dirty(st), "dirty_bytes", (json_int_t)st->dirty, "log", "half_used", st->redo ? (int)redo_half_used(st->redo) : 0, "flushes",
-			 (json_int_t)flushes, "bytes", (json_int_t)bytes, "counters", "commits", (json_int_t)st->n_commits, "seals", (json_int_t)st->n_seals, "fsyncs",
+	return json_pack("{s:i, s:b, s:i, s:o, s:o, s:I, s:b, s:b, s:{s:I, s:I}, s:I, s:{s:i, s:I, s:I}, s:{s:I, s:I, s:I, s:I}, s:I, s:I}",
+			 "v", 1, "ok", 1, "pid", (int)getpid(), "mountpoint", path_json(r->mount.cfg->mountpoint), "store",
+			 path_json(r->opened.volume->path), "uptime", (json_int_t)(now.tv_sec - r->started.tv_sec), "read_only",
+			 (int)r->opened.read_only, "failed", (int)st->failed, "files", "live", (json_int_t)live, "dirty",
+			 (json_int_t)count_dirty(st), "dirty_bytes", (json_int_t)st->dirty, "log", "half_used",
+			 st->redo ? (int)redo_half_used(st->redo) : 0, "flushes", (json_int_t)flushes, "bytes", (json_int_t)bytes,
+			 "counters", "commits", (json_int_t)st->n_commits, "seals", (json_int_t)st->n_seals, "fsyncs",
 			 (json_int_t)st->n_fsyncs, "bad_segments", (json_int_t)st->n_bad_segments, "inodes", (json_int_t)live, "nodes",
 			 (json_int_t)nodes_count(r->mount.tree.nodes));
 }
@@ -156,8 +158,14 @@ static int session_options(const struct config *c, const struct opened *o, char 
 		bool wanted;
 		const char *name;
 	} each[] = {
-		{true, "default_permissions"}, {o->read_only, "ro"},	 {c->allow_other, "allow_other"}, {c->allow_root, "allow_root"}, {true, c->dev ? "dev" : "nodev"},
-		{true, c->suid ? "suid" : "nosuid"}, {!c->exec, "noexec"}, {c->noatime, "noatime"},
+	    {true, "default_permissions"},
+	    {o->read_only, "ro"},
+	    {c->allow_other, "allow_other"},
+	    {c->allow_root, "allow_root"},
+	    {true, c->dev ? "dev" : "nodev"},
+	    {true, c->suid ? "suid" : "nosuid"},
+	    {!c->exec, "noexec"},
+	    {c->noatime, "noatime"},
 	};
 	char *opts = NULL;
 	int err = add_option(&opts, "fsname", c->fsname ? c->fsname : o->volume->path);
@@ -245,7 +253,8 @@ static int helpers_start(struct running *r)
 	mine.arg = r;
 	err = control_start(r->opened.volume->dir_fd, &mine, &r->control);
 	if (err && r->opened.read_only) {
-		report(REPORT_NOTE, "no control socket in a store that cannot be written: tdfs status and tdfs umount will not find this mount, fusermount3 -u does");
+		report(REPORT_NOTE, "no control socket in a store that cannot be written: tdfs status and tdfs umount will not find this "
+				    "mount, fusermount3 -u does");
 		err = 0;
 	}
 	return err;
@@ -294,7 +303,8 @@ static int session_run(const struct config *c, struct running *r, int report_fd)
 }
 
 /* Returns an exit code; @ret_served: the parent has been told */
-static enum exit_code serve(const struct config *c, int (*get)(void *arg, struct credential *ret), void *arg, int report_fd, bool *ret_served)
+static enum exit_code serve(const struct config *c, int (*get)(void *arg, struct credential *ret), void *arg, int report_fd,
+			    bool *ret_served)
 {
 	struct running r = {0};
 	enum exit_code code, closed;
@@ -340,9 +350,7 @@ int mount_run(const struct config *cfg, int (*get)(void *arg, struct credential 
 		}
 	}
 	code = serve(cfg, get, arg, fd, &served);
-	if (cfg->foreground)
-		return code;
 	if (!served)
 		start_report(fd, code == EXIT_TDFS_OK ? EXIT_TDFS_FAILED : code);
-	exit(code); /* the daemon: nothing of the command above may run twice */
+	return code;
 }

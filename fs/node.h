@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the kernel knows by a nodeid: one struct node per object of the store that it holds, found by id or by inode number, so that hard links share one.
+ * What the kernel knows by a nodeid: one struct node per object of the store that it holds, found by id or by inode number, so that hard
+ * links share one.
  *
- * Ids count up and are never used again.  The kernel owns size and mtime of a file it caches, so an object whose content changed behind our back must not keep
- * its id: node_enter() gives it a new one, node_check() answers -ESTALE, upon which the kernel looks the name up again.
+ * Ids count up and are never used again.  The kernel owns size and mtime of a file it caches, so an object whose content changed behind our
+ * back must not keep its id: node_enter() gives it a new one, node_check() answers -ESTALE, upon which the kernel looks the name up again.
  *
- * No path is ever opened as a string: a directory is opened through its parent and kept in an LRU of descriptors; everything else is (descriptor of the
- * directory, stored name).  The table lock is held for memory only, never over a system call but close(2).
+ * No path is ever opened as a string: a directory is opened through its parent and kept in an LRU of descriptors; everything else is
+ * (descriptor of the directory, stored name).  The table lock is held for memory only, never over a system call but close(2).
  */
 #ifndef TDFS_NODE_H
 #define TDFS_NODE_H
@@ -19,11 +20,11 @@
 struct link { /* one name of a node; guarded by the table lock */
 	struct link *next;
 	struct node *dir; /* referenced */
-	char name[];	  /* as stored */
+	char name[];      /* as stored */
 };
 
-struct node_dir { /* directories only */
-	struct mutex names; /* outermost lock: held while the entries of this directory are changed through us */
+struct node_dir {                   /* directories only */
+	struct mutex names;         /* outermost lock: held while the entries of this directory are changed through us */
 	struct node *newer, *older; /* LRU of open descriptors, guarded by the table lock */
 };
 
@@ -37,7 +38,7 @@ struct node {
 	uint64_t n_lookup;
 	unsigned n_refs;
 	unsigned fd_users;
-	int fd;	      /* directories: O_PATH, if open; others: O_PATH once removed; else -1 */
+	int fd;       /* directories: O_PATH, if open; others: O_PATH once removed; else -1 */
 	bool hashed;  /* found by inode number: neither removed nor replaced behind our back */
 	bool removed; /* its last name is gone, through us */
 	bool ours;    /* changed through us since it was last looked at: take what is there as it is */
@@ -77,8 +78,8 @@ struct node *node_get(struct nodes *t, uint64_t id) MUST_CHECK;
 struct node *node_find(struct nodes *t, ino_t ino) MUST_CHECK;
 void node_put(struct nodes *t, struct node *n);
 /** node_enter() - the node of an entry just looked up or made, its lookup count raised by one, and a reference
- * @dir, @stored: where it was found; @st: its stat as the user sees it; @live: its content is in memory, so @st says nothing about the store
- * Return: 0, -ENOMEM, -ELOOP a directory below itself (moved behind our back) */
+ * @dir, @stored: where it was found; @st: its stat as the user sees it; @live: its content is in memory, so @st says nothing about the
+ * store Return: 0, -ENOMEM, -ELOOP a directory below itself (moved behind our back) */
 int node_enter(struct nodes *t, struct node *dir, const char *stored, const struct stat *st, bool live, struct node **ret) MUST_CHECK;
 /** node_forget() - lower the lookup count */
 void node_forget(struct nodes *t, uint64_t id, uint64_t n);
@@ -92,14 +93,15 @@ void node_ours(struct nodes *t, struct node *n);
 void node_unlink(struct nodes *t, ino_t ino, struct node *dir, const char *stored, bool last);
 /** node_move() - the name of @n changed; without memory the old name stays and the next access answers -ESTALE */
 void node_move(struct nodes *t, struct node *n, struct node *dir, const char *stored, struct node *to_dir, const char *to);
-/** node_keep() - just before the last name of @n goes: hold it open, so that stat and chmod of an open but removed object go on; does nothing on failure */
+/** node_keep() - just before the last name of @n goes: hold it open, so that stat and chmod of an open but removed object go on; does
+ * nothing on failure */
 void node_keep(struct nodes *t, struct node *n);
 
 /** node_dirfd() - O_PATH descriptor of a directory, borrowed until node_dirfd_put(); 0, -ESTALE it is not where it was, -errno */
 int node_dirfd(struct nodes *t, struct node *dir, int *ret) MUST_CHECK;
 void node_dirfd_put(struct nodes *t, struct node *dir);
 
-struct at { /* where an object is: a name in an open directory */
+struct at {               /* where an object is: a name in an open directory */
 	struct node *dir; /* owner of fd; NULL: fd is the store's root */
 	int fd;
 	char name[NAME_ROOM];
@@ -107,14 +109,21 @@ struct at { /* where an object is: a name in an open directory */
 /** node_at() - one of the names of @n; the root is "." in itself.  0, -ESTALE no name left, -errno.  at_put() afterwards. */
 int node_at(struct nodes *t, struct node *n, struct at *ret) MUST_CHECK;
 void at_put(struct nodes *t, struct at *at);
-/** node_open() - open @n itself with openat(2) flags, O_NOFOLLOW and O_CLOEXEC added, never across a mount; checked to be that object.  A descriptor, -ESTALE, -errno
- * Only O_PATH for what is neither a directory nor a regular file: opening those could block or have effects. */
+/** node_open() - open @n itself with openat(2) flags, O_NOFOLLOW and O_CLOEXEC added, never across a mount; checked to be that object.  A
+ * descriptor, -ESTALE, -errno Only O_PATH for what is neither a directory nor a regular file: opening those could block or have effects. */
 int node_open(struct nodes *t, struct node *n, int flags) MUST_CHECK;
 
 /** node_path() - path below the store's root as stored, of @name in @dir; "" if it does not fit or a name is gone: it is a hint */
 void node_path(struct nodes *t, struct node *dir, const char *name, char *ret, size_t len);
 
-/* between node.c and nodefd.c; the lock is held */
+/* between nodetable.c, node.c and nodefd.c; the lock is held */
+struct node *node_new(uint64_t id, ino_t ino, mode_t fmt) MUST_CHECK;
+void node_destroy(struct node *n, bool close_it);
+struct node *table_by_id(struct nodes *t, uint64_t id) MUST_CHECK;
+struct node *table_by_ino(struct nodes *t, ino_t ino) MUST_CHECK;
+void table_add(struct nodes *t, struct node *n);
+void table_remove(struct nodes *t, struct node *n);
+void table_hide(struct nodes *t, struct node *n); /* not found by inode number any more */
 void node_release(struct nodes *t, struct node *n);
 int node_evict(struct nodes *t);
 void lru_drop(struct nodes *t, struct node *n);

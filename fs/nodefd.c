@@ -15,8 +15,8 @@
 static int open_beneath(int dirfd, const char *name, int flags)
 {
 	struct open_how how = {
-		.flags = (uint64_t)flags | O_NOFOLLOW | O_CLOEXEC,
-		.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV,
+	    .flags = (uint64_t)flags | O_NOFOLLOW | O_CLOEXEC,
+	    .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV,
 	};
 	int fd;
 
@@ -60,7 +60,8 @@ void lru_drop(struct nodes *t, struct node *n)
 	t->n_fds--;
 }
 
-/* Takes the least recently used descriptor that nobody uses out of the table, or -1.  Removed directories cannot be opened again: they keep theirs. */
+/* Takes the least recently used descriptor that nobody uses out of the table, or -1.  Removed directories cannot be opened again: they keep
+ * theirs. */
 int node_evict(struct nodes *t)
 {
 	for (struct node *n = t->oldest; n; n = n->dir->newer) {
@@ -105,7 +106,7 @@ static int open_checked(const struct nodes *t, const struct node *n, int dirfd, 
 	return fd;
 }
 
-struct step { /* the next directory to open on the way down to the one wanted */
+struct step {                   /* the next directory to open on the way down to the one wanted */
 	struct node *up, *down; /* up is open and in use, down is referenced */
 	char name[NAME_ROOM];
 	uint64_t n_changes;
@@ -130,7 +131,7 @@ static int next_step(struct nodes *t, struct node *dir, struct step *ret_step)
 		ret_step->up = n;
 		ret_step->down = below;
 		ret_step->n_changes = t->n_changes;
-		strcpy(ret_step->name, below->links->name); /* at most NAME_ROOM, see node_enter()'s callers */
+		snprintf(ret_step->name, sizeof(ret_step->name), "%s", below->links->name);
 	}
 	mutex_unlock(&t->lock);
 	return done;
@@ -225,14 +226,14 @@ int node_at(struct nodes *t, struct node *n, struct at *ret)
 	if (n == t->root) {
 		ret->dir = NULL;
 		ret->fd = t->root_fd;
-		strcpy(ret->name, ".");
+		snprintf(ret->name, sizeof(ret->name), ".");
 		return 0;
 	}
 	mutex_lock(&t->lock);
 	dir = n->links ? n->links->dir : NULL;
 	if (dir) {
 		dir->n_refs++;
-		strcpy(ret->name, n->links->name);
+		snprintf(ret->name, sizeof(ret->name), "%s", n->links->name);
 	}
 	mutex_unlock(&t->lock);
 	if (!dir)

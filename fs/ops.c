@@ -72,10 +72,10 @@ void reply_err(fuse_req_t req, int err, struct node *n, const char *what)
 struct fuse_entry_param entry_param(const struct mount *m, const struct entry *e)
 {
 	return (struct fuse_entry_param){
-		.ino = e->node->id,
-		.attr = e->st,
-		.attr_timeout = m->timeout,
-		.entry_timeout = m->timeout,
+	    .ino = e->node->id,
+	    .attr = e->st,
+	    .attr_timeout = m->timeout,
+	    .entry_timeout = m->timeout,
 	};
 }
 
@@ -136,8 +136,8 @@ void *ops_buffer(size_t len)
 static void ops_init(void *arg, struct fuse_conn_info *conn)
 {
 	struct mount *m = arg;
-	unsigned want = FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO | FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_READDIRPLUS |
-			FUSE_CAP_READDIRPLUS_AUTO;
+	unsigned want = FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO | FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_PARALLEL_DIROPS |
+			FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO;
 
 	if (m->writeback)
 		want |= FUSE_CAP_WRITEBACK_CACHE;
@@ -221,208 +221,43 @@ static void ops_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_da
 	fuse_reply_none(req);
 }
 
-static void ops_statfs(fuse_req_t req, fuse_ino_t ino)
-{
-	struct statvfs v;
-
-	if (fstatvfs(req_mount(req)->tree.nodes->root_fd, &v)) {
-		fuse_reply_err(req, errno);
-		return;
-	}
-	v.f_namemax = NAME_VISIBLE_MAX;
-	fuse_reply_statfs(req, &v);
-}
-
-/* --- attributes --- */
-
-static void reply_attr(fuse_req_t req, struct node *n, struct inode *f)
-{
-	struct mount *m = req_mount(req);
-	struct stat st;
-	int err = attr_get(&m->tree, n, f, &st);
-
-	if (err)
-		reply_err(req, err, n, "stat");
-	else
-		fuse_reply_attr(req, &st, m->timeout);
-}
-
-static void ops_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
-{
-	struct mount *m = req_mount(req);
-	struct node *n = req_node(req, ino);
-
-	if (!n)
-		return;
-	/* a handle here is of a regular file or, since there is no other way to tell, of a directory */
-	reply_attr(req, n, fi && fi->fh && S_ISREG(n->fmt) ? handle_of(fi)->f : NULL);
-	node_put(m->tree.nodes, n);
-}
-
-static struct timespec wanted_time(int to_set, int set, int now, struct timespec ts)
-{
-	if (to_set & now)
-		ts.tv_nsec = UTIME_NOW;
-	else if (!(to_set & set))
-		ts.tv_nsec = UTIME_OMIT;
-	return ts;
-}
-
-static void ops_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set, struct fuse_file_info *fi)
-{
-	struct mount *m = req_mount(req);
-	struct node *n = req_node(req, ino);
-	struct inode *f = NULL;
-	struct attr_change c = {
-		.mode = to_set & FUSE_SET_ATTR_MODE,
-		.uid = to_set & FUSE_SET_ATTR_UID,
-		.gid = to_set & FUSE_SET_ATTR_GID,
-		.size = to_set & FUSE_SET_ATTR_SIZE,
-		.times = to_set & (FUSE_SET_ATTR_ATIME | FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_ATIME_NOW | FUSE_SET_ATTR_MTIME_NOW),
-		.st = *st,
-		.ts = {wanted_time(to_set, FUSE_SET_ATTR_ATIME, FUSE_SET_ATTR_ATIME_NOW, st->st_atim),
-		       wanted_time(to_set, FUSE_SET_ATTR_MTIME, FUSE_SET_ATTR_MTIME_NOW, st->st_mtim)},
-	};
-	int err = 0;
-
-	if (!n)
-		return;
-	if (fi && fi->fh && S_ISREG(n->fmt) && (!c.size || handle_of(fi)->write))
-		f = handle_of(fi)->f;
-	if (c.size)
-		err = drop_priv(req, n, f); /* 1 does not matter: the reply carries the mode */
-	if (err >= 0)
-		err = attr_set(&m->tree, n, f, &c);
-	if (err)
-		reply_err(req, err, n, "setattr");
-	else
-		reply_attr(req, n, f);
-	node_put(m->tree.nodes, n);
-}
-
-static void ops_readlink(fuse_req_t req, fuse_ino_t ino)
-{
-	struct mount *m = req_mount(req);
-	struct node *n = req_node(req, ino);
-	char target[PATH_MAX + 1];
-	ssize_t len = -1;
-	int fd;
-
-	if (!n)
-		return;
-	fd = node_open(m->tree.nodes, n, O_PATH);
-	if (fd >= 0) {
-		len = readlinkat(fd, "", target, sizeof(target) - 1);
-		if (len < 0)
-			fd = (close(fd), -errno);
-		else
-			close(fd);
-	}
-	if (len >= 0) {
-		target[len] = 0;
-		fuse_reply_readlink(req, target);
-	} else {
-		fuse_reply_err(req, -fd);
-	}
-	node_put(m->tree.nodes, n);
-}
-
-/* --- extended attributes --- */
-
-static void ops_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *val, size_t len, int flags)
-{
-	struct mount *m = req_mount(req);
-	struct node *n = req_node(req, ino);
-
-	if (!n)
-		return;
-	reply_err(req, xattr_set(&m->tree, n, name, val, len, flags), n, "setxattr");
-	node_put(m->tree.nodes, n);
-}
-
-static void ops_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
-{
-	struct mount *m = req_mount(req);
-	struct node *n = req_node(req, ino);
-
-	if (!n)
-		return;
-	reply_err(req, xattr_remove(&m->tree, n, name), n, "removexattr");
-	node_put(m->tree.nodes, n);
-}
-
-/* @name NULL: list */
-static void read_xattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
-{
-	struct mount *m = req_mount(req);
-	struct node *n = req_node(req, ino);
-	char *buf = NULL;
-	ssize_t len;
-
-	if (!n)
-		return;
-	if (size)
-		buf = ops_buffer(size);
-	if (size && !buf)
-		len = -ENOMEM;
-	else
-		len = name ? xattr_get(&m->tree, n, name, buf, size) : xattr_list(&m->tree, n, buf, size);
-	if (len < 0)
-		reply_err(req, (int)len, NULL, NULL);
-	else if (size)
-		fuse_reply_buf(req, buf, (size_t)len);
-	else
-		fuse_reply_xattr(req, (size_t)len);
-	node_put(m->tree.nodes, n);
-}
-
-static void ops_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
-{
-	read_xattr(req, ino, name, size);
-}
-
-static void ops_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
-{
-	read_xattr(req, ino, NULL, size);
-}
-
-/* Not here: access (default_permissions), lseek (the kernel answers from its own size, which is the true one while it holds dirty pages; ours would make copies lose data),
- * copy_file_range (the kernel splices), getlk, setlk and flock (the kernel keeps them). */
+/* Not here: access (default_permissions), lseek (the kernel answers from its own size, which is the true one while it holds dirty pages;
+ * ours would make copies lose data), copy_file_range (the kernel splices), getlk, setlk and flock (the kernel keeps them). */
 const struct fuse_lowlevel_ops *ops_table(size_t *ret_size)
 {
 	static const struct fuse_lowlevel_ops table = {
-		.init = ops_init,
-		.lookup = ops_lookup,
-		.forget = ops_forget,
-		.forget_multi = ops_forget_multi,
-		.getattr = ops_getattr,
-		.setattr = ops_setattr,
-		.readlink = ops_readlink,
-		.mknod = ops_mknod,
-		.mkdir = ops_mkdir,
-		.unlink = ops_unlink,
-		.rmdir = ops_rmdir,
-		.symlink = ops_symlink,
-		.rename = ops_rename,
-		.link = ops_link,
-		.create = ops_create,
-		.open = ops_open,
-		.read = ops_read,
-		.write = ops_write,
-		.flush = ops_flush,
-		.release = ops_release,
-		.fsync = ops_fsync,
-		.fallocate = ops_fallocate,
-		.opendir = ops_opendir,
-		.readdir = ops_readdir,
-		.readdirplus = ops_readdirplus,
-		.releasedir = ops_releasedir,
-		.fsyncdir = ops_fsyncdir,
-		.statfs = ops_statfs,
-		.setxattr = ops_setxattr,
-		.getxattr = ops_getxattr,
-		.listxattr = ops_listxattr,
-		.removexattr = ops_removexattr,
+	    .init = ops_init,
+	    .lookup = ops_lookup,
+	    .forget = ops_forget,
+	    .forget_multi = ops_forget_multi,
+	    .getattr = ops_getattr,
+	    .setattr = ops_setattr,
+	    .readlink = ops_readlink,
+	    .mknod = ops_mknod,
+	    .mkdir = ops_mkdir,
+	    .unlink = ops_unlink,
+	    .rmdir = ops_rmdir,
+	    .symlink = ops_symlink,
+	    .rename = ops_rename,
+	    .link = ops_link,
+	    .create = ops_create,
+	    .open = ops_open,
+	    .read = ops_read,
+	    .write = ops_write,
+	    .flush = ops_flush,
+	    .release = ops_release,
+	    .fsync = ops_fsync,
+	    .fallocate = ops_fallocate,
+	    .opendir = ops_opendir,
+	    .readdir = ops_readdir,
+	    .readdirplus = ops_readdirplus,
+	    .releasedir = ops_releasedir,
+	    .fsyncdir = ops_fsyncdir,
+	    .statfs = ops_statfs,
+	    .setxattr = ops_setxattr,
+	    .getxattr = ops_getxattr,
+	    .listxattr = ops_listxattr,
+	    .removexattr = ops_removexattr,
 	};
 
 	*ret_size = sizeof(table);

@@ -1,22 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The FUSE operations: each decodes, calls one function of dir.c, attr.c or inode.h, and replies.  No lock is held over a reply; what a reply could not hand over (-ENOENT: the caller was
- * interrupted) is undone.
+ * The FUSE operations: each decodes, calls one function of dir.c, attr.c or inode.h, and replies.  No lock is held over a reply; what a
+ * reply could not hand over (-ENOENT: the caller was interrupted) is undone.
  */
 #ifndef TDFS_OPS_H
 #define TDFS_OPS_H
 
 #include "config.h"
-#include "tree.h"
+#include "vtree.h"
 
 struct fuse_session;
 struct fuse_lowlevel_ops;
 struct fuse_custom_io;
 
-struct handle { /* an open regular file */
+struct handle {                     /* an open regular file */
 	struct handle *next, *prev; /* guarded by mount->lock */
-	struct node *node;	    /* referenced */
-	struct inode *f;	    /* referenced */
+	struct node *node;          /* referenced */
+	struct inode *f;            /* referenced */
 	bool write, append;
 };
 
@@ -25,10 +25,10 @@ struct mount {
 	struct tree tree;
 	const struct config *cfg;
 	struct fuse_session *se;
-	dev_t dev; /* of the mounted file system itself */
-	double timeout; /* of attributes and entries, seconds */
+	dev_t dev;              /* of the mounted file system itself */
+	double timeout;         /* of attributes and entries, seconds */
 	_Atomic bool writeback; /* the kernel caches writes */
-	bool acl;	/* the kernel asks for POSIX ACLs and leaves the umask to us */
+	bool acl;               /* the kernel asks for POSIX ACLs and leaves the umask to us */
 
 	struct mutex lock;
 	/* guarded by lock */
@@ -43,7 +43,8 @@ struct mount {
 
 /** ops_table() - for fuse_session_new(); the user data is the struct mount */
 const struct fuse_lowlevel_ops *ops_table(size_t *ret_size);
-/** ops_custom_io() - the session's read and write, which set FUSE_HANDLE_KILLPRIV_V2 in the INIT reply: libfuse 3.14 cannot, and without it every write asks for security.capability */
+/** ops_custom_io() - the session's read and write, which set FUSE_HANDLE_KILLPRIV_V2 in the INIT reply: libfuse 3.14 cannot, and without it
+ * every write asks for security.capability */
 const struct fuse_custom_io *ops_custom_io(void);
 
 /** mount_wrote() - is there, or was there since the last call, a writable handle: may the kernel hold dirty pages? */

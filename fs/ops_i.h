@@ -18,18 +18,29 @@ struct who req_who(fuse_req_t req);
 /** req_node() - with a reference; NULL: ESTALE was replied */
 struct node *req_node(fuse_req_t req, fuse_ino_t ino);
 
-/** reply_err() - @err: 0 or -errno, mapped to what an application sees; @n and @what: for the log, once, if it is a failure of the content; NULL: nothing to log */
+/** reply_err() - @err: 0 or -errno, mapped to what an application sees; @n and @what: for the log, once, if it is a failure of the content;
+ * NULL: nothing to log */
 void reply_err(fuse_req_t req, int err, struct node *n, const char *what);
 /** entry_param() - what the kernel gets to know of an entry */
 struct fuse_entry_param entry_param(const struct mount *m, const struct entry *e);
 /** reply_entry() - hands the entry over, or takes its lookup count back; drops the reference */
 void reply_entry(fuse_req_t req, struct entry *e);
-/** drop_priv() - attr_drop_priv() if the caller is not root; priv_dropped(), with its result and after the reply, makes the kernel ask for the mode again */
+/** drop_priv() - attr_drop_priv() if the caller is not root; priv_dropped(), with its result and after the reply, makes the kernel ask for
+ * the mode again */
 int drop_priv(fuse_req_t req, struct node *n, struct inode *f) MUST_CHECK;
 void priv_dropped(struct mount *m, uint64_t id, int dropped);
 /** ops_buffer() - a buffer of this thread, at least @len bytes, kept until the thread ends; NULL: no memory */
 void *ops_buffer(size_t len);
 
+/* ops_attr.c */
+void ops_statfs(fuse_req_t req, fuse_ino_t ino);
+void ops_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void ops_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set, struct fuse_file_info *fi);
+void ops_readlink(fuse_req_t req, fuse_ino_t ino);
+void ops_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *val, size_t len, int flags);
+void ops_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name);
+void ops_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size);
+void ops_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size);
 /* ops_dir.c */
 void ops_lookup(fuse_req_t req, fuse_ino_t parent, const char *name);
 void ops_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev);

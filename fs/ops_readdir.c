@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Reading directories.  Offsets are those of the store's directory (d_off), so they are as stable as the file system below makes them and seekdir(3) works; memory is one buffer a handle.
+ * Reading directories.  Offsets are those of the store's directory (d_off), so they are as stable as the file system below makes them and
+ * seekdir(3) works; memory is one buffer a handle.
  */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <sys/stat.h>
 
 #include "ops_i.h"
@@ -107,7 +109,7 @@ static bool shown(const struct fill *f, const struct dirent64 *de, char name[sta
 	struct stat st;
 
 	if (is_dots(de->d_name)) {
-		strcpy(name, de->d_name);
+		snprintf(name, NAME_ROOM, "%s", de->d_name);
 		*ret_fmt = S_IFDIR;
 		return true;
 	}

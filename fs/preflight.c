@@ -40,7 +40,8 @@ static int check_mountpoint(const struct config *c)
 	mounted_type(mnt, type, sizeof(type));
 	if (stat(mnt, &st)) {
 		if (errno == ENOTCONN)
-			return fail(-EBUSY, "%s: a mount whose daemon is gone still lies here; remove it with: fusermount3 -u %s", mnt, mnt);
+			return fail(-EBUSY, "%s: a mount whose daemon is gone still lies here; remove it with: fusermount3 -u %s", mnt,
+				    mnt);
 		if (errno == ENOENT)
 			return fail(-ENOENT, "%s: no such mount point; make it with: mkdir %s", mnt, mnt);
 		return fail(-errno, "%s: the mount point cannot be used: %s", mnt, strerror(errno));
@@ -50,7 +51,9 @@ static int check_mountpoint(const struct config *c)
 	if (!S_ISDIR(st.st_mode))
 		return fail(-ENOTDIR, "%s: is not a directory; a mount point has to be one", mnt);
 	if (geteuid() && st.st_uid != geteuid() && access(mnt, W_OK))
-		return fail(-EACCES, "%s: you may not write to the mount point, so FUSE does not let you mount there; take a directory of your own", mnt);
+		return fail(-EACCES,
+			    "%s: you may not write to the mount point, so FUSE does not let you mount there; take a directory of your own",
+			    mnt);
 	return 0;
 }
 
@@ -89,7 +92,8 @@ static int check_fuse(void)
 	int fd;
 
 	if (access("/dev/fuse", F_OK))
-		return fail(-ENODEV, "/dev/fuse is missing; load it with: modprobe fuse (in a container: start it with --device /dev/fuse --cap-add SYS_ADMIN)");
+		return fail(-ENODEV, "/dev/fuse is missing; load it with: modprobe fuse (in a container: start it with --device /dev/fuse "
+				     "--cap-add SYS_ADMIN)");
 	if (geteuid()) {
 		if (access("/dev/fuse", R_OK | W_OK))
 			return fail(-ENODEV, "/dev/fuse: you may not open it; its usual mode is 0666: as root, chmod 666 /dev/fuse");
@@ -99,7 +103,10 @@ static int check_fuse(void)
 	}
 	fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
 	if (fd < 0)
-		return fail(-ENODEV, "/dev/fuse: %s; load FUSE with: modprobe fuse (in a container: start it with --device /dev/fuse --cap-add SYS_ADMIN)", strerror(errno));
+		return fail(
+		    -ENODEV,
+		    "/dev/fuse: %s; load FUSE with: modprobe fuse (in a container: start it with --device /dev/fuse --cap-add SYS_ADMIN)",
+		    strerror(errno));
 	close(fd);
 	return 0;
 }

@@ -7,8 +7,8 @@
 
 #include "config.h"
 
-/** preflight() - mount point, store and FUSE itself; 0 or -errno with fail() naming the path, the cause and the next step: -EINVAL, -ENOENT, -ENOTDIR, -EBUSY mounted already, -ELOOP one inside the
- * other, -ENODEV no FUSE, -EACCES */
+/** preflight() - mount point, store and FUSE itself; 0 or -errno with fail() naming the path, the cause and the next step: -EINVAL,
+ * -ENOENT, -ENOTDIR, -EBUSY mounted already, -ELOOP one inside the other, -ENODEV no FUSE, -EACCES */
 int preflight(const struct config *c) MUST_CHECK;
 
 #endif

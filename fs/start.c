@@ -27,6 +27,7 @@ int start_fork(int *ret_fd, int *ret_code)
 
 	if (pipe2(p, O_CLOEXEC))
 		return fail(-errno, "no pipe: %s", strerror(errno));
+	fflush(NULL); /* nothing may be printed twice */
 	pid = fork();
 	if (pid < 0) {
 		int err = -errno;
@@ -62,7 +63,8 @@ static _Atomic bool detached; /* the terminal is not ours any more: a sink has n
 
 static void sink(enum report_level level, const char *line)
 {
-	static const int priority[] = {[REPORT_ERROR] = LOG_ERR, [REPORT_WARN] = LOG_WARNING, [REPORT_NOTE] = LOG_NOTICE, [REPORT_DEBUG] = LOG_DEBUG};
+	static const int priority[] = {
+	    [REPORT_ERROR] = LOG_ERR, [REPORT_WARN] = LOG_WARNING, [REPORT_NOTE] = LOG_NOTICE, [REPORT_DEBUG] = LOG_DEBUG};
 
 	if (detached)
 		syslog(LOG_DAEMON | priority[level], "%s", line);
@@ -164,10 +166,12 @@ static enum exit_code lock(const struct config *c, struct volume *v, bool *ret_r
 
 			snprintf(where, sizeof(where), "%s", at ? at : "?");
 			json_decref(status);
-			report(REPORT_ERROR, "%s: is mounted already, on %s (process %d); unmount it with: tdfs umount %s", c->store, where, (int)pid, where);
+			report(REPORT_ERROR, "%s: is mounted already, on %s (process %d); unmount it with: tdfs umount %s", c->store, where,
+			       (int)pid, where);
 			return EXIT_TDFS_BUSY;
 		}
-		report(REPORT_NOTE, "%s: process %d still works on it; waiting up to %d seconds", c->store, (int)pid, LEAVING_WAIT_MS / 1000);
+		report(REPORT_NOTE, "%s: process %d still works on it; waiting up to %d seconds", c->store, (int)pid,
+		       LEAVING_WAIT_MS / 1000);
 		err = volume_lock(v, LEAVING_WAIT_MS, &pid);
 		if (err == -EBUSY) {
 			report(REPORT_ERROR, "%s: is in use by process %d; wait for it or end it, then mount again", c->store, (int)pid);
@@ -192,14 +196,15 @@ static enum exit_code open_store(const struct config *c, struct opened *o)
 {
 	struct volume *v = o->volume;
 	struct io io = io_posix(v->store_fd);
-	struct store_keys keys = {.k_seal = v->k_seal, .k_hint = v->k_hint, .k_rec = v->k_rec, .k_log = v->k_log, .kas = v->kas, .policy = v->policy};
+	struct store_keys keys = {
+	    .k_seal = v->k_seal, .k_hint = v->k_hint, .k_rec = v->k_rec, .k_log = v->k_log, .kas = v->kas, .policy = v->policy};
 	struct store_options opt = {
-		.segment_size = v->segment_size,
-		.read_only = o->read_only,
-		.strict = c->strict,
-		.live_mark = c->live_mark,
-		.cache_bytes = c->cache_bytes,
-		.dirty_bytes = DIRTY_BYTES,
+	    .segment_size = v->segment_size,
+	    .read_only = o->read_only,
+	    .strict = c->strict,
+	    .live_mark = c->live_mark,
+	    .cache_bytes = c->cache_bytes,
+	    .dirty_bytes = DIRTY_BYTES,
 	};
 	int err;
 
@@ -207,11 +212,13 @@ static enum exit_code open_store(const struct config *c, struct opened *o)
 	fail_clear();
 	err = store_open(&io, v->store_fd, v->dir_fd, &keys, &opt, recover_event, (void *)c, &o->store);
 	if (err < 0) {
-		report(REPORT_ERROR, "%s: the volume log could not be used: %s; see: tdfs check %s", c->store, *fail_text() ? fail_text() : strerror(-err), c->store);
+		report(REPORT_ERROR, "%s: the volume log could not be used: %s; see: tdfs check %s", c->store,
+		       *fail_text() ? fail_text() : strerror(-err), c->store);
 		return exit_code_of(err);
 	}
 	if (err)
-		report(REPORT_WARN, "%s: the volume log is damaged: mounted read-only, %zu files wait for: tdfs recover --salvage %s", c->store, o->store->n_damaged, c->store);
+		report(REPORT_WARN, "%s: the volume log is damaged: mounted read-only, %zu files wait for: tdfs recover --salvage %s",
+		       c->store, o->store->n_damaged, c->store);
 	o->read_only = o->store->opt.read_only;
 	return EXIT_TDFS_OK;
 }
@@ -232,7 +239,8 @@ enum exit_code start_open(const struct config *c, int (*get)(void *arg, struct c
 	if (err)
 		return failed("the store could not be opened", err);
 	if (o.volume->from_backup)
-		report(REPORT_WARN, "%s: volume.json is damaged, its second copy was used; save both with: tdfs key backup %s FILE", c->store, c->store);
+		report(REPORT_WARN, "%s: volume.json is damaged, its second copy was used; save both with: tdfs key backup %s FILE",
+		       c->store, c->store);
 	block_signals();
 	code = lock(c, o.volume, &o.read_only);
 	if (code == EXIT_TDFS_OK)
@@ -253,8 +261,10 @@ enum exit_code start_close(struct opened *o)
 	fail_clear();
 	err = store_close(o->store);
 	if (err) {
-		report(REPORT_ERROR, "%s: not everything could be brought to its place: %s; what was acknowledged is in the log and is tried again at the next mount", path,
-		       *fail_text() ? fail_text() : strerror(-err));
+		report(REPORT_ERROR,
+		       "%s: not everything could be brought to its place: %s; what was acknowledged is in the log and is tried again at "
+		       "the next mount",
+		       path, *fail_text() ? fail_text() : strerror(-err));
 		code = exit_code_of(err);
 	}
 	volume_free(o->volume);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The process around the mount: fork and report to the parent, limits and protections, where messages go, opening volume and store.  No FUSE here.
+ * The process around the mount: fork and report to the parent, limits and protections, where messages go, opening volume and store.  No
+ * FUSE here.
  */
 #ifndef TDFS_START_H
 #define TDFS_START_H
@@ -10,9 +11,11 @@
 
 /** start_fork() - 0 in the child, *ret_fd: tell it start_report(); 1 in the parent, *ret_code: what the child reported; -errno */
 int start_fork(int *ret_fd, int *ret_code) MUST_CHECK;
-/** start_report() - tell the parent, which then ends, and leave its terminal if @code is 0; @fd < 0: running in the foreground, nothing to do */
+/** start_report() - tell the parent, which then ends, and leave its terminal if @code is 0; @fd < 0: running in the foreground, nothing to
+ * do */
 void start_report(int fd, enum exit_code code);
-/** start_harden() - no core dump, no ptrace by others, all the descriptors the system allows, signals blocked for all threads to come, umask 0, messages to syslog once start_report() left the terminal */
+/** start_harden() - no core dump, no ptrace by others, all the descriptors the system allows, umask 0, messages to syslog once
+ * start_report() left the terminal */
 void start_harden(const struct config *c);
 
 struct opened {

@@ -18,8 +18,8 @@ static long raw_setfsgid(gid_t gid)
 }
 
 /*
- * Leaving fsuid 0 took the file capabilities away.  Two come back: permission was checked above us with the caller's supplementary groups, which this thread does
- * not have (DAC_OVERRIDE), and for the same reason setgid bits that the kernel left in the mode are right (FSETID).
+ * Leaving fsuid 0 took the file capabilities away.  Two come back: permission was checked above us with the caller's supplementary groups,
+ * which this thread does not have (DAC_OVERRIDE), and for the same reason setgid bits that the kernel left in the mode are right (FSETID).
  */
 static int keep_override(void)
 {

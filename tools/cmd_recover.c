@@ -51,10 +51,8 @@ static size_t damage_accept(const struct volume *v, const struct recover_damage 
 		uint64_t generation = 0;
 		int err;
 
-		if (!d[i].path || !*d[i].path) {
-			printf("LOST a file that cannot be found any more had changes in the damaged part of the log\n");
+		if (!d[i].path || !*d[i].path) /* not known by name: the walk over LIVE files finds it if it is there */
 			continue;
-		}
 		if (asprintf(&path, "%s/%s", v->path, d[i].path) < 0)
 			path = NULL;
 		fail_clear();
@@ -82,29 +80,6 @@ static int log_retire(const struct volume *v, const struct io *io, const struct 
 	err = redo_retire(redo);
 	redo_close(redo);
 	return err;
-}
-
-static int recover_damaged(const struct args *a, const struct volume *v, const struct io *io, const struct recovered *r, const struct recover_damage *d, size_t n)
-{
-	size_t unsaved;
-	int err;
-
-	if (!a->salvage) {
-		for (size_t i = 0; i < n; i++)
-			printf("needs its log: %s\n", d[i].path && *d[i].path ? d[i].path : "(a file that was not found)");
-		report(REPORT_ERROR, "%s: %zu files could not be brought up to date and were left as they are. A whole copy of .tdfs from the same moment helps; else `tdfs recover --salvage %s` gives their newest changes up",
-		       v->path, n, v->path);
-		return EXIT_TDFS_NEEDS_LOG;
-	}
-	unsaved = damage_accept(v, d, n);
-	fail_clear();
-	err = log_retire(v, io, r);
-	if (err)
-		err = log_renew(v);
-	if (err)
-		return complain(err, v->path, "the log could not be started anew");
-	printf("the log is whole again\n");
-	return unsaved ? EXIT_TDFS_SOME : EXIT_TDFS_OK;
 }
 
 struct accept {
@@ -142,7 +117,7 @@ static int on_waiting(void *arg, const char *path)
 }
 
 /* --accept-old FILE, or all LIVE files below a folder. */
-static int accept_below(const struct volume *v, const char *path)
+static int accept_below(const struct volume *v, const char *path, bool tell_none)
 {
 	struct accept c = {.v = v};
 	struct stat st;
@@ -154,9 +129,33 @@ static int accept_below(const struct volume *v, const char *path)
 	err = S_ISDIR(st.st_mode) ? live_walk(v, path, on_accept, &c) : on_accept(&c, path);
 	if (err)
 		return complain_file(err, path, NULL);
-	if (!c.done && !c.failed)
+	if (tell_none && !c.done && !c.failed)
 		printf("%s: nothing there waits for a log; nothing was changed\n", path);
 	return c.failed ? EXIT_TDFS_SOME : EXIT_TDFS_OK;
+}
+
+static int recover_damaged(const struct args *a, const struct volume *v, const struct io *io, const struct recovered *r, const struct recover_damage *d, size_t n)
+{
+	size_t unsaved;
+	int err;
+
+	if (!a->salvage) {
+		for (size_t i = 0; i < n; i++)
+			printf("needs its log: %s\n", d[i].path && *d[i].path ? d[i].path : "(a file that was not found)");
+		report(REPORT_ERROR, "%s: %zu files could not be brought up to date and were left as they are. A whole copy of .tdfs from the same moment helps; else `tdfs recover --salvage %s` gives their newest changes up",
+		       v->path, n, v->path);
+		return EXIT_TDFS_NEEDS_LOG;
+	}
+	unsaved = damage_accept(v, d, n);
+	unsaved += accept_below(v, v->path, false) != EXIT_TDFS_OK;
+	fail_clear();
+	err = log_retire(v, io, r);
+	if (err)
+		err = log_renew(v);
+	if (err)
+		return complain(err, v->path, "the log could not be started anew");
+	printf("the log is whole again\n");
+	return unsaved ? EXIT_TDFS_SOME : EXIT_TDFS_OK;
 }
 
 /* The log cannot be used at all. */
@@ -166,9 +165,9 @@ static int recover_without(const struct args *a, const struct volume *v, int why
 
 	if (!a->salvage) {
 		complain(why, v->path, "restore .tdfs/log.0 and log.1 from a backup of the same moment, or give up what only they hold: `tdfs recover --salvage`");
-		return a->accept_old ? accept_below(v, a->accept_old) : EXIT_TDFS_NEEDS_LOG;
+		return a->accept_old ? accept_below(v, a->accept_old, true) : EXIT_TDFS_NEEDS_LOG;
 	}
-	code = accept_below(v, v->path);
+	code = accept_below(v, v->path, false);
 	fail_clear();
 	err = log_renew(v);
 	if (err)
@@ -212,7 +211,7 @@ static int recover_locked(const struct args *a, struct volume *v)
 		code = recover_damaged(a, v, &io, &r, damage, n_damage);
 	damage_free(damage, n_damage);
 	if (a->accept_old && (!code || code == EXIT_TDFS_NEEDS_LOG))
-		return accept_below(v, a->accept_old);
+		return accept_below(v, a->accept_old, true);
 	return code ? code : look_for_waiting(v);
 }
 

@@ -13,7 +13,6 @@
 #include "volume.h"
 
 #define CONVERT_DIR "convert" /* in .tdfs */
-#define CHAIN_LEN ((size_t)1 << 20) /* plain bytes in one link of a content hash */
 #define HASH_LEN 32
 
 enum convert_verb { CONVERT_IN, CONVERT_OUT };
@@ -69,6 +68,7 @@ struct item_order {
 	uint8_t verify;	 /* reread it before the original goes */
 	uint8_t retry;	 /* a worker died in this chunk: part of it may be done */
 	uint8_t pad[2];
+	uint32_t s, pad2; /* segment size: the unit of the content hash */
 	struct stamp stamp; /* commit: as staged */
 	uint64_t out_ino;
 	uint8_t hash[HASH_LEN];
@@ -78,7 +78,7 @@ struct item_answer { /* @text_len bytes of explanation follow */
 	uint8_t result;
 	uint8_t verified; /* already reread */
 	uint16_t text_len;
-	uint32_t pad;
+	uint32_t s;
 	uint64_t bytes; /* plain */
 	struct stamp stamp;
 	uint64_t out_ino;

@@ -17,22 +17,20 @@ int beneath_open(int root, const char *path, bool one_fs) MUST_CHECK;
 /* Buffers of one worker, made once. */
 struct sealer {
 	const struct volume *v;
-	uint8_t *plain, *stored;
-	size_t stored_room;
-	uint8_t *tags;
-	size_t tags_room;
+	uint8_t *plain, *stored, *tags;
+	size_t plain_room, stored_room, tags_room;
 };
 int sealer_init(struct sealer *s, const struct volume *v) MUST_CHECK;
 void sealer_free(struct sealer *s);
 
 /** seal_fd() - all of @in, @st->st_size bytes long, into the empty @out as a native file of the volume; nothing is synced
  * The record carries size, mtime and ctime of @st: the stamp by which an interrupted run is told apart from a file of the user.
- * @ret_hash: content hash, or NULL if nobody wants it
+ * @ret_hash: content hash (SHA-256 chained over segments of *ret_s bytes), or NULL if nobody wants it
  * Return: 0; -ESTALE the file has another length than @st says; -ENOSPC, -errno */
-int seal_fd(struct sealer *s, int in, const struct stat *st, int out, uint8_t *ret_hash) MUST_CHECK;
+int seal_fd(struct sealer *s, int in, const struct stat *st, int out, uint8_t *ret_hash, uint32_t *ret_s) MUST_CHECK;
 
-/** plain_hash() - content hash of a plain file of @size bytes; 0; -ESTALE it is shorter; -errno */
-int plain_hash(struct sealer *s, int fd, uint64_t size, uint8_t ret_hash[static HASH_LEN]) MUST_CHECK;
+/** plain_hash() - content hash of a plain file of @size bytes, in units of @unit; 0; -ESTALE it is shorter; -errno */
+int plain_hash(struct sealer *s, int fd, uint64_t size, uint32_t unit, uint8_t ret_hash[static HASH_LEN]) MUST_CHECK;
 
 /** sealed_open() - open and unlock with the key unwrapped from the file itself; 0 or as container_open(), kas_unwrap(), container_unlock() */
 int sealed_open(const struct volume *v, const struct io *io, int fd, struct container **ret) MUST_CHECK;

@@ -145,6 +145,7 @@ int main(int argc, char **argv)
 	struct rlimit files;
 
 	streams_check();
+	setvbuf(stdout, NULL, _IOLBF, 0); /* so that it stays in order with standard error */
 	if (argc < 1)
 		return EXIT_TDFS_USAGE;
 	/* walks keep a descriptor per level */

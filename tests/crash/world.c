@@ -42,6 +42,15 @@ int random_private(void *p, size_t len)
 	return random_bytes(p, len);
 }
 
+struct secret *secret_random(void)
+{
+	struct secret *s = secret_new();
+
+	if (s)
+		(void)!random_bytes(s->b, SECRET_LEN);
+	return s;
+}
+
 static struct store_keys store_keys(void)
 {
 	struct store_keys k = {.k_seal = common.seal, .k_hint = common.hint, .k_rec = common.rec, .k_log = common.log, .kas = common.kas, .policy = POLICY};

@@ -161,7 +161,7 @@ def main():
                 traceback.print_exc()
                 os._exit(2)
         pids.append(pid)
-    sys.exit(1 if any(os.waitpid(p, 0)[1] for p in pids) else 0)
+    sys.exit(1 if any([os.waitpid(p, 0)[1] for p in pids]) else 0)
 
 
 main()

@@ -13,23 +13,23 @@ static const struct {
 	bool regular;
 	const char *stored;
 } pairs[] = {
-	{"report.odt", true, "report.odt.tdf"},
-	{"report.odt", false, "report.odt"},
-	{"a.tdf", true, "a.tdf.tdf"},
-	{"a.tdf", false, "a.tdf_"},
-	{"a.tdf_", true, "a.tdf_.tdf"},
-	{"a.tdf_", false, "a.tdf__"},
-	{"a.tdf___", false, "a.tdf____"},
-	{"a.tdfx", false, "a.tdfx"},
-	{"a.tdfx_", false, "a.tdfx_"},
-	{"a.TDF", false, "a.TDF"},
-	{"tdf", false, "tdf"},
-	{".tdf", false, ".tdf_"},
-	{".tdf", true, ".tdf.tdf"},
-	{".tdfs", true, ".tdfs.tdf"},
-	{"_", false, "_"},
-	{"...", true, "....tdf"},
-	{"\xff\xfe\n", true, "\xff\xfe\n.tdf"},
+    {"report.odt", true, "report.odt.tdf"},
+    {"report.odt", false, "report.odt"},
+    {"a.tdf", true, "a.tdf.tdf"},
+    {"a.tdf", false, "a.tdf_"},
+    {"a.tdf_", true, "a.tdf_.tdf"},
+    {"a.tdf_", false, "a.tdf__"},
+    {"a.tdf___", false, "a.tdf____"},
+    {"a.tdfx", false, "a.tdfx"},
+    {"a.tdfx_", false, "a.tdfx_"},
+    {"a.TDF", false, "a.TDF"},
+    {"tdf", false, "tdf"},
+    {".tdf", false, ".tdf_"},
+    {".tdf", true, ".tdf.tdf"},
+    {".tdfs", true, ".tdfs.tdf"},
+    {"_", false, "_"},
+    {"...", true, "....tdf"},
+    {"\xff\xfe\n", true, "\xff\xfe\n.tdf"},
 };
 
 static void test_pairs(void **state)
@@ -52,7 +52,8 @@ static void test_hidden(void **state)
 		const char *stored;
 		bool regular;
 	} hidden[] = {
-		{"plain.txt", true}, {"x.tdf", false}, {".tdf", true}, {"..tdf", true}, {"...tdf", true}, {"x.tdf_", true}, {".", false}, {"..", false}, {"", false}, {"", true},
+	    {"plain.txt", true}, {"x.tdf", false}, {".tdf", true}, {"..tdf", true}, {"...tdf", true},
+	    {"x.tdf_", true},    {".", false},     {"..", false},  {"", false},     {"", true},
 	};
 	char got[NAME_ROOM] = "untouched";
 
@@ -139,8 +140,8 @@ static void test_one_to_one(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_pairs),	cmocka_unit_test(test_hidden),	   cmocka_unit_test(test_length),
-		cmocka_unit_test(test_refused), cmocka_unit_test(test_one_to_one),
+	    cmocka_unit_test(test_pairs),   cmocka_unit_test(test_hidden),     cmocka_unit_test(test_length),
+	    cmocka_unit_test(test_refused), cmocka_unit_test(test_one_to_one),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -2,8 +2,8 @@
 /*
  * What attr.c, dir.c and ops.c work on: the store with its live files, and what the kernel knows of it.
  */
-#ifndef TDFS_TREE_H
-#define TDFS_TREE_H
+#ifndef TDFS_VTREE_H
+#define TDFS_VTREE_H
 
 #include "inode.h"
 #include "node.h"
