@@ -17,28 +17,41 @@ static const char *proc_path(int fd, char buf[static PROC_ROOM])
 	return buf;
 }
 
-int attr_at(const struct tree *t, int dirfd, const char *stored, struct stat *ret, bool *ret_live)
+/* 1: @s->st.st_ino is live and @s was completed from its content */
+static int look_live(const struct tree *t, struct sight *s)
 {
-	struct inode *f;
-	struct stat st;
-	bool live = false;
+	struct inode *f = inode_find(t->store, s->st.st_dev, s->st.st_ino);
 
-	if (fstatat(dirfd, stored, &st, AT_SYMLINK_NOFOLLOW))
+	if (!f)
+		return 0;
+	inode_stat(f, &s->st);
+	inode_put(f);
+	return 1;
+}
+
+int attr_at(const struct tree *t, int dirfd, const char *stored, struct sight *ret)
+{
+	struct sight s = {.at = nodes_clock(t->nodes)};
+	ino_t ino;
+
+	if (fstatat(dirfd, stored, &s.st, AT_SYMLINK_NOFOLLOW))
 		return -errno;
-	if (st.st_dev != t->nodes->dev)
-		return -ENOENT;
-	if (S_ISREG(st.st_mode)) {
-		f = inode_find(t->store, st.st_dev, st.st_ino);
-		if (f) {
-			inode_stat(f, &st);
-			inode_put(f);
-			live = true;
-		} else if (inode_peek(t->store, dirfd, stored, &st)) {
-			report(REPORT_DEBUG, "%s: its size cannot be told: %s", stored, fail_text());
-		}
+	for (unsigned i = 0; S_ISREG(s.st.st_mode) && i < RACES_MAX; i++) {
+		s.live = look_live(t, &s);
+		if (s.live)
+			break;
+		/* Again, now that it is known not to be live: it may have been sealed just before. */
+		ino = s.st.st_ino;
+		if (fstatat(dirfd, stored, &s.st, AT_SYMLINK_NOFOLLOW))
+			return -errno;
+		if (s.st.st_ino == ino)
+			break;
 	}
-	*ret = st;
-	*ret_live = live;
+	if (s.st.st_dev != t->nodes->dev)
+		return -ENOENT;
+	if (S_ISREG(s.st.st_mode) && !s.live && inode_peek(t->store, dirfd, stored, &s.st))
+		report(REPORT_DEBUG, "%s: its size cannot be told: %s", stored, fail_text());
+	*ret = s;
 	return 0;
 }
 
@@ -59,7 +72,7 @@ static int stat_live(struct inode *f, struct stat *ret)
 	return 0;
 }
 
-/* A removed object that is still held open */
+/* An object without a name that is held open */
 static int stat_kept(const struct tree *t, struct node *n, struct stat *ret)
 {
 	int fd CLEANUP_FD = node_open(t->nodes, n, O_PATH);
@@ -68,25 +81,29 @@ static int stat_kept(const struct tree *t, struct node *n, struct stat *ret)
 		return fd;
 	if (fstat(fd, ret))
 		return -errno;
-	if (S_ISREG(n->fmt))
-		ret->st_size = 0; /* its content is gone from memory: nobody can read it any more */
+	if (S_ISREG(n->fmt)) /* a removed one has no content any more; another may have names that we do not know */
+		ret->st_size = ret->st_nlink ? node_seen_size(t->nodes, n) : 0;
 	return 0;
 }
 
 static int stat_named(const struct tree *t, struct node *n, struct stat *ret)
 {
+	struct sight s;
 	struct at at;
-	bool live;
 	int err;
 
 	for (unsigned i = 0; i < RACES_MAX; i++) {
 		err = node_at(t->nodes, n, &at);
 		if (err)
 			return err;
-		err = attr_at(t, at.fd, at.name, ret, &live);
+		err = attr_at(t, at.fd, at.name, &s);
 		at_put(t->nodes, &at);
-		if (!err && is_node(n, ret))
-			return live || !S_ISREG(n->fmt) ? 0 : node_check(t->nodes, n, ret);
+		if (!err && is_node(n, &s.st)) {
+			err = node_check(t->nodes, n, &s);
+			if (!err)
+				*ret = s.st;
+			return err;
+		}
 		if (err && err != -ENOENT)
 			return err;
 	}
@@ -163,34 +180,55 @@ static int change_meta(struct target *g, const struct attr_change *c)
 	return res ? -errno : 0;
 }
 
-static int change_size(const struct tree *t, struct node *n, struct inode *f, uint64_t size)
+/* The content of @n, for writing */
+static int content_get(const struct tree *t, struct node *n, struct inode **ret)
 {
 	char path[PATH_MAX];
-	struct inode *got;
 	struct at at;
-	int err;
+	int err = node_at(t->nodes, n, &at);
 
-	if (!S_ISREG(n->fmt))
-		return -EINVAL;
-	node_ours(t->nodes, n);
-	if (f)
-		return inode_truncate(f, size);
-	err = node_at(t->nodes, n, &at);
-	if (err == -ESTALE) { /* unlinked, but somebody has it open */
-		got = inode_find(t->store, t->nodes->dev, n->ino);
-		if (!got)
-			return -ESTALE;
-	} else if (err) {
-		return err;
-	} else {
-		node_path(t->nodes, at.dir, at.name, path, sizeof(path));
-		err = inode_get(t->store, at.fd, at.name, true, path, &got);
-		at_put(t->nodes, &at);
-		if (err)
-			return err;
+	if (err == -ESTALE) { /* unlinked, but perhaps somebody has it open */
+		*ret = inode_find(t->store, t->nodes->dev, n->ino);
+		return *ret ? 0 : -ESTALE;
 	}
-	err = inode_truncate(got, size);
-	inode_put(got);
+	if (err)
+		return err;
+	node_path(t->nodes, at.dir, at.name, path, sizeof(path));
+	err = inode_get(t->store, at.fd, at.name, true, path, ret);
+	at_put(t->nodes, &at);
+	return err;
+}
+
+static int change_size(const struct tree *t, struct node *n, struct inode *f, uint64_t size)
+{
+	struct inode *got = NULL;
+	int err = S_ISREG(n->fmt) ? 0 : -EINVAL;
+
+	if (!err && !f)
+		err = content_get(t, n, &got);
+	if (err)
+		return err;
+	node_change(t->nodes, n);
+	err = inode_truncate(f ? f : got, size);
+	node_changed(t->nodes, n);
+	content_put(got);
+	return err;
+}
+
+static int change_times(const struct tree *t, struct node *n, struct inode *f, const struct timespec ts[2])
+{
+	struct target g;
+	int err = target_open(t, n, f, &g);
+
+	if (err)
+		return err;
+	node_change(t->nodes, n);
+	if (g.f)
+		err = inode_set_times(g.f, ts);
+	else if (utimensat(AT_FDCWD, g.path, ts, 0))
+		err = -errno;
+	node_changed(t->nodes, n);
+	target_close(&g, false);
 	return err;
 }
 
@@ -209,17 +247,8 @@ int attr_set(const struct tree *t, struct node *n, struct inode *f, const struct
 	}
 	if (!err && c->size)
 		err = change_size(t, n, f, (uint64_t)c->st.st_size);
-	if (!err && c->times) {
-		node_ours(t->nodes, n);
-		err = target_open(t, n, f, &g);
-		if (err)
-			return err;
-		if (g.f)
-			err = inode_set_times(g.f, c->ts);
-		else if (utimensat(AT_FDCWD, g.path, c->ts, 0))
-			err = -errno;
-		target_close(&g, false);
-	}
+	if (!err && c->times)
+		err = change_times(t, n, f, c->ts);
 	return err;
 }
 

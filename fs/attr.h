@@ -7,9 +7,9 @@
 
 #include "vtree.h"
 
-/** attr_at() - stat of the entry @stored in @dirfd as the user sees it
- * @ret_live: its content is in memory.  0; -ENOENT, also for what lies on another file system; -errno.  A size that cannot be told is 0. */
-int attr_at(const struct tree *t, int dirfd, const char *stored, struct stat *ret, bool *ret_live) MUST_CHECK;
+/** attr_at() - the entry @stored in @dirfd as the user sees it: 0; -ENOENT, also for what lies on another file system; -errno.  A size that
+ * cannot be told is 0. */
+int attr_at(const struct tree *t, int dirfd, const char *stored, struct sight *ret) MUST_CHECK;
 /** attr_get() - stat of a node; @f: its content if the caller has it, else NULL.  0; -ESTALE another object, or other content behind our
  * back; -errno */
 int attr_get(const struct tree *t, struct node *n, struct inode *f, struct stat *ret) MUST_CHECK;

@@ -45,13 +45,14 @@ int dir_probe(const struct tree *t, struct node *dir, int fd, const char *name, 
 static int enter(const struct tree *t, struct node *dir, int fd, const char *stored, struct entry *ret)
 {
 	struct entry e;
-	bool live;
-	int err = attr_at(t, fd, stored, &e.st, &live);
+	struct sight s;
+	int err = attr_at(t, fd, stored, &s);
 
 	if (!err)
-		err = node_enter(t->nodes, dir, stored, &e.st, live, &e.node);
+		err = node_enter(t->nodes, dir, stored, &s, &e.node);
 	if (err)
 		return err;
+	e.st = s.st;
 	if (S_ISREG(e.st.st_mode) && e.st.st_mode & (S_ISUID | S_ISGID))
 		e.node->priv = true;
 	*ret = e;
@@ -128,8 +129,10 @@ static int make_locked(const struct tree *t, struct node *dir, int fd, const cha
 	if (err)
 		return err;
 	err = enter(t, dir, fd, S_ISREG(m->mode) ? p.file : p.other, ret);
-	if (!err && f)
-		node_ours(t->nodes, ret->node);
+	if (!err && f) {
+		node_change(t->nodes, ret->node);
+		node_changed(t->nodes, ret->node);
+	}
 	if (!err && f && ret_f) {
 		*ret_f = f;
 	} else if (f) {
@@ -157,14 +160,11 @@ int dir_make(const struct tree *t, struct node *dir, const char *name, const str
 
 void dir_keep(const struct tree *t, const struct stat *st)
 {
-	struct node *n;
+	struct node *n = node_find(t->nodes, st->st_ino);
 
-	if (st->st_nlink > 1 && !S_ISDIR(st->st_mode))
-		return;
-	n = node_find(t->nodes, st->st_ino);
 	if (!n)
 		return;
-	node_keep(t->nodes, n);
+	node_keep(t->nodes, n, S_ISDIR(st->st_mode) || st->st_nlink <= 1);
 	node_put(t->nodes, n);
 }
 

@@ -103,6 +103,10 @@ static int add_link(struct nodes *t, struct node *n, struct node *dir, const cha
 	/* the newest first: it is the one most likely to be there still */
 	l->next = n->links;
 	n->links = l;
+	if (!n->dir && n->fd >= 0) { /* kept while it had no name */
+		close(n->fd);
+		n->fd = -1;
+	}
 	if (n->dir && l->next) { /* a directory has one name */
 		struct link *old = l->next;
 
@@ -135,29 +139,32 @@ static int64_t nanoseconds(const struct timespec *ts)
 	return (int64_t)((uint64_t)ts->tv_sec * 1000000000 + (uint64_t)ts->tv_nsec);
 }
 
-/* Compare with what was seen and remember it; the lock is held. */
-static bool same_content(struct node *n, const struct stat *st)
+/* Compare with what was seen and remember it; the lock is held.  A look taken before or while we changed the file ourselves proves nothing.
+ */
+static bool same_content(struct node *n, const struct sight *s)
 {
-	int64_t mtime = nanoseconds(&st->st_mtim);
-	bool same = !n->seen || n->ours || (n->seen_size == st->st_size && n->seen_mtime == mtime);
+	int64_t mtime = nanoseconds(&s->st.st_mtim);
 
-	if (!same || !S_ISREG(n->fmt))
-		return same;
+	if (s->live || !S_ISREG(n->fmt) || n->changing || n->ours_at > s->at)
+		return true;
+	if (n->seen && !n->ours && (n->seen_size != s->st.st_size || n->seen_mtime != mtime))
+		return false;
 	n->seen = true;
 	n->ours = false;
-	n->seen_size = st->st_size;
+	n->seen_size = s->st.st_size;
 	n->seen_mtime = mtime;
 	return true;
 }
 
-int node_enter(struct nodes *t, struct node *dir, const char *stored, const struct stat *st, bool live, struct node **ret)
+int node_enter(struct nodes *t, struct node *dir, const char *stored, const struct sight *s, struct node **ret)
 {
+	const struct stat *st = &s->st;
 	struct node *n;
 	int err;
 
 	mutex_lock(&t->lock);
 	n = table_by_ino(t, st->st_ino);
-	if (n && (n->fmt != (st->st_mode & S_IFMT) || (!live && S_ISREG(n->fmt) && !same_content(n, st)))) {
+	if (n && (n->fmt != (st->st_mode & S_IFMT) || !same_content(n, s))) {
 		table_hide(t, n); /* it is another object now, or has other content */
 		n = NULL;
 	}
@@ -167,10 +174,8 @@ int node_enter(struct nodes *t, struct node *dir, const char *stored, const stru
 			mutex_unlock(&t->lock);
 			return -ENOMEM;
 		}
-		if (live)
-			n->ours = true;
-		else
-			same_content(n, st);
+		n->ours = s->live;
+		(void)same_content(n, s); /* nothing to compare with: remembers */
 		t->next_id++;
 		table_add(t, n);
 	}
@@ -200,20 +205,39 @@ void node_forget(struct nodes *t, uint64_t id, uint64_t count)
 	mutex_unlock(&t->lock);
 }
 
-int node_check(struct nodes *t, struct node *n, const struct stat *st)
+int node_check(struct nodes *t, struct node *n, const struct sight *s)
 {
 	bool ok;
 
 	mutex_lock(&t->lock);
-	ok = n->hashed && same_content(n, st);
+	ok = n->hashed && same_content(n, s);
 	mutex_unlock(&t->lock);
 	return ok ? 0 : -ESTALE;
 }
 
-void node_ours(struct nodes *t, struct node *n)
+int64_t node_seen_size(struct nodes *t, struct node *n)
+{
+	int64_t size;
+
+	mutex_lock(&t->lock);
+	size = n->seen ? n->seen_size : 0;
+	mutex_unlock(&t->lock);
+	return size;
+}
+
+void node_change(struct nodes *t, struct node *n)
 {
 	mutex_lock(&t->lock);
+	n->changing++;
+	mutex_unlock(&t->lock);
+}
+
+void node_changed(struct nodes *t, struct node *n)
+{
+	mutex_lock(&t->lock);
+	n->changing--;
 	n->ours = true;
+	n->ours_at = ++t->clock;
 	mutex_unlock(&t->lock);
 }
 
@@ -225,10 +249,10 @@ void node_unlink(struct nodes *t, ino_t ino, struct node *dir, const char *store
 	n = table_by_ino(t, ino);
 	if (n) {
 		drop_link(t, n, dir, stored);
-		if (last) {
+		while (last && n->links) /* names taken away behind our back */
+			drop_link(t, n, n->links->dir, n->links->name);
+		if (last)
 			table_hide(t, n); /* the number may come back for another object */
-			n->removed = true;
-		}
 	}
 	mutex_unlock(&t->lock);
 }

@@ -38,16 +38,24 @@ struct node {
 	uint64_t n_lookup;
 	unsigned n_refs;
 	unsigned fd_users;
-	int fd;       /* directories: O_PATH, if open; others: O_PATH once removed; else -1 */
-	bool hashed;  /* found by inode number: neither removed nor replaced behind our back */
-	bool removed; /* its last name is gone, through us */
-	bool ours;    /* changed through us since it was last looked at: take what is there as it is */
-	bool seen;    /* the two below are valid: content as it was when last looked at */
+	int fd;            /* directories: O_PATH, if open; others: O_PATH once removed; else -1 */
+	bool hashed;       /* found by inode number: neither removed nor replaced behind our back */
+	bool removed;      /* its last name is gone, through us */
+	bool ours;         /* changed through us since it was last looked at: take what is there as it is */
+	unsigned changing; /* such a change is going on: nothing can be concluded from what is seen */
+	uint64_t ours_at;  /* nodes->clock at the end of the last one */
+	bool seen;         /* the two below are valid: content as it was when last looked at */
 	int64_t seen_size, seen_mtime;
 	struct link *links;
 	struct node *id_next, *ino_next;
 	/* atomic */
 	_Atomic bool priv; /* setuid, setgid seen: a write has to clear them */
+};
+
+struct sight {          /* an entry of the store as it was seen */
+	struct stat st; /* as the user sees it */
+	bool live;      /* its content is in memory, so this says nothing about the store */
+	uint64_t at;    /* nodes_clock() before it was looked at */
 };
 
 struct nodes {
@@ -63,6 +71,8 @@ struct nodes {
 	size_t n_buckets, n_nodes, n_fds;
 	uint64_t next_id, n_changes; /* of links, to tell a race from a name that is really gone */
 	struct node *newest, *oldest;
+	/* atomic */
+	_Atomic uint64_t clock; /* counts our own changes of content */
 };
 
 /** nodes_new() - a table with the root; @root_fd: the store's root, borrowed; @max_fds: directories kept open; 0, -ENOMEM, -errno */
@@ -78,24 +88,33 @@ struct node *node_get(struct nodes *t, uint64_t id) MUST_CHECK;
 struct node *node_find(struct nodes *t, ino_t ino) MUST_CHECK;
 void node_put(struct nodes *t, struct node *n);
 /** node_enter() - the node of an entry just looked up or made, its lookup count raised by one, and a reference
- * @dir, @stored: where it was found; @st: its stat as the user sees it; @live: its content is in memory, so @st says nothing about the
- * store Return: 0, -ENOMEM, -ELOOP a directory below itself (moved behind our back) */
-int node_enter(struct nodes *t, struct node *dir, const char *stored, const struct stat *st, bool live, struct node **ret) MUST_CHECK;
+ * @dir, @stored: where it was found
+ * Return: 0, -ENOMEM, -ELOOP a directory below itself (moved behind our back) */
+int node_enter(struct nodes *t, struct node *dir, const char *stored, const struct sight *s, struct node **ret) MUST_CHECK;
 /** node_forget() - lower the lookup count */
 void node_forget(struct nodes *t, uint64_t id, uint64_t n);
 
-/** node_check() - is the content what the kernel was told?  Remembers @st.  0 or -ESTALE */
-int node_check(struct nodes *t, struct node *n, const struct stat *st) MUST_CHECK;
-/** node_ours() - we change the content: the next look takes what it finds */
-void node_ours(struct nodes *t, struct node *n);
+/** nodes_clock() - for struct sight */
+static inline uint64_t nodes_clock(const struct nodes *t)
+{
+	return t->clock;
+}
+/** node_check() - is the content what the kernel was told?  Remembers it.  0 or -ESTALE */
+int node_check(struct nodes *t, struct node *n, const struct sight *s) MUST_CHECK;
+/** node_seen_size() - as it was last looked at, 0 if never */
+int64_t node_seen_size(struct nodes *t, struct node *n);
+/** node_change() / node_changed() - around a change of content or mtime through us: the next look takes what it finds, and what was seen
+ * meanwhile counts for nothing.  While a file is live it is not compared at all, so opening it for writing is one moment's change. */
+void node_change(struct nodes *t, struct node *n);
+void node_changed(struct nodes *t, struct node *n);
 
 /** node_unlink() - (dir, stored) is no name of @ino any more; @last: it was the last one */
 void node_unlink(struct nodes *t, ino_t ino, struct node *dir, const char *stored, bool last);
 /** node_move() - the name of @n changed; without memory the old name stays and the next access answers -ESTALE */
 void node_move(struct nodes *t, struct node *n, struct node *dir, const char *stored, struct node *to_dir, const char *to);
-/** node_keep() - just before the last name of @n goes: hold it open, so that stat and chmod of an open but removed object go on; does
- * nothing on failure */
-void node_keep(struct nodes *t, struct node *n);
+/** node_keep() - just before a name of @n goes: if it is the last one, or (@last false) the last that we know of, hold the object open, so
+ * that stat and chmod of what the kernel still holds go on; does nothing on failure */
+void node_keep(struct nodes *t, struct node *n, bool last);
 
 /** node_dirfd() - O_PATH descriptor of a directory, borrowed until node_dirfd_put(); 0, -ESTALE it is not where it was, -errno */
 int node_dirfd(struct nodes *t, struct node *dir, int *ret) MUST_CHECK;

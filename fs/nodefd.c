@@ -67,7 +67,7 @@ int node_evict(struct nodes *t)
 	for (struct node *n = t->oldest; n; n = n->dir->newer) {
 		int fd = n->fd;
 
-		if (n->fd_users || n->removed)
+		if (n->fd_users || !n->links)
 			continue;
 		lru_drop(t, n);
 		n->fd = -1;
@@ -257,14 +257,14 @@ void at_put(struct nodes *t, struct at *at)
 	at->dir = NULL;
 }
 
-/* The descriptor kept of a removed object, as one more; -ESTALE if there is none */
+/* The descriptor kept of an object without a name, as one more; -ESTALE if there is none */
 static int open_kept(struct nodes *t, struct node *n, int flags)
 {
 	char path[40];
 	int fd, kept;
 
 	mutex_lock(&t->lock);
-	kept = n->removed && n->fd >= 0 ? fcntl(n->fd, F_DUPFD_CLOEXEC, 0) : -1;
+	kept = n != t->root && !n->links && n->fd >= 0 ? fcntl(n->fd, F_DUPFD_CLOEXEC, 0) : -1;
 	mutex_unlock(&t->lock);
 	if (kept < 0)
 		return -ESTALE;
@@ -305,11 +305,18 @@ int node_open(struct nodes *t, struct node *n, int flags)
 	return fd;
 }
 
-void node_keep(struct nodes *t, struct node *n)
+void node_keep(struct nodes *t, struct node *n, bool last)
 {
+	bool others;
 	int fd = -1;
 
-	if (n->dir) { /* its place in the LRU does: removed ones are not evicted */
+	mutex_lock(&t->lock);
+	others = n->links && n->links->next;
+	mutex_unlock(&t->lock);
+	if (others && !last)
+		return;
+
+	if (n->dir) { /* its place in the LRU does: nameless ones are not evicted */
 		if (!node_dirfd(t, n, &fd))
 			node_dirfd_put(t, n);
 		return;

@@ -174,8 +174,10 @@ static int open_node(fuse_req_t req, struct node *n, struct fuse_file_info *fi, 
 	err = open_content(m, n, fi->flags, &f);
 	if (err)
 		return err;
-	if ((fi->flags & O_ACCMODE) != O_RDONLY || fi->flags & O_TRUNC)
-		node_ours(m->tree.nodes, n);
+	if ((fi->flags & O_ACCMODE) != O_RDONLY || fi->flags & O_TRUNC) {
+		node_change(m->tree.nodes, n);
+		node_changed(m->tree.nodes, n);
+	}
 	if (fi->flags & O_TRUNC)
 		err = open_truncate(req, n, f, &dropped);
 	if (!err) {

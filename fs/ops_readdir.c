@@ -130,12 +130,13 @@ static bool shown(const struct fill *f, const struct dirent64 *de, char name[sta
 static struct fuse_entry_param look_up(struct fill *f, const struct dirent64 *de, mode_t fmt)
 {
 	struct fuse_entry_param p = {.attr = {.st_ino = de->d_ino, .st_mode = fmt}};
+	struct sight s;
 	struct entry e;
-	bool live;
 
-	if (is_dots(de->d_name) || attr_at(&f->m->tree, f->d->fd, de->d_name, &e.st, &live) || (e.st.st_mode & S_IFMT) != fmt ||
-	    node_enter(f->m->tree.nodes, f->d->dir, de->d_name, &e.st, live, &e.node))
+	if (is_dots(de->d_name) || attr_at(&f->m->tree, f->d->fd, de->d_name, &s) || (s.st.st_mode & S_IFMT) != fmt ||
+	    node_enter(f->m->tree.nodes, f->d->dir, de->d_name, &s, &e.node))
 		return p;
+	e.st = s.st;
 	if (S_ISREG(fmt) && e.st.st_mode & (S_ISUID | S_ISGID))
 		e.node->priv = true;
 	p = entry_param(f->m, &e);

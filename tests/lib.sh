@@ -108,8 +108,8 @@ sync_tdfs() { if plain; then sync -f "$MNT"; else tdfs sync "$MNT" >/dev/null; f
 on_store() { # on_store PATH: where that regular file lies at rest
 	if plain; then say "$STORE/$1"; else say "$STORE/$1.tdf"; fi
 }
-check_store() { # every sealed file is a good zip and a good TDF for a reader that knows nothing of tdfs
-	plain || python3 "$HERE/mount/tdf.py" check "$STORE" || fail "the store holds files that are no valid TDF"
+check_store() { # check_store [void]: every sealed file is a good zip and a good TDF for a reader that knows nothing of tdfs
+	plain || python3 "$HERE/mount/tdf.py" check "$STORE" "$@" || fail "the store holds files that are no valid TDF"
 }
 py() { PYTHONPATH=$HERE/mount python3 - "$@"; } # a python snippet with mount/t.py at hand:  py <<'EOF'
 

@@ -14,7 +14,7 @@ struct check {
 	struct target target;
 	json_t *findings; /* NULL: print them */
 	uint64_t n[CHECK_LEVELS], n_files, n_foreign, n_live;
-	bool in_use;	  /* mounted, or another command works on it */
+	bool in_use;      /* mounted, or another command works on it */
 	bool log_pending; /* records wait in the log: side files may belong to them */
 	bool volume_damaged;
 };

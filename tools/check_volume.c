@@ -72,12 +72,15 @@ static void entry_look(struct check *c, int dir_fd, const char *name, uid_t owne
 	} else if (strcmp(name, "log.0.damaged") == 0 || strcmp(name, "log.1.damaged") == 0) {
 		check_tell(c, CHECK_NOTE, path, "put aside by `tdfs recover --salvage`; it can be deleted");
 	} else if (!is_known(name)) {
-		check_tell(c, CHECK_NOTE, path, "%s", strstr(name, "tmp") || strstr(name, "new") ? "left over by a command that was killed; delete it" : "nothing tdfs knows");
+		check_tell(c, CHECK_NOTE, path, "%s",
+			   strstr(name, "tmp") || strstr(name, "new") ? "left over by a command that was killed; delete it"
+								      : "nothing tdfs knows");
 	}
 	if (S_ISLNK(st.st_mode))
 		check_tell(c, CHECK_PROBLEM, path, "a symbolic link: it is not followed");
 	else if (st.st_mode & (S_IRWXG | S_IRWXO))
-		check_tell(c, CHECK_PROBLEM, path, "others have access to it (mode %04o): `chmod go= %s/%s`", st.st_mode & 07777, c->target.vol->path, path);
+		check_tell(c, CHECK_PROBLEM, path, "others have access to it (mode %04o): `chmod go= %s/%s`", st.st_mode & 07777,
+			   c->target.vol->path, path);
 	if (st.st_uid != owner)
 		check_tell(c, CHECK_PROBLEM, path, "belongs to user %u, the store to user %u", st.st_uid, owner);
 }

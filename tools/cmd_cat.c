@@ -59,22 +59,22 @@ static int cat_main(const void *args, int n, char **pos)
 }
 
 static const struct option_row cat_rows[] = {
-	{OPTION_SIZE, 0, "offset", "BYTES", offsetof(struct cat_args, offset), "start there in the plain file"},
-	{OPTION_TEXT, 0, "length", "BYTES", offsetof(struct cat_args, length_given), "print so many bytes"},
-	KEY_ROWS(struct cat_args, keys),
-	{0},
+    {OPTION_SIZE, 0, "offset", "BYTES", offsetof(struct cat_args, offset), "start there in the plain file"},
+    {OPTION_TEXT, 0, "length", "BYTES", offsetof(struct cat_args, length_given), "print so many bytes"},
+    KEY_ROWS(struct cat_args, keys),
+    {0},
 };
 
 const struct command command_cat = {
-	.name = "cat",
-	.summary = "print the plain content of TDFs",
-	.usage = "FILE...",
-	.notes = "Only verified bytes are printed. Files with unsealed changes are read as last\nsealed, with a warning.\n",
-	.options = cat_rows,
-	.args_size = sizeof(struct cat_args),
-	.min_args = 1,
-	.max_args = -1,
-	.run = cat_main,
+    .name = "cat",
+    .summary = "print the plain content of TDFs",
+    .usage = "FILE...",
+    .notes = "Only verified bytes are printed. Files with unsealed changes are read as last\nsealed, with a warning.\n",
+    .options = cat_rows,
+    .args_size = sizeof(struct cat_args),
+    .min_args = 1,
+    .max_args = -1,
+    .run = cat_main,
 };
 
 struct decrypt_args {
@@ -205,20 +205,20 @@ static int decrypt_main(const void *args, int n, char **pos)
 }
 
 static const struct option_row decrypt_rows[] = {
-	{OPTION_TEXT, 'o', "output", "FILE", offsetof(struct decrypt_args, out), "else the name without .tdf; - is stdout"},
-	{OPTION_FLAG, 0, "force", NULL, offsetof(struct decrypt_args, force), "replace what is there"},
-	KEY_ROWS(struct decrypt_args, keys),
-	{0},
+    {OPTION_TEXT, 'o', "output", "FILE", offsetof(struct decrypt_args, out), "else the name without .tdf; - is stdout"},
+    {OPTION_FLAG, 0, "force", NULL, offsetof(struct decrypt_args, force), "replace what is there"},
+    KEY_ROWS(struct decrypt_args, keys),
+    {0},
 };
 
 const struct command command_decrypt = {
-	.name = "decrypt",
-	.summary = "TDFs to plain files, keeping mode and time",
-	.usage = "FILE.tdf...|-",
-	.notes = "The plain file appears only when all of it has been verified.\n",
-	.options = decrypt_rows,
-	.args_size = sizeof(struct decrypt_args),
-	.min_args = 1,
-	.max_args = -1,
-	.run = decrypt_main,
+    .name = "decrypt",
+    .summary = "TDFs to plain files, keeping mode and time",
+    .usage = "FILE.tdf...|-",
+    .notes = "The plain file appears only when all of it has been verified.\n",
+    .options = decrypt_rows,
+    .args_size = sizeof(struct decrypt_args),
+    .min_args = 1,
+    .max_args = -1,
+    .run = decrypt_main,
 };

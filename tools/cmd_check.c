@@ -24,6 +24,7 @@ void check_tell(struct check *c, enum check_level level, const char *path, const
 	static const char *const names[] = {"note", "problem", "DAMAGE"};
 	CLEANUP_FREE char *text = NULL;
 	CLEANUP_FREE char *shown = path_text(path);
+	CLEANUP_FREE char *safe = NULL;
 	va_list ap;
 
 	va_start(ap, fmt);
@@ -31,10 +32,12 @@ void check_tell(struct check *c, enum check_level level, const char *path, const
 		text = NULL;
 	va_end(ap);
 	c->n[level]++;
+	safe = text ? path_text(text) : NULL;
 	if (c->findings)
-		json_array_append_new(c->findings, json_pack("{s:s, s:o, s:o}", "level", names[level], "path", json_path(path), "text", json_path(text ? text : "?")));
+		json_array_append_new(c->findings, json_pack("{s:s, s:o, s:o}", "level", names[level], "path", json_path(path), "text",
+							     json_path(text ? text : "?")));
 	else
-		printf("%-7s %s: %s\n", names[level], shown ? shown : path, text ? text : "?");
+		printf("%-7s %s: %s\n", names[level], shown ? shown : path, safe ? safe : "?");
 }
 
 /* The other stored form of the visible name of @e, if there is such an entry as well. */
@@ -47,7 +50,8 @@ static void siblings(struct check *c, const struct tree_entry *e, const char *vi
 	if (!S_ISREG(e->st.st_mode) || name_store(visible, false, other))
 		return;
 	if (fstatat(e->dir_fd, other, &st, AT_SYMLINK_NOFOLLOW) == 0 && !S_ISREG(st.st_mode))
-		check_tell(c, CHECK_PROBLEM, e->path, "and '%s' are both there for the name '%s': the file is shown, the other is not; rename one", other, visible);
+		check_tell(c, CHECK_PROBLEM, e->path,
+			   "and '%s' are both there for the name '%s': the file is shown, the other is not; rename one", other, visible);
 }
 
 static void name_look(struct check *c, const struct tree_entry *e)
@@ -63,7 +67,8 @@ static void name_look(struct check *c, const struct tree_entry *e)
 	if (regular && len > 10 && strncmp(e->name, ".tdfs-", 6) == 0 && strcmp(e->name + len - 4, ".tmp") == 0)
 		check_tell(c, CHECK_NOTE, e->path, "left over by a command that was killed; delete it");
 	else if (regular && !name_is_tdf(e->name))
-		check_tell(c, CHECK_PROBLEM, e->path, "not a TDF by its name: it is not shown in the mount, and if it is plain it lies here plain");
+		check_tell(c, CHECK_PROBLEM, e->path,
+			   "not a TDF by its name: it is not shown in the mount, and if it is plain it lies here plain");
 	else if (!regular && name_is_tdf(e->name))
 		check_tell(c, CHECK_PROBLEM, e->path, "ends in .tdf and is no file: it is not shown; rename it to '%s_'", e->name);
 	else
@@ -80,7 +85,8 @@ static void native_look(struct check *c, const struct tree_entry *e, const struc
 			check_tell(c, CHECK_PROBLEM, e->path, "waits for changes in the log; a mount or `tdfs recover` applies them");
 	}
 	if (tail > MANIFEST_OTHERS)
-		check_tell(c, CHECK_NOTE, e->path, "its manifest is %" PRIu64 " MiB: tdfs reads it, other OpenTDF clients stop at 10 MiB", tail >> 20);
+		check_tell(c, CHECK_NOTE, e->path, "its manifest is %" PRIu64 " MiB: tdfs reads it, other OpenTDF clients stop at 10 MiB",
+			   tail >> 20);
 }
 
 static void file_look(struct check *c, const struct tree_entry *e)
@@ -155,12 +161,15 @@ static void log_look(struct check *c)
 	fail_clear();
 	err = recover(&io, v->dir_fd, v->store_fd, &keys, false, on_event, c, &r, &damage, &n);
 	if (err < 0)
-		check_tell(c, CHECK_DAMAGE, "log", "%s", err == -ENOENT ? "it is gone; restore .tdfs/log.0 and .tdfs/log.1 from a backup" : cause_text(err));
+		check_tell(c, CHECK_DAMAGE, "log", "%s",
+			   err == -ENOENT ? "it is gone; restore .tdfs/log.0 and .tdfs/log.1 from a backup" : cause_text(err));
 	if (err == 1)
-		check_tell(c, CHECK_DAMAGE, "log", "some files cannot be brought up to date from it; `tdfs recover --salvage` keeps what can be kept");
+		check_tell(c, CHECK_DAMAGE, "log",
+			   "some files cannot be brought up to date from it; `tdfs recover --salvage` keeps what can be kept");
 	for (size_t i = 0; i < n; i++) { /* with a whole log they only wait for it */
 		if (err == 1)
-			check_tell(c, CHECK_DAMAGE, *damage[i].path ? damage[i].path : "(a file not found)", "needs its log, which cannot give it all");
+			check_tell(c, CHECK_DAMAGE, *damage[i].path ? damage[i].path : "(a file not found)",
+				   "needs its log, which cannot give it all");
 		free(damage[i].path);
 	}
 	free(damage);
@@ -176,14 +185,16 @@ static int summary(const struct check *c, const char *store)
 	if (c->volume_damaged)
 		code = EXIT_TDFS_DAMAGED;
 	if (c->findings) {
-		int said = json_say(json_pack("{s:i, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:O}", "v", 1, "store", json_path(store), "files",
-					      (json_int_t)c->n_files, "foreign", (json_int_t)c->n_foreign, "live", (json_int_t)c->n_live, "notes",
-					      (json_int_t)c->n[CHECK_NOTE], "problems", (json_int_t)c->n[CHECK_PROBLEM], "damaged",
-					      (json_int_t)c->n[CHECK_DAMAGE], "in_use", c->in_use, "findings", c->findings));
+		int said =
+		    json_say(json_pack("{s:i, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:O}", "v", 1, "store", json_path(store), "files",
+				       (json_int_t)c->n_files, "foreign", (json_int_t)c->n_foreign, "live", (json_int_t)c->n_live, "notes",
+				       (json_int_t)c->n[CHECK_NOTE], "problems", (json_int_t)c->n[CHECK_PROBLEM], "damaged",
+				       (json_int_t)c->n[CHECK_DAMAGE], "in_use", c->in_use, "findings", c->findings));
 
 		return code ? code : said;
 	}
-	printf("%" PRIu64 " files looked at (%" PRIu64 " foreign, %" PRIu64 " with changes in the log): %" PRIu64 " damaged, %" PRIu64 " problems, %" PRIu64 " notes\n",
+	printf("%" PRIu64 " files looked at (%" PRIu64 " foreign, %" PRIu64 " with changes in the log): %" PRIu64 " damaged, %" PRIu64
+	       " problems, %" PRIu64 " notes\n",
 	       c->n_files, c->n_foreign, c->n_live, c->n[CHECK_DAMAGE], c->n[CHECK_PROBLEM], c->n[CHECK_NOTE]);
 	if (!code)
 		printf("structure is sound; `tdfs verify` reads the contents as well\n");
@@ -218,20 +229,20 @@ static int run(const void *args, int n, char **pos)
 }
 
 static const struct option_row rows[] = {
-	{OPTION_FLAG, 0, "json", NULL, offsetof(struct args, json), "answer in JSON"},
-	CREDENTIAL_ROWS(struct args, cred),
-	{0},
+    {OPTION_FLAG, 0, "json", NULL, offsetof(struct args, json), "answer in JSON"},
+    CREDENTIAL_ROWS(struct args, cred),
+    {0},
 };
 
 const struct command command_check = {
-	.name = "check",
-	.summary = "look at a volume's structure: keys, log, names, headers, signatures",
-	.usage = "STORE",
-	.notes = "Reads no payload (`tdfs verify` does) and changes nothing.\n"
-		 "Exit code 3: problems in files; 5: in the volume itself.\n",
-	.options = rows,
-	.args_size = sizeof(struct args),
-	.min_args = 1,
-	.max_args = 1,
-	.run = run,
+    .name = "check",
+    .summary = "look at a volume's structure: keys, log, names, headers, signatures",
+    .usage = "STORE",
+    .notes = "Reads no payload (`tdfs verify` does) and changes nothing.\n"
+	     "Exit code 3: problems in files; 5: in the volume itself.\n",
+    .options = rows,
+    .args_size = sizeof(struct args),
+    .min_args = 1,
+    .max_args = 1,
+    .run = run,
 };

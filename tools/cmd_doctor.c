@@ -57,19 +57,22 @@ static void fuse_look(struct doctor *d)
 	CLEANUP_FD int fd = -1;
 
 	if (!in_path("fusermount3", path, sizeof(path)))
-		doctor_tell(d, geteuid() ? DOCTOR_BAD : DOCTOR_NOTE, "fuse3", "sudo apt-get install fuse3", "fusermount3 is not installed%s",
-			    geteuid() ? ": only root can mount" : "");
+		doctor_tell(d, geteuid() ? DOCTOR_BAD : DOCTOR_NOTE, "fuse3", "sudo apt-get install fuse3",
+			    "fusermount3 is not installed%s", geteuid() ? ": only root can mount" : "");
 	else if (geteuid() && (stat(path, &st) || !(st.st_mode & S_ISUID) || st.st_uid))
-		doctor_tell(d, DOCTOR_BAD, "fuse3", "sudo apt-get install --reinstall fuse3", "%s is not setuid root: users cannot mount", path);
+		doctor_tell(d, DOCTOR_BAD, "fuse3", "sudo apt-get install --reinstall fuse3", "%s is not setuid root: users cannot mount",
+			    path);
 	else
 		doctor_tell(d, DOCTOR_OK, "fuse3", NULL, "%s", path);
 	if (access("/dev/fuse", F_OK)) {
-		doctor_tell(d, DOCTOR_BAD, "/dev/fuse", "sudo modprobe fuse   (in a container: --device /dev/fuse --cap-add SYS_ADMIN)", "it is missing");
+		doctor_tell(d, DOCTOR_BAD, "/dev/fuse", "sudo modprobe fuse   (in a container: --device /dev/fuse --cap-add SYS_ADMIN)",
+			    "it is missing");
 		return;
 	}
 	fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
 	if (fd < 0)
-		doctor_tell(d, DOCTOR_BAD, "/dev/fuse", "sudo chmod 666 /dev/fuse   (in a container: --device /dev/fuse)", "%s", strerror(errno));
+		doctor_tell(d, DOCTOR_BAD, "/dev/fuse", "sudo chmod 666 /dev/fuse   (in a container: --device /dev/fuse)", "%s",
+			    strerror(errno));
 	else
 		doctor_tell(d, DOCTOR_OK, "/dev/fuse", NULL, "can be opened");
 }
@@ -85,9 +88,11 @@ static void allow_other_look(struct doctor *d)
 	if (f)
 		fclose(f);
 	if (on || geteuid() == 0)
-		doctor_tell(d, DOCTOR_OK, "allow_other", NULL, "%s", on ? "-o allow_other is open to users" : "root needs no permission for -o allow_other");
+		doctor_tell(d, DOCTOR_OK, "allow_other", NULL, "%s",
+			    on ? "-o allow_other is open to users" : "root needs no permission for -o allow_other");
 	else
-		doctor_tell(d, DOCTOR_NOTE, "allow_other", "echo user_allow_other | sudo tee -a /etc/fuse.conf", "users cannot use -o allow_other (only needed to share a mount)");
+		doctor_tell(d, DOCTOR_NOTE, "allow_other", "echo user_allow_other | sudo tee -a /etc/fuse.conf",
+			    "users cannot use -o allow_other (only needed to share a mount)");
 }
 
 static void cpu_look(struct doctor *d)
@@ -110,14 +115,15 @@ static void limits_look(struct doctor *d)
 
 	if (getrlimit(RLIMIT_NOFILE, &r) == 0) {
 		if (r.rlim_max < 4096)
-			doctor_tell(d, DOCTOR_NOTE, "files", "ulimit -Hn 65536 (as root), or LimitNOFILE=65536 in the service", "at most %llu open files: many open files at once will fail",
-				    (unsigned long long)r.rlim_max);
+			doctor_tell(d, DOCTOR_NOTE, "files", "ulimit -Hn 65536 (as root), or LimitNOFILE=65536 in the service",
+				    "at most %llu open files: many open files at once will fail", (unsigned long long)r.rlim_max);
 		else
 			doctor_tell(d, DOCTOR_OK, "files", NULL, "%llu open files allowed", (unsigned long long)r.rlim_max);
 	}
 	if (getrlimit(RLIMIT_MEMLOCK, &r) == 0) {
 		if (r.rlim_cur < (64 << 10))
-			doctor_tell(d, DOCTOR_NOTE, "memlock", "LimitMEMLOCK=8M in the service, or a line in /etc/security/limits.d", "keys cannot be locked in memory and may reach swap");
+			doctor_tell(d, DOCTOR_NOTE, "memlock", "LimitMEMLOCK=8M in the service, or a line in /etc/security/limits.d",
+				    "keys cannot be locked in memory and may reach swap");
 		else
 			doctor_tell(d, DOCTOR_OK, "memlock", NULL, "keys can be locked in memory");
 	}
@@ -130,7 +136,8 @@ static void tools_look(struct doctor *d)
 	if (in_path("unzip", path, sizeof(path)))
 		doctor_tell(d, DOCTOR_OK, "unzip", NULL, "%s", path);
 	else
-		doctor_tell(d, DOCTOR_NOTE, "unzip", "sudo apt-get install unzip", "not installed (only the quickstart and curious people use it)");
+		doctor_tell(d, DOCTOR_NOTE, "unzip", "sudo apt-get install unzip",
+			    "not installed (only the quickstart and curious people use it)");
 }
 
 static int run(const void *args, int n, char **pos)
@@ -156,17 +163,17 @@ static int run(const void *args, int n, char **pos)
 }
 
 static const struct option_row rows[] = {
-	{OPTION_FLAG, 0, "json", NULL, offsetof(struct args, json), "answer in JSON"},
-	{0},
+    {OPTION_FLAG, 0, "json", NULL, offsetof(struct args, json), "answer in JSON"},
+    {0},
 };
 
 const struct command command_doctor = {
-	.name = "doctor",
-	.summary = "what this machine or a store lacks, and what mends it",
-	.usage = "[STORE]",
-	.notes = "Needs no secret and changes nothing. Exit code 1: something is BAD.\n",
-	.options = rows,
-	.args_size = sizeof(struct args),
-	.max_args = 1,
-	.run = run,
+    .name = "doctor",
+    .summary = "what this machine or a store lacks, and what mends it",
+    .usage = "[STORE]",
+    .notes = "Needs no secret and changes nothing. Exit code 1: something is BAD.\n",
+    .options = rows,
+    .args_size = sizeof(struct args),
+    .max_args = 1,
+    .run = run,
 };

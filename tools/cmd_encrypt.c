@@ -92,10 +92,12 @@ static int encrypt_fd(int in, const struct stat *st, const struct target *t, con
 	struct io io = io_posix(out);
 	CLEANUP_FREE char *policy = NULL;
 	struct writer_params par = {
-		.s = a->segment_size ? (uint32_t)a->segment_size : t->vol ? t->vol->segment_size : SEG_DEFAULT,
-		.kas = t->kas,
-		.native = native ? t->vol : NULL,
-		.mtime = st->st_mtim,
+	    .s = a->segment_size ? (uint32_t)a->segment_size
+		 : t->vol        ? t->vol->segment_size
+				 : SEG_DEFAULT,
+	    .kas = t->kas,
+	    .native = native ? t->vol : NULL,
+	    .mtime = st->st_mtim,
 	};
 	struct writer *w = NULL;
 	struct progress *p;
@@ -183,6 +185,10 @@ static int args_check(const struct args *a, int n, char **pos)
 		report(REPORT_ERROR, "-o names one file, but %d are to be encrypted", n);
 		return EXIT_TDFS_USAGE;
 	}
+	if (a->out && strcmp(a->out, "-") == 0) {
+		report(REPORT_ERROR, "a TDF is finished at its start, so it cannot go to a pipe; give -o FILE.tdf");
+		return EXIT_TDFS_USAGE;
+	}
 	for (int i = 0; i < n && !a->out; i++)
 		if (strcmp(pos[i], "-") == 0) {
 			report(REPORT_ERROR, "standard input has no name; give the output with -o FILE.tdf");
@@ -216,25 +222,25 @@ static int run(const void *args, int n, char **pos)
 }
 
 static const struct option_row rows[] = {
-	{OPTION_TEXT, 'o', "output", "FILE.tdf", offsetof(struct args, out), "else the name with .tdf behind it"},
-	{OPTION_FLAG, 0, "force", NULL, offsetof(struct args, force), "replace what is there"},
-	{OPTION_SIZE, 0, "segment-size", "SIZE", offsetof(struct args, segment_size), "plain bytes in a segment: 16K to 4194276"},
-	{OPTION_TEXT, 0, "kas-url", "URL", offsetof(struct args, keys.kas_url), "with --kas-key: where that KAS answers"},
-	{OPTION_TEXT, 0, "kid", "ID", offsetof(struct args, keys.kid), "with --kas-key: what that KAS calls the key"},
-	KEY_ROWS(struct args, keys),
-	{0},
+    {OPTION_TEXT, 'o', "output", "FILE.tdf", offsetof(struct args, out), "else the name with .tdf behind it"},
+    {OPTION_FLAG, 0, "force", NULL, offsetof(struct args, force), "replace what is there"},
+    {OPTION_SIZE, 0, "segment-size", "SIZE", offsetof(struct args, segment_size), "plain bytes in a segment: 16K to 4194276"},
+    {OPTION_TEXT, 0, "kas-url", "URL", offsetof(struct args, keys.kas_url), "with --kas-key: where that KAS answers"},
+    {OPTION_TEXT, 0, "kid", "ID", offsetof(struct args, keys.kid), "with --kas-key: what that KAS calls the key"},
+    KEY_ROWS(struct args, keys),
+    {0},
 };
 
 const struct command command_encrypt = {
-	.name = "encrypt",
-	.summary = "plain files to TDFs, keeping mode and time",
-	.usage = "FILE...|-",
-	.notes = "Within a store the result is a file of that volume; elsewhere a TDF that the\n"
-		 "volume's key opens, or that of --kas-key (a public key or certificate is enough).\n"
-		 "The plain file is left as it is.\n",
-	.options = rows,
-	.args_size = sizeof(struct args),
-	.min_args = 1,
-	.max_args = -1,
-	.run = run,
+    .name = "encrypt",
+    .summary = "plain files to TDFs, keeping mode and time",
+    .usage = "FILE...|-",
+    .notes = "Within a store the result is a file of that volume; elsewhere a TDF that the\n"
+	     "volume's key opens, or that of --kas-key (a public key or certificate will do).\n"
+	     "The plain file is left as it is.\n",
+    .options = rows,
+    .args_size = sizeof(struct args),
+    .min_args = 1,
+    .max_args = -1,
+    .run = run,
 };

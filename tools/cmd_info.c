@@ -28,12 +28,12 @@ static json_t *json_time(const struct timespec *ts)
 
 static json_t *native_json(const struct record *r)
 {
-	return json_pack("{s:s, s:I, s:o, s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:b}", "state", state_names[r->state], "generation",
-			 (json_int_t)r->generation, "content_id", json_hex(r->content_id, ID_LEN), "volume_id", json_hex(r->volume_id, ID_LEN), "file_id",
-			 json_hex(r->file_id, ID_LEN), "plain_size", (json_int_t)r->size, "segment_size", (json_int_t)r->s, "tail_offset",
-			 (json_int_t)r->tail_off, "epoch", (json_int_t)r->epoch, "invocation_bound", (json_int_t)r->invocations, "mtime",
-			 json_time(&r->mtime), "ctime", json_time(&r->ctime), "made", json_time(&r->made), "sealed",
-			 r->state == RECORD_SEALED || r->state == RECORD_LIVE);
+	return json_pack("{s:s, s:I, s:o, s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:b}", "state", state_names[r->state],
+			 "generation", (json_int_t)r->generation, "content_id", json_hex(r->content_id, ID_LEN), "volume_id",
+			 json_hex(r->volume_id, ID_LEN), "file_id", json_hex(r->file_id, ID_LEN), "plain_size", (json_int_t)r->size,
+			 "segment_size", (json_int_t)r->s, "tail_offset", (json_int_t)r->tail_off, "epoch", (json_int_t)r->epoch,
+			 "invocation_bound", (json_int_t)r->invocations, "mtime", json_time(&r->mtime), "ctime", json_time(&r->ctime),
+			 "made", json_time(&r->made), "sealed", r->state == RECORD_SEALED || r->state == RECORD_LIVE);
 }
 
 static json_t *key_access_json(const struct manifest *m)
@@ -43,8 +43,9 @@ static json_t *key_access_json(const struct manifest *m)
 	for (size_t i = 0; i < m->n_ka; i++) {
 		const struct key_access *k = &m->ka[i];
 
-		json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:b}", "type", k->type_name, "url", k->url, "protocol", k->protocol, "kid",
-						      k->kid, "sid", k->sid, "wrapped_bytes", (int)k->wrapped_len, "usable", k->type != WRAP_OTHER));
+		json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:b}", "type", k->type_name, "url", k->url,
+						      "protocol", k->protocol, "kid", k->kid, "sid", k->sid, "wrapped_bytes",
+						      (int)k->wrapped_len, "usable", k->type != WRAP_OTHER));
 	}
 	return list;
 }
@@ -64,9 +65,10 @@ static json_t *policy_json(const char *policy)
 
 static json_t *manifest_json(const struct manifest *m)
 {
-	json_t *j = json_pack("{s:s, s:s, s:I, s:I, s:I, s:s, s:s, s:b, s:o}", "schema", m->schema_version, "mime_type", m->mime_type, "plain_size",
-			      (json_int_t)m->size, "segments", (json_int_t)m->n_segs, "segment_size", (json_int_t)m->seg_default, "root_signature", "HS256",
-			      "segment_hash", m->seg_hs256 ? "HS256" : "GMAC", "hex_hashes", m->hex, "key_access", key_access_json(m));
+	json_t *j =
+	    json_pack("{s:s, s:s, s:I, s:I, s:I, s:s, s:s, s:b, s:o}", "schema", m->schema_version, "mime_type", m->mime_type, "plain_size",
+		      (json_int_t)m->size, "segments", (json_int_t)m->n_segs, "segment_size", (json_int_t)m->seg_default, "root_signature",
+		      "HS256", "segment_hash", m->seg_hs256 ? "HS256" : "GMAC", "hex_hashes", m->hex, "key_access", key_access_json(m));
 	json_t *policy = policy_json(m->policy);
 
 	if (j && policy)
@@ -161,35 +163,51 @@ static void print_native(const json_t *n)
 		return;
 	printf("  %-12s %s, generation %" JSON_INTEGER_FORMAT "%s\n", "state", string(n, "state"), integer(n, "generation"),
 	       strcmp(string(n, "state"), "LIVE") == 0 ? " (newer changes are in the volume's log)" : "");
-	printf("  %-12s %s\n  %-12s %s\n  %-12s %s\n", "volume", string(n, "volume_id"), "file id", string(n, "file_id"), "content id", string(n, "content_id"));
+	printf("  %-12s %s\n  %-12s %s\n  %-12s %s\n", "volume", string(n, "volume_id"), "file id", string(n, "file_id"), "content id",
+	       string(n, "content_id"));
 	printf("  %-12s %s\n", "changed", string(n, "mtime"));
 }
 
 static void print_policy(const json_t *policy)
 {
 	CLEANUP_FREE char *text = policy ? json_dumps(policy, JSON_ENCODE_ANY | JSON_COMPACT) : NULL;
+	CLEANUP_FREE char *shown = text ? path_text(text) : NULL;
 
-	printf("  %-12s %s\n", "policy", text ? text : "not readable");
+	printf("  %-12s %s\n", "policy", shown ? shown : "not readable");
+}
+
+static void print_key_access(const json_t *k)
+{
+	CLEANUP_FREE char *type = path_text(string(k, "type"));
+	CLEANUP_FREE char *kid = path_text(string(k, "kid"));
+	CLEANUP_FREE char *url = path_text(string(k, "url"));
+	CLEANUP_FREE char *sid = path_text(string(k, "sid"));
+
+	if (!type || !kid || !url || !sid)
+		return;
+	printf("  %-12s %s%s%s for %s%s%s\n", "key access", type, *kid ? ", key " : "", kid, url, *sid ? ", share " : "", sid);
 }
 
 static void print_tdf(const json_t *t)
 {
+	CLEANUP_FREE char *schema = path_text(string(t, "schema"));
+	CLEANUP_FREE char *mime = path_text(string(t, "mime_type"));
 	const json_t *k;
 	size_t i;
 
 	print_size("plain size", integer(t, "plain_size"));
 	printf(" in %" JSON_INTEGER_FORMAT " segments of %" JSON_INTEGER_FORMAT "\n", integer(t, "segments"), integer(t, "segment_size"));
-	printf("  %-12s %s, %s; root signature HS256, segments %s\n", "OpenTDF", *string(t, "schema") ? string(t, "schema") : "4.2 or older (no version given)",
-	       *string(t, "mime_type") ? string(t, "mime_type") : "no MIME type", string(t, "segment_hash"));
-	json_array_foreach(json_object_get(t, "key_access"), i, k) printf("  %-12s %s%s%s for %s%s%s\n", "key access", string(k, "type"),
-									   *string(k, "kid") ? ", key " : "", string(k, "kid"), string(k, "url"),
-									   *string(k, "sid") ? ", share " : "", string(k, "sid"));
+	printf("  %-12s %s, %s; root signature HS256, segments %s\n", "OpenTDF",
+	       schema && *schema ? schema : "4.2 or older (no version given)", mime && *mime ? mime : "no MIME type",
+	       string(t, "segment_hash"));
+	json_array_foreach(json_object_get(t, "key_access"), i, k) print_key_access(k);
 	print_policy(json_object_get(t, "policy"));
 }
 
 static void print_file(const json_t *f)
 {
 	CLEANUP_FREE char *path = path_text(string(f, "path"));
+	CLEANUP_FREE char *problem = path_text(string(f, "problem"));
 	const json_t *native = json_object_get(f, "native"), *tdf = json_object_get(f, "tdf");
 	const char *kind = string(f, "kind");
 
@@ -204,7 +222,10 @@ static void print_file(const json_t *f)
 	if (tdf)
 		print_tdf(tdf);
 	print_size("stored size", integer(f, "stored_size"));
-	printf("\n  %-12s %s\n", "structure", json_is_true(json_object_get(f, "sound")) ? "sound; signatures need the key: `tdfs verify`" : string(f, "problem"));
+	printf("\n  %-12s %s\n", "structure",
+	       json_is_true(json_object_get(f, "sound")) ? "sound; signatures need the key: `tdfs verify`"
+	       : problem                                 ? problem
+							 : "?");
 }
 
 static json_t *file_json(const char *path, int *ret_err)
@@ -253,17 +274,17 @@ static int run(const void *args, int n, char **pos)
 }
 
 static const struct option_row rows[] = {
-	{OPTION_FLAG, 0, "json", NULL, offsetof(struct args, json), "answer in JSON"},
-	{0},
+    {OPTION_FLAG, 0, "json", NULL, offsetof(struct args, json), "answer in JSON"},
+    {0},
 };
 
 const struct command command_info = {
-	.name = "info",
-	.summary = "what a TDF says about itself; needs no key",
-	.usage = "FILE...",
-	.options = rows,
-	.args_size = sizeof(struct args),
-	.min_args = 1,
-	.max_args = -1,
-	.run = run,
+    .name = "info",
+    .summary = "what a TDF says about itself; needs no key",
+    .usage = "FILE...",
+    .options = rows,
+    .args_size = sizeof(struct args),
+    .min_args = 1,
+    .max_args = -1,
+    .run = run,
 };

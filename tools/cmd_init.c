@@ -62,11 +62,11 @@ static int run(const void *args, int n, char **pos)
 {
 	const struct args *a = args;
 	struct volume_params par = {
-		.segment_size = (uint32_t)a->segment_size,
-		.log_half = a->log_size,
-		.kas_url = a->kas_url,
-		.scrypt_log_n = (unsigned)a->log_n,
-		.no_recovery = a->no_recovery,
+	    .segment_size = (uint32_t)a->segment_size,
+	    .log_half = a->log_size,
+	    .kas_url = a->kas_url,
+	    .scrypt_log_n = (unsigned)a->log_n,
+	    .no_recovery = a->no_recovery,
 	};
 	struct credential c = {0};
 	CLEANUP_FREE char *inside = NULL;
@@ -75,7 +75,8 @@ static int run(const void *args, int n, char **pos)
 	if (code)
 		return code;
 	if (volume_find(pos[0], &inside) == 0) /* before anybody chooses a passphrase */
-		return complain(fail(-EEXIST, "is in or is the volume %s", inside), pos[0], "`tdfs status` shows it; a new volume needs another folder");
+		return complain_file(fail(-EEXIST, "is in or is the volume %s", inside), pos[0],
+				     "`tdfs status` shows it; a new volume needs another folder");
 	fail_clear();
 	err = credential_get(&a->cred, pos[0], true, &c);
 	if (err) {
@@ -86,7 +87,7 @@ static int run(const void *args, int n, char **pos)
 	err = volume_create(pos[0], &par, &c);
 	credential_free(&c);
 	if (err)
-		return complain(err, pos[0], "choose an empty folder, or one that does not exist yet");
+		return complain_file(err, pos[0], err == -ENOTEMPTY ? NULL : "choose an empty folder, or one that does not exist yet");
 	code = EXIT_TDFS_OK;
 	if (a->json)
 		code = tell_json(pos[0], par.recovery);
@@ -97,23 +98,23 @@ static int run(const void *args, int n, char **pos)
 }
 
 static const struct option_row rows[] = {
-	{OPTION_SIZE, 0, "segment-size", "SIZE", offsetof(struct args, segment_size), "plain bytes in a segment: 16K to 4194276"},
-	{OPTION_SIZE, 0, "log-size", "SIZE", offsetof(struct args, log_size), "each half of the volume log: 16M to 512M"},
-	{OPTION_TEXT, 0, "kas-url", "URL", offsetof(struct args, kas_url), "the KAS address written into files"},
-	{OPTION_NUMBER, 0, "scrypt-logn", "N", offsetof(struct args, log_n), "cost of guessing: 15..20; else measured"},
-	{OPTION_FLAG, 0, "no-recovery", NULL, offsetof(struct args, no_recovery), "make no recovery key"},
-	{OPTION_FLAG, 0, "json", NULL, offsetof(struct args, json), "answer in JSON"},
-	SECRET_ROWS(struct args, cred),
-	{0},
+    {OPTION_SIZE, 0, "segment-size", "SIZE", offsetof(struct args, segment_size), "plain bytes in a segment: 16K to 4194276"},
+    {OPTION_SIZE, 0, "log-size", "SIZE", offsetof(struct args, log_size), "each half of the volume log: 16M to 512M"},
+    {OPTION_TEXT, 0, "kas-url", "URL", offsetof(struct args, kas_url), "the KAS address written into files"},
+    {OPTION_NUMBER, 0, "scrypt-logn", "N", offsetof(struct args, log_n), "cost of guessing: 15..20; else measured"},
+    {OPTION_FLAG, 0, "no-recovery", NULL, offsetof(struct args, no_recovery), "make no recovery key"},
+    {OPTION_FLAG, 0, "json", NULL, offsetof(struct args, json), "answer in JSON"},
+    SECRET_ROWS(struct args, cred),
+    {0},
 };
 
 const struct command command_init = {
-	.name = "init",
-	.summary = "make a new volume",
-	.usage = "STORE",
-	.options = rows,
-	.args_size = sizeof(struct args),
-	.min_args = 1,
-	.max_args = 1,
-	.run = run,
+    .name = "init",
+    .summary = "make a new volume",
+    .usage = "STORE",
+    .options = rows,
+    .args_size = sizeof(struct args),
+    .min_args = 1,
+    .max_args = 1,
+    .run = run,
 };

@@ -19,7 +19,8 @@ static int list_json(const struct volume *v)
 
 	for (size_t i = 0; i < v->n_slots; i++) {
 		const struct slot *s = &v->slots[i];
-		json_t *j = json_pack("{s:i, s:s, s:o, s:I}", "id", s->id, "kind", kind_names[s->kind], "label", json_path(s->label), "created", (json_int_t)s->created);
+		json_t *j = json_pack("{s:i, s:s, s:o, s:I}", "id", s->id, "kind", kind_names[s->kind], "label", json_path(s->label),
+				      "created", (json_int_t)s->created);
 
 		if (j && s->kind == SLOT_PASSPHRASE)
 			json_object_set_new(j, "scrypt_logn", json_integer(s->log_n));
@@ -54,19 +55,19 @@ static int list_main(const void *args, int n, char **pos)
 }
 
 static const struct option_row list_rows[] = {
-	{OPTION_FLAG, 0, "json", NULL, offsetof(struct list_args, json), "answer in JSON"},
-	{0},
+    {OPTION_FLAG, 0, "json", NULL, offsetof(struct list_args, json), "answer in JSON"},
+    {0},
 };
 
 static const struct command key_list = {
-	.name = "list",
-	.summary = "the key slots (needs no secret)",
-	.usage = "STORE",
-	.options = list_rows,
-	.args_size = sizeof(struct list_args),
-	.min_args = 1,
-	.max_args = 1,
-	.run = list_main,
+    .name = "list",
+    .summary = "the key slots (needs no secret)",
+    .usage = "STORE",
+    .options = list_rows,
+    .args_size = sizeof(struct list_args),
+    .min_args = 1,
+    .max_args = 1,
+    .run = list_main,
 };
 
 struct change_args { /* add, change, remove, recovery */
@@ -76,12 +77,14 @@ struct change_args { /* add, change, remove, recovery */
 	bool force;
 };
 
-#define FRESH_ROWS                                                                                                                         \
-	{OPTION_TEXT, 0, "new-passfile", "FILE", offsetof(struct change_args, fresh.passfile), "the new passphrase: first line of FILE"},  \
-	    {OPTION_TEXT, 0, "new-passfd", "N", offsetof(struct change_args, fresh.passfd), "... of descriptor N"},                        \
-	    {OPTION_TEXT, 0, "new-extpass", "CMD", offsetof(struct change_args, fresh.extpass), "... of what CMD prints"},                 \
-	    {OPTION_TEXT, 0, "new-keyfile", "FILE", offsetof(struct change_args, fresh.keyfile), "a key file instead of a passphrase"},    \
-	    {OPTION_NUMBER, 0, "scrypt-logn", "N", offsetof(struct change_args, log_n), "cost of guessing: 15..20; else measured"}
+#define FRESH_ROWS                                                                                                                        \
+	{OPTION_TEXT, 0, "new-passfile", "FILE", offsetof(struct change_args, fresh.passfile), "the new passphrase: first line of FILE"}, \
+	    {OPTION_TEXT, 0, "new-passfd", "N", offsetof(struct change_args, fresh.passfd), "... of descriptor N"},                       \
+	    {OPTION_TEXT, 0, "new-extpass", "CMD", offsetof(struct change_args, fresh.extpass), "... of what CMD prints"},                \
+	    {OPTION_TEXT, 0, "new-keyfile", "FILE", offsetof(struct change_args, fresh.keyfile), "a key file instead of a passphrase"},   \
+	{                                                                                                                                 \
+		OPTION_NUMBER, 0, "scrypt-logn", "N", offsetof(struct change_args, log_n), "cost of guessing: 15..20; else measured"      \
+	}
 
 static int slot_complain(int err, const char *store)
 {
@@ -91,7 +94,7 @@ static int slot_complain(int err, const char *store)
 	case ENOENT:
 		return complain(err, store, "`tdfs key list %s` shows the slots", store);
 	case EBUSY:
-		return complain(err, store, "`tdfs key add` another first, or --force");
+		return complain(err, store, NULL);
 	default:
 		return complain(err, store, NULL);
 	}
@@ -147,21 +150,21 @@ static int add_main(const void *args, int n, char **pos)
 }
 
 static const struct option_row add_rows[] = {
-	FRESH_ROWS,
-	{OPTION_TEXT, 0, "label", "TEXT", offsetof(struct change_args, label), "shown by `tdfs key list`"},
-	CREDENTIAL_ROWS(struct change_args, cred),
-	{0},
+    FRESH_ROWS,
+    {OPTION_TEXT, 0, "label", "TEXT", offsetof(struct change_args, label), "shown by `tdfs key list`"},
+    CREDENTIAL_ROWS(struct change_args, cred),
+    {0},
 };
 
 static const struct command key_add = {
-	.name = "add",
-	.summary = "one more passphrase or key file",
-	.usage = "STORE",
-	.options = add_rows,
-	.args_size = sizeof(struct change_args),
-	.min_args = 1,
-	.max_args = 1,
-	.run = add_main,
+    .name = "add",
+    .summary = "one more passphrase or key file",
+    .usage = "STORE",
+    .options = add_rows,
+    .args_size = sizeof(struct change_args),
+    .min_args = 1,
+    .max_args = 1,
+    .run = add_main,
 };
 
 static int remove_main(const void *args, int n, char **pos)
@@ -184,20 +187,20 @@ static int remove_main(const void *args, int n, char **pos)
 }
 
 static const struct option_row remove_rows[] = {
-	{OPTION_FLAG, 0, "force", NULL, offsetof(struct change_args, force), "also the last one that is no recovery key"},
-	CREDENTIAL_ROWS(struct change_args, cred),
-	{0},
+    {OPTION_FLAG, 0, "force", NULL, offsetof(struct change_args, force), "also the last one that is no recovery key"},
+    CREDENTIAL_ROWS(struct change_args, cred),
+    {0},
 };
 
 static const struct command key_remove = {
-	.name = "remove",
-	.summary = "take a slot away",
-	.usage = "STORE SLOT",
-	.options = remove_rows,
-	.args_size = sizeof(struct change_args),
-	.min_args = 2,
-	.max_args = 2,
-	.run = remove_main,
+    .name = "remove",
+    .summary = "take a slot away",
+    .usage = "STORE SLOT",
+    .options = remove_rows,
+    .args_size = sizeof(struct change_args),
+    .min_args = 2,
+    .max_args = 2,
+    .run = remove_main,
 };
 
 /* The slot meant when none is named: the only one with a passphrase. */
@@ -242,20 +245,20 @@ static int change_main(const void *args, int n, char **pos)
 }
 
 static const struct option_row change_rows[] = {
-	FRESH_ROWS,
-	CREDENTIAL_ROWS(struct change_args, cred),
-	{0},
+    FRESH_ROWS,
+    CREDENTIAL_ROWS(struct change_args, cred),
+    {0},
 };
 
 static const struct command key_change = {
-	.name = "change",
-	.summary = "a new secret for a slot (the only passphrase, if none is named)",
-	.usage = "STORE [SLOT]",
-	.options = change_rows,
-	.args_size = sizeof(struct change_args),
-	.min_args = 1,
-	.max_args = 2,
-	.run = change_main,
+    .name = "change",
+    .summary = "a new secret for a slot (the only passphrase, if none is named)",
+    .usage = "STORE [SLOT]",
+    .options = change_rows,
+    .args_size = sizeof(struct change_args),
+    .min_args = 1,
+    .max_args = 2,
+    .run = change_main,
 };
 
 static int recovery_main(const void *args, int n, char **pos)
@@ -286,20 +289,20 @@ static int recovery_main(const void *args, int n, char **pos)
 }
 
 static const struct option_row recovery_rows[] = {
-	{OPTION_TEXT, 0, "label", "TEXT", offsetof(struct change_args, label), "shown by `tdfs key list`"},
-	CREDENTIAL_ROWS(struct change_args, cred),
-	{0},
+    {OPTION_TEXT, 0, "label", "TEXT", offsetof(struct change_args, label), "shown by `tdfs key list`"},
+    CREDENTIAL_ROWS(struct change_args, cred),
+    {0},
 };
 
 static const struct command key_recovery = {
-	.name = "recovery",
-	.summary = "make a new recovery key and print it",
-	.usage = "STORE",
-	.options = recovery_rows,
-	.args_size = sizeof(struct change_args),
-	.min_args = 1,
-	.max_args = 1,
-	.run = recovery_main,
+    .name = "recovery",
+    .summary = "make a new recovery key and print it",
+    .usage = "STORE",
+    .options = recovery_rows,
+    .args_size = sizeof(struct change_args),
+    .min_args = 1,
+    .max_args = 1,
+    .run = recovery_main,
 };
 
 struct copy_args { /* backup and restore */
@@ -324,19 +327,19 @@ static int backup_main(const void *args, int n, char **pos)
 }
 
 static const struct option_row backup_rows[] = {
-	CREDENTIAL_ROWS(struct copy_args, cred),
-	{0},
+    CREDENTIAL_ROWS(struct copy_args, cred),
+    {0},
 };
 
 static const struct command key_backup = {
-	.name = "backup",
-	.summary = "save the volume's keys (locked by its secrets) in a file",
-	.usage = "STORE FILE",
-	.options = backup_rows,
-	.args_size = sizeof(struct copy_args),
-	.min_args = 2,
-	.max_args = 2,
-	.run = backup_main,
+    .name = "backup",
+    .summary = "save the volume's keys (locked by its secrets) in a file",
+    .usage = "STORE FILE",
+    .options = backup_rows,
+    .args_size = sizeof(struct copy_args),
+    .min_args = 2,
+    .max_args = 2,
+    .run = backup_main,
 };
 
 static int restore_main(const void *args, int n, char **pos)
@@ -360,28 +363,28 @@ static int restore_main(const void *args, int n, char **pos)
 }
 
 static const struct option_row restore_rows[] = {
-	{OPTION_FLAG, 0, "force", NULL, offsetof(struct copy_args, force), "replace the keys of another volume"},
-	CREDENTIAL_ROWS(struct copy_args, cred),
-	{0},
+    {OPTION_FLAG, 0, "force", NULL, offsetof(struct copy_args, force), "replace the keys of another volume"},
+    CREDENTIAL_ROWS(struct copy_args, cred),
+    {0},
 };
 
 static const struct command key_restore = {
-	.name = "restore",
-	.summary = "put saved keys back into a store",
-	.usage = "STORE FILE",
-	.options = restore_rows,
-	.args_size = sizeof(struct copy_args),
-	.min_args = 2,
-	.max_args = 2,
-	.run = restore_main,
+    .name = "restore",
+    .summary = "put saved keys back into a store",
+    .usage = "STORE FILE",
+    .options = restore_rows,
+    .args_size = sizeof(struct copy_args),
+    .min_args = 2,
+    .max_args = 2,
+    .run = restore_main,
 };
 
 static const struct command *const subs[] = {
-	&key_list, &key_add, &key_remove, &key_change, &key_recovery, &key_backup, &key_restore, NULL,
+    &key_list, &key_add, &key_remove, &key_change, &key_recovery, &key_backup, &key_restore, NULL,
 };
 
 const struct command command_key = {
-	.name = "key",
-	.summary = "passphrases, key files, recovery keys; backup of the volume's keys",
-	.sub = subs,
+    .name = "key",
+    .summary = "passphrases, key files, recovery keys; backup of the volume's keys",
+    .sub = subs,
 };

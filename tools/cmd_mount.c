@@ -9,6 +9,7 @@
 #include "commands.h"
 #include "control.h"
 #include "mount.h"
+#include "mounts.h"
 #include "progress.h"
 #include "say.h"
 #include "target.h"
@@ -44,7 +45,8 @@ static bool option_next(const char **list, char *ret_raw, char *ret_text)
 /* Options for mount(8) and fstab alone. */
 static bool option_is_fstab(const char *text)
 {
-	static const char *const names[] = {"defaults", "auto", "noauto", "user", "users", "nouser", "owner", "group", "nofail", "_netdev", "loud", "silent"};
+	static const char *const names[] = {"defaults", "auto",  "noauto", "user",    "users", "nouser",
+					    "owner",    "group", "nofail", "_netdev", "loud",  "silent"};
 
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
 		if (strcmp(text, names[i]) == 0)
@@ -58,7 +60,8 @@ static bool option_is_secret(struct credential_source *cred, char *text)
 	struct {
 		const char *name;
 		const char **to;
-	} known[] = {{"passfile=", &cred->passfile}, {"passfd=", &cred->passfd}, {"extpass=", &cred->extpass}, {"keyfile=", &cred->keyfile}};
+	} known[] = {
+	    {"passfile=", &cred->passfile}, {"passfd=", &cred->passfd}, {"extpass=", &cred->extpass}, {"keyfile=", &cred->keyfile}};
 
 	if (strcmp(text, "recovery") == 0)
 		return cred->recovery = true;
@@ -71,11 +74,13 @@ static bool option_is_secret(struct credential_source *cred, char *text)
 	return false;
 }
 
-/* Split @list into ours (secrets, fstab words) and what the mount understands.  @room: text that @cred points into, as long as @list and zeroed */
+/* Split @list into ours (secrets, fstab words) and what the mount understands.  @room: text that @cred points into, as long as @list and
+ * zeroed */
 static int options_split(const char *list, struct credential_source *cred, char *room, struct config *cfg)
 {
 	CLEANUP_FREE char *raw = malloc(strlen(list) + 1);
 	CLEANUP_FREE char *rest = calloc(1, strlen(list) + 2);
+	size_t n = 0;
 
 	if (!raw || !rest)
 		return -ENOMEM;
@@ -86,11 +91,12 @@ static int options_split(const char *list, struct credential_source *cred, char 
 			room += strlen(room) + 1;
 			continue;
 		}
-		if (*rest)
-			strcat(rest, ",");
-		strcat(rest, raw);
+		if (n)
+			rest[n++] = ',';
+		memcpy(rest + n, raw, strlen(raw)); /* all of it together is no longer than the list */
+		n += strlen(raw);
 	}
-	return *rest ? config_option_string(cfg, rest) : 0;
+	return n ? config_option_string(cfg, rest) : 0;
 }
 
 /* What mount_run() calls in the process that serves. */
@@ -116,7 +122,9 @@ static int paths_get(struct config *cfg, char **pos)
 		return complain_file(-errno, pos[0], "the first argument is the store; `tdfs init STORE` makes one");
 	cfg->mountpoint = realpath(pos[1], NULL);
 	if (!cfg->mountpoint)
-		return complain_file(-errno, pos[1], errno == ENOTCONN ? "a dead mount is in the way: `tdfs umount` it" : "make the folder first: `mkdir -p`");
+		return complain_file(-errno, pos[1],
+				     errno == ENOTCONN ? "a dead mount is in the way: `tdfs umount` it"
+						       : "make the folder first: `mkdir -p`");
 	tdfs = tdfs_dir(cfg->store);
 	if (!tdfs || access(tdfs, F_OK))
 		return complain(fail(-ENOENT, "not a volume"), pos[0], "`tdfs init STORE` makes one; the order is STORE MOUNTPOINT");
@@ -164,31 +172,30 @@ static int mount_main(const void *args, int n, char **pos)
 }
 
 static const struct option_row mount_rows[] = {
-	{OPTION_LIST, 'o', "options", "LIST", offsetof(struct mount_args, o), "mount options, comma separated (below)"},
-	{OPTION_FLAG, 'f', "foreground", NULL, offsetof(struct mount_args, foreground), "stay in the foreground"},
-	{OPTION_FLAG, 'd', "debug", NULL, offsetof(struct mount_args, debug), "foreground, and log every operation"},
-	{OPTION_FLAG, 0, "ro", NULL, offsetof(struct mount_args, read_only), "read only; nothing in the store is changed"},
-	CREDENTIAL_ROWS(struct mount_args, cred),
-	{0},
+    {OPTION_LIST, 'o', "options", "LIST", offsetof(struct mount_args, o), "mount options, comma separated (below)"},
+    {OPTION_FLAG, 'f', "foreground", NULL, offsetof(struct mount_args, foreground), "stay in the foreground"},
+    {OPTION_FLAG, 'd', "debug", NULL, offsetof(struct mount_args, debug), "foreground, and log every operation"},
+    {OPTION_FLAG, 0, "ro", NULL, offsetof(struct mount_args, read_only), "read only; nothing in the store is changed"},
+    CREDENTIAL_ROWS(struct mount_args, cred),
+    {0},
 };
 
 const struct command command_mount = {
-	.name = "mount",
-	.summary = "show a volume's files as plain ones in a folder",
-	.usage = "STORE MOUNTPOINT",
-	.notes = "  -o ro  allow_other  allow_root  noatime  noexec  dev  suid  fsname=NAME\n"
-		 "  -o cache=strict     a write() that returned survives the daemon's death\n"
-		 "  -o cache=exclusive  nobody else touches the store: longer caching\n"
-		 "  -o shared_storage   the store is on shared storage: no write-back caching\n"
-		 "  -o foreign=ro|deny  TDFs made elsewhere: readable, or refused\n"
-		 "  -o segcache=SIZE    memory for plaintext of segments read lately\n",
-	.options = mount_rows,
-	.args_size = sizeof(struct mount_args),
-	.min_args = 2,
-	.max_args = 2,
-	.run = mount_main,
+    .name = "mount",
+    .summary = "show a volume's files as plain ones in a folder",
+    .usage = "STORE MOUNTPOINT",
+    .notes = "  -o ro  allow_other  allow_root  noatime  noexec  dev  suid  fsname=NAME\n"
+	     "  -o cache=strict     a write() that returned survives the daemon's death\n"
+	     "  -o cache=exclusive  nobody else touches the store: longer caching\n"
+	     "  -o shared_storage   the store is on shared storage: no write-back caching\n"
+	     "  -o foreign=ro|deny  TDFs made elsewhere: readable, or refused\n"
+	     "  -o segcache=SIZE    memory for plaintext of segments read lately\n",
+    .options = mount_rows,
+    .args_size = sizeof(struct mount_args),
+    .min_args = 2,
+    .max_args = 2,
+    .run = mount_main,
 };
-
 
 static void sleep_ms(long ms)
 {
@@ -230,7 +237,10 @@ static int fusermount(const char *mountpoint)
 		return complain(fail(-err, "fusermount3: %s", strerror(err)), mountpoint, "install fuse3, or `umount` it as root");
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
-	return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? EXIT_TDFS_OK : EXIT_TDFS_FAILED;
+	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+		return EXIT_TDFS_OK;
+	report(REPORT_ERROR, "%s: fusermount3 could not unmount it; only who mounted it, or root, may", mountpoint);
+	return EXIT_TDFS_FAILED;
 }
 
 /* The same store, or mountpoint, is no longer in the mount table. */
@@ -250,7 +260,9 @@ static bool is_mounted(const char *mountpoint)
 
 static int umount_busy(int err, const char *place)
 {
-	return complain(err, place, *fail_text() ? "close it and try again" : "close what is open there (`fuser -vm %s` lists it) and try again", place);
+	return complain(err, place,
+			*fail_text() ? "close it and try again" : "close what is open there (`fuser -vm %s` lists it) and try again",
+			place);
 }
 
 static int umount_main(const void *args, int n, char **pos)
@@ -271,12 +283,21 @@ static int umount_main(const void *args, int n, char **pos)
 	json_decref(answer);
 	if (err == -EBUSY)
 		return umount_busy(err, mountpoint ? mountpoint : store);
+	if (err && !mountpoint && store_holder(store)) /* it has left its mount and is sealing */
+		err = 0;
 	if (err && !mountpoint)
 		return complain(fail(err == -ENOENT ? -ECONNREFUSED : err, "not mounted"), pos[0], "`tdfs status` lists what is mounted");
 	if (err) /* nobody answers: a dead daemon's mount, or another user's */
 		code = fusermount(mountpoint);
 	if (code)
 		return code;
+	if (access(dir, F_OK)) { /* -o fsname= hides which store it is */
+		report(REPORT_NOTE,
+		       "%s: unmounted; which store it was is not known (fsname=), so its daemon may still be sealing: `tdfs umount STORE` "
+		       "waits for that",
+		       pos[0]);
+		return EXIT_TDFS_OK;
+	}
 	code = wait_gone(store, isatty(STDERR_FILENO));
 	if (!code && mountpoint && is_mounted(mountpoint))
 		return umount_busy(-EBUSY, mountpoint);
@@ -284,13 +305,13 @@ static int umount_main(const void *args, int n, char **pos)
 }
 
 const struct command command_umount = {
-	.name = "umount",
-	.summary = "end a mount; returns when everything is sealed in the store",
-	.usage = "MOUNTPOINT|STORE",
-	.notes = "Where the daemon does not answer, fusermount3 -u is used.\n",
-	.min_args = 1,
-	.max_args = 1,
-	.run = umount_main,
+    .name = "umount",
+    .summary = "end a mount; returns when everything is sealed in the store",
+    .usage = "MOUNTPOINT|STORE",
+    .notes = "Where the daemon does not answer, fusermount3 -u is used.\n",
+    .min_args = 1,
+    .max_args = 1,
+    .run = umount_main,
 };
 
 static int sync_main(const void *args, int n, char **pos)
@@ -315,10 +336,10 @@ static int sync_main(const void *args, int n, char **pos)
 }
 
 const struct command command_sync = {
-	.name = "sync",
-	.summary = "seal all changes of a mounted volume; returns when they are durable",
-	.usage = "MOUNTPOINT|STORE",
-	.min_args = 1,
-	.max_args = 1,
-	.run = sync_main,
+    .name = "sync",
+    .summary = "seal all changes of a mounted volume; returns when they are durable",
+    .usage = "MOUNTPOINT|STORE",
+    .min_args = 1,
+    .max_args = 1,
+    .run = sync_main,
 };

@@ -26,7 +26,8 @@ static void on_event(void *arg, const char *path, const char *text)
 
 static void print_result(const struct recovered *r)
 {
-	printf("%" PRIu64 " log groups read: %" PRIu64 " files brought up to date (%" PRIu64 " seals finished, %" PRIu64 " commits sealed, %" PRIu64 " cut to what was committed)\n",
+	printf("%" PRIu64 " log groups read: %" PRIu64 " files brought up to date (%" PRIu64 " seals finished, %" PRIu64
+	       " commits sealed, %" PRIu64 " cut to what was committed)\n",
 	       r->groups, r->files, r->sealed, r->committed, r->cut);
 	if (r->stale)
 		printf("%" PRIu64 " records were of older states or deleted files: ignored\n", r->stale);
@@ -61,7 +62,8 @@ static size_t damage_accept(const struct volume *v, const struct recover_damage 
 			complain(err, d[i].path, "it has lost its changes and its sealed state: take it from a backup");
 			unsaved++;
 		} else if (err == 0) {
-			printf("LOST changes of %s since it was last sealed (generation %" PRIu64 "); it is as it was then\n", d[i].path, generation);
+			printf("LOST changes of %s since it was last sealed (generation %" PRIu64 "); it is as it was then\n", d[i].path,
+			       generation);
 		} else {
 			printf("LOST perhaps the latest changes of %s; it is as it was last sealed\n", d[i].path);
 		}
@@ -100,7 +102,8 @@ static int on_accept(void *arg, const char *path)
 		complain(err, path, "it was left as it is; take it from a backup");
 		c->failed++;
 	} else if (!err) {
-		printf("LOST changes of %s since it was last sealed (generation %" PRIu64 "); it is as it was then\n", shown ? shown : path, generation);
+		printf("LOST changes of %s since it was last sealed (generation %" PRIu64 "); it is as it was then\n", shown ? shown : path,
+		       generation);
 		c->done++;
 	}
 	return 0;
@@ -134,7 +137,8 @@ static int accept_below(const struct volume *v, const char *path, bool tell_none
 	return c.failed ? EXIT_TDFS_SOME : EXIT_TDFS_OK;
 }
 
-static int recover_damaged(const struct args *a, const struct volume *v, const struct io *io, const struct recovered *r, const struct recover_damage *d, size_t n)
+static int recover_damaged(const struct args *a, const struct volume *v, const struct io *io, const struct recovered *r,
+			   const struct recover_damage *d, size_t n)
 {
 	size_t unsaved;
 	int err;
@@ -142,7 +146,9 @@ static int recover_damaged(const struct args *a, const struct volume *v, const s
 	if (!a->salvage) {
 		for (size_t i = 0; i < n; i++)
 			printf("needs its log: %s\n", d[i].path && *d[i].path ? d[i].path : "(a file that was not found)");
-		report(REPORT_ERROR, "%s: %zu files could not be brought up to date and were left as they are. A whole copy of .tdfs from the same moment helps; else `tdfs recover --salvage %s` gives their newest changes up",
+		report(REPORT_ERROR,
+		       "%s: %zu files could not be brought up to date and were left as they are. A whole copy of .tdfs from the same "
+		       "moment helps; else `tdfs recover --salvage %s` gives their newest changes up",
 		       v->path, n, v->path);
 		return EXIT_TDFS_NEEDS_LOG;
 	}
@@ -164,7 +170,9 @@ static int recover_without(const struct args *a, const struct volume *v, int why
 	int code, err;
 
 	if (!a->salvage) {
-		complain(why, v->path, "restore .tdfs/log.0 and log.1 from a backup of the same moment, or give up what only they hold: `tdfs recover --salvage`");
+		complain(why, v->path,
+			 "restore .tdfs/log.0 and log.1 from a backup of the same moment, or give up what only they hold: `tdfs recover "
+			 "--salvage`");
 		return a->accept_old ? accept_below(v, a->accept_old, true) : EXIT_TDFS_NEEDS_LOG;
 	}
 	code = accept_below(v, v->path, false);
@@ -186,7 +194,9 @@ static int look_for_waiting(const struct volume *v)
 		return complain_file(err, v->path, NULL);
 	if (!c.waiting)
 		return EXIT_TDFS_OK;
-	report(REPORT_ERROR, "%s: the log holds nothing for %" PRIu64 " files that need it: it is not the one they were changed under. Bring that one back, or take their last sealed state with `tdfs recover --accept-old FILE`",
+	report(REPORT_ERROR,
+	       "%s: the log holds nothing for %" PRIu64 " files that need it: it is not the one they were changed under. Bring that one "
+							"back, or take their last sealed state with `tdfs recover --accept-old FILE`",
 	       v->path, c.waiting);
 	return EXIT_TDFS_NEEDS_LOG;
 }
@@ -228,20 +238,20 @@ static int run(const void *args, int n, char **pos)
 }
 
 static const struct option_row rows[] = {
-	{OPTION_FLAG, 0, "salvage", NULL, offsetof(struct args, salvage), "log damaged: keep what can be kept, say what is lost"},
-	{OPTION_TEXT, 0, "accept-old", "PATH", offsetof(struct args, accept_old), "file or folder whose log is gone: last sealed state"},
-	CREDENTIAL_ROWS(struct args, cred),
-	{0},
+    {OPTION_FLAG, 0, "salvage", NULL, offsetof(struct args, salvage), "log damaged: keep what can be kept, say what is lost"},
+    {OPTION_TEXT, 0, "accept-old", "PATH", offsetof(struct args, accept_old), "file or folder whose log is gone: last sealed state"},
+    CREDENTIAL_ROWS(struct args, cred),
+    {0},
 };
 
 const struct command command_recover = {
-	.name = "recover",
-	.summary = "bring files up to the volume's log after a crash (a mount does it too)",
-	.usage = "STORE",
-	.notes = "Exit code 6: the log is damaged or gone, and files need it.\n",
-	.options = rows,
-	.args_size = sizeof(struct args),
-	.min_args = 1,
-	.max_args = 1,
-	.run = run,
+    .name = "recover",
+    .summary = "bring files up to the log after a crash (a mount does it too)",
+    .usage = "STORE",
+    .notes = "Exit code 6: the log is damaged or gone, and files need it.\n",
+    .options = rows,
+    .args_size = sizeof(struct args),
+    .min_args = 1,
+    .max_args = 1,
+    .run = run,
 };

@@ -7,6 +7,7 @@
 #include "commands.h"
 #include "control.h"
 #include "encode.h"
+#include "mounts.h"
 #include "say.h"
 #include "target.h"
 
@@ -34,8 +35,12 @@ static int collect(const char *store, const char *mountpoint, json_t **ret)
 	uuid_format(v->id, id);
 	err = dir ? control_call(dir, "status", 10000, &answer) : -ENOMEM;
 	holder = err ? store_holder(store) : 0;
-	j = json_pack("{s:o, s:s, s:i, s:i, s:s}", "store", json_path(store), "volume_id", id, "segment_size", (int)v->segment_size, "key_slots", (int)v->n_slots,
-		      "state", !err ? "mounted" : holder ? "in use" : mountpoint ? "dead mount" : "not mounted");
+	j = json_pack("{s:o, s:s, s:i, s:i, s:s}", "store", json_path(store), "volume_id", id, "segment_size", (int)v->segment_size,
+		      "key_slots", (int)v->n_slots, "state",
+		      !err         ? "mounted"
+		      : holder     ? "in use"
+		      : mountpoint ? "dead mount"
+				   : "not mounted");
 	if (j && mountpoint)
 		json_object_set_new(j, "mountpoint", json_path(mountpoint));
 	if (j && holder > 0)
@@ -55,17 +60,19 @@ static void print_daemon(const json_t *d)
 	json_int_t up = number(d, NULL, "uptime"), half = number(d, "log", "half_used");
 
 	size_text((uint64_t)number(d, NULL, "dirty_bytes"), dirty);
-	printf("  daemon      pid %" JSON_INTEGER_FORMAT ", up %" JSON_INTEGER_FORMAT ":%02d:%02d%s\n", number(d, NULL, "pid"), up / 3600, (int)(up / 60 % 60),
-	       (int)(up % 60), json_is_true(json_object_get(d, "read_only")) ? ", READ ONLY" : "");
-	printf("  files       %" JSON_INTEGER_FORMAT " in use, %" JSON_INTEGER_FORMAT " with changes not sealed yet (%s in memory)\n", number(d, "files", "live"),
-	       number(d, "files", "dirty"), dirty);
-	printf("  log         %d.%d %% of the current half used, %" JSON_INTEGER_FORMAT " flushes\n", (int)(half / 10), (int)(half % 10), number(d, "log", "flushes"));
-	printf("  since mount %" JSON_INTEGER_FORMAT " commits, %" JSON_INTEGER_FORMAT " seals, %" JSON_INTEGER_FORMAT " fsyncs\n", number(d, "counters", "commits"),
-	       number(d, "counters", "seals"), number(d, "counters", "fsyncs"));
+	printf("  daemon      pid %" JSON_INTEGER_FORMAT ", up %" JSON_INTEGER_FORMAT ":%02d:%02d%s\n", number(d, NULL, "pid"), up / 3600,
+	       (int)(up / 60 % 60), (int)(up % 60), json_is_true(json_object_get(d, "read_only")) ? ", READ ONLY" : "");
+	printf("  files       %" JSON_INTEGER_FORMAT " in use, %" JSON_INTEGER_FORMAT " with changes not sealed yet (%s in memory)\n",
+	       number(d, "files", "live"), number(d, "files", "dirty"), dirty);
+	printf("  log         %d.%d %% of the current half used, %" JSON_INTEGER_FORMAT " flushes\n", (int)(half / 10), (int)(half % 10),
+	       number(d, "log", "flushes"));
+	printf("  since mount %" JSON_INTEGER_FORMAT " commits, %" JSON_INTEGER_FORMAT " seals, %" JSON_INTEGER_FORMAT " fsyncs\n",
+	       number(d, "counters", "commits"), number(d, "counters", "seals"), number(d, "counters", "fsyncs"));
 	if (json_is_true(json_object_get(d, "failed")))
 		printf("  FAILED      the log cannot be written: nothing new is accepted. Look at the disk, then umount and mount\n");
 	if (number(d, "counters", "bad_segments"))
-		printf("  DAMAGE      %" JSON_INTEGER_FORMAT " segments did not verify; `tdfs verify` lists the files\n", number(d, "counters", "bad_segments"));
+		printf("  DAMAGE      %" JSON_INTEGER_FORMAT " segments did not verify; `tdfs verify` lists the files\n",
+		       number(d, "counters", "bad_segments"));
 }
 
 static void print_one(const json_t *j)
@@ -76,8 +83,10 @@ static void print_one(const json_t *j)
 	CLEANUP_FREE char *at = mountpoint ? path_text(json_string_value(mountpoint)) : NULL;
 
 	printf("%s\n  state       %s%s%s\n", store ? store : "?", state, at ? " at " : "", at ? at : "");
-	printf("  volume      %s, %d key slots, segments of %d bytes\n", json_string_value(json_object_get(j, "volume_id")), (int)number(j, NULL, "key_slots"),
-	       (int)number(j, NULL, "segment_size"));
+	if (strcmp(state, "of another user") == 0)
+		return;
+	printf("  volume      %s, %d key slots, segments of %d bytes\n", json_string_value(json_object_get(j, "volume_id")),
+	       (int)number(j, NULL, "key_slots"), (int)number(j, NULL, "segment_size"));
 	if (daemon)
 		print_daemon(daemon);
 	else if (strcmp(state, "in use") == 0)
@@ -100,7 +109,10 @@ static int collect_all(json_t *list)
 
 		fail_clear();
 		err = collect(m[i].store, m[i].mountpoint, &j);
-		if (err) {
+		if (err == -EACCES || err == -EPERM) { /* somebody else's */
+			json_array_append_new(list, json_pack("{s:o, s:o, s:s}", "store", json_path(m[i].store), "mountpoint",
+							      json_path(m[i].mountpoint), "state", "of another user"));
+		} else if (err) {
 			complain(err, m[i].store, "its store cannot be looked at");
 			code = EXIT_TDFS_SOME;
 		} else {
@@ -150,17 +162,17 @@ static int run(const void *args, int n, char **pos)
 }
 
 static const struct option_row rows[] = {
-	{OPTION_FLAG, 0, "json", NULL, offsetof(struct args, json), "answer in JSON"},
-	{0},
+    {OPTION_FLAG, 0, "json", NULL, offsetof(struct args, json), "answer in JSON"},
+    {0},
 };
 
 const struct command command_status = {
-	.name = "status",
-	.summary = "what is mounted, what waits to be sealed",
-	.usage = "[MOUNTPOINT|STORE]",
-	.notes = "Needs no secret.\n",
-	.options = rows,
-	.args_size = sizeof(struct args),
-	.max_args = 1,
-	.run = run,
+    .name = "status",
+    .summary = "what is mounted, what waits to be sealed",
+    .usage = "[MOUNTPOINT|STORE]",
+    .notes = "Needs no secret.\n",
+    .options = rows,
+    .args_size = sizeof(struct args),
+    .max_args = 1,
+    .run = run,
 };

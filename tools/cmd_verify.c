@@ -45,7 +45,8 @@ static void bad_json(struct tally *t, const struct verify_result *r)
 
 	for (size_t i = 0; i < MIN(r->n_problems, VERIFY_SHOWN); i++)
 		json_array_append_new(problems, problem_json(&r->problems[i]));
-	json_array_append_new(t->failed, json_pack("{s:o, s:I, s:o}", "path", json_path(r->path), "count", (json_int_t)r->n_problems, "problems", problems));
+	json_array_append_new(
+	    t->failed, json_pack("{s:o, s:I, s:o}", "path", json_path(r->path), "count", (json_int_t)r->n_problems, "problems", problems));
 }
 
 static void bad_print(const char *path, const struct verify_result *r)
@@ -57,7 +58,8 @@ static void bad_print(const char *path, const struct verify_result *r)
 		if (p->whole)
 			printf("BAD  %s: %s\n", path, reason);
 		else
-			printf("BAD  %s: bytes from %" PRIu64 " on (segment %" PRIu64 ", at %" PRIu64 " in the TDF): %s\n", path, p->plain_off, p->segment, p->file_off, reason);
+			printf("BAD  %s: bytes from %" PRIu64 " on (segment %" PRIu64 ", at %" PRIu64 " in the TDF): %s\n", path,
+			       p->plain_off, p->segment, p->file_off, reason);
 	}
 	if (r->n_problems > VERIFY_SHOWN)
 		printf("BAD  %s: and %zu more\n", path, r->n_problems - VERIFY_SHOWN);
@@ -194,19 +196,20 @@ static int say_summary(const struct tally *t)
 		print_summary(t);
 		return EXIT_TDFS_OK;
 	}
-	return json_say(json_pack("{s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:O, s:O, s:O, s:O}", "v", 1, "ok", (json_int_t)t->ok, "bad", (json_int_t)t->bad, "foreign",
-				  (json_int_t)t->foreign, "not_tdf", (json_int_t)t->others, "unreadable", (json_int_t)t->unreadable, "bytes", (json_int_t)t->bytes,
-				  "failed", t->failed, "no_key", t->no_key, "incomplete", t->incomplete, "live", t->live));
+	return json_say(json_pack("{s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:O, s:O, s:O, s:O}", "v", 1, "ok", (json_int_t)t->ok, "bad",
+				  (json_int_t)t->bad, "foreign", (json_int_t)t->foreign, "not_tdf", (json_int_t)t->others, "unreadable",
+				  (json_int_t)t->unreadable, "bytes", (json_int_t)t->bytes, "failed", t->failed, "no_key", t->no_key,
+				  "incomplete", t->incomplete, "live", t->live));
 }
 
 static int verify_all(struct tally *t, const struct target *target, int n, const char **paths)
 {
 	struct verify_params par = {
-		.target = target,
-		.threads = (unsigned)MIN(t->args->jobs, 256),
-		.in_use = target->vol && store_holder(target->vol->path) != 0,
-		.result = on_result,
-		.arg = t,
+	    .target = target,
+	    .threads = (unsigned)MIN(t->args->jobs, 256),
+	    .in_use = target->vol && store_holder(target->vol->path) != 0,
+	    .result = on_result,
+	    .arg = t,
 	};
 	enum progress_form form = t->args->progress_json ? PROGRESS_JSON : t->args->quiet ? PROGRESS_NONE : PROGRESS_AUTO;
 	int err = 0;
@@ -276,22 +279,22 @@ static int run(const void *args, int n, char **pos)
 }
 
 static const struct option_row rows[] = {
-	{OPTION_NUMBER, 'j', "jobs", "N", offsetof(struct args, jobs), "threads; else one for each core"},
-	{OPTION_FLAG, 'q', "quiet", NULL, offsetof(struct args, quiet), "no progress"},
-	{OPTION_FLAG, 0, "progress-json", NULL, offsetof(struct args, progress_json), "progress on stderr as JSON lines"},
-	{OPTION_FLAG, 0, "json", NULL, offsetof(struct args, json), "answer in JSON"},
-	KEY_ROWS(struct args, keys),
-	{0},
+    {OPTION_NUMBER, 'j', "jobs", "N", offsetof(struct args, jobs), "threads; else one for each core"},
+    {OPTION_FLAG, 'q', "quiet", NULL, offsetof(struct args, quiet), "no progress"},
+    {OPTION_FLAG, 0, "progress-json", NULL, offsetof(struct args, progress_json), "progress on stderr as JSON lines"},
+    {OPTION_FLAG, 0, "json", NULL, offsetof(struct args, json), "answer in JSON"},
+    KEY_ROWS(struct args, keys),
+    {0},
 };
 
 const struct command command_verify = {
-	.name = "verify",
-	.summary = "read and check every byte of files or of a store",
-	.usage = "FILE|FOLDER|STORE...",
-	.notes = "Exit code 3: some files are bad or could not be verified; they are listed.\n",
-	.options = rows,
-	.args_size = sizeof(struct args),
-	.min_args = 1,
-	.max_args = -1,
-	.run = run,
+    .name = "verify",
+    .summary = "read and check every byte of files or of a store",
+    .usage = "FILE|FOLDER|STORE...",
+    .notes = "Exit code 3: some files are bad or could not be verified; they are listed.\n",
+    .options = rows,
+    .args_size = sizeof(struct args),
+    .min_args = 1,
+    .max_args = -1,
+    .run = run,
 };

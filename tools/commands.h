@@ -5,7 +5,7 @@
 
 #include "options.h"
 
-extern const struct command command_init, command_mount, command_umount, command_sync, command_status, command_info, command_cat, command_decrypt, command_encrypt,
-	command_verify, command_check, command_recover, command_key, command_doctor;
+extern const struct command command_init, command_mount, command_umount, command_sync, command_status, command_info, command_cat,
+    command_decrypt, command_encrypt, command_verify, command_check, command_recover, command_key, command_doctor;
 
 #endif

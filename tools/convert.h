@@ -31,6 +31,7 @@ struct convert_run {
 	bool idle;
 	const char *files_from;
 
+	pid_t parent;
 	const struct volume *v;
 	int from_fd, to_fd; /* roots: of the tree read and the tree written; the same in place */
 	dev_t dev;	    /* of from_fd */

@@ -19,6 +19,7 @@ struct sealer {
 	const struct volume *v;
 	uint8_t *plain, *stored, *tags;
 	size_t plain_room, stored_room, tags_room;
+	struct tail_template *sample; /* how long a tail of this volume is; made when first asked for */
 };
 int sealer_init(struct sealer *s, const struct volume *v) MUST_CHECK;
 void sealer_free(struct sealer *s);
@@ -46,7 +47,7 @@ enum sibling {
 	SIBLING_DAMAGED, /* ours, but its header's MAC is wrong */
 };
 /** sibling_look() - @ret_rec: filled in for all but SIBLING_OTHER and _DAMAGED (TORN: size and ctime only); 0 or -errno */
-int sibling_look(const struct volume *v, int fd, uint64_t len, enum sibling *ret, struct record *ret_rec) MUST_CHECK;
+int sibling_look(struct sealer *s, int fd, uint64_t len, enum sibling *ret, struct record *ret_rec) MUST_CHECK;
 
 /** stage_mark() / stage_marked() - on a plain file that `out` has written: not durable yet.  Authenticated; removed when it is */
 int stage_mark(const struct volume *v, int fd, const struct record *of) MUST_CHECK;

@@ -16,6 +16,7 @@
 #define PIECE 3500 /* of a path, for one call */
 #define LIST_MAX ((size_t)64 << 10)
 #define ACL_ACCESS "system.posix_acl_access"
+#define ACL_DEFAULT "system.posix_acl_default"
 #define CAPABILITY "security.capability"
 
 static int open_piece(int dir, const char *path, bool one_fs)
@@ -88,7 +89,7 @@ static int xattrs_copy(int from, int to, bool strict, bool acl_dir)
 	CLEANUP_FREE char *large = NULL;
 	char *list = small;
 	ssize_t len = flistxattr(from, small, sizeof(small));
-	bool has_acl = false, has_cap = false;
+	bool has_acl = false, has_default = false, has_cap = false;
 	int err = 0;
 
 	if (len < 0 && errno == ERANGE) {
@@ -101,12 +102,15 @@ static int xattrs_copy(int from, int to, bool strict, bool acl_dir)
 		return errno == ENOTSUP ? 0 : -errno;
 	for (const char *p = list; !err && p < list + len; p += strlen(p) + 1) {
 		has_acl |= strcmp(p, ACL_ACCESS) == 0;
+		has_default |= strcmp(p, ACL_DEFAULT) == 0;
 		if (strcmp(p, CAPABILITY) == 0)
 			has_cap = true; /* last: any other change clears it */
 		else if (!is_ours(p))
 			err = xattr_copy(from, to, p, strict || strncmp(p, "user.", 5) == 0);
 	}
 	if (!err && acl_dir && !has_acl && fremovexattr(to, ACL_ACCESS) && errno != ENODATA && errno != ENOTSUP)
+		err = -errno;
+	if (!err && acl_dir && !has_default && fremovexattr(to, ACL_DEFAULT) && errno != ENODATA && errno != ENOTSUP && errno != EACCES)
 		err = -errno;
 	if (!err && has_cap)
 		err = xattr_copy(from, to, CAPABILITY, strict);
@@ -142,6 +146,7 @@ static int flags_copy(int from, int to, bool strict)
 int meta_copy(int from, const struct stat *st, int to, bool strict, bool acl_dir, const char **what)
 {
 	const struct timespec times[2] = {st->st_atim, st->st_mtim};
+	bool owned = true;
 	struct stat now;
 	int err;
 
@@ -151,11 +156,11 @@ int meta_copy(int from, const struct stat *st, int to, bool strict, bool acl_dir
 	if ((now.st_uid != st->st_uid || now.st_gid != st->st_gid) && fchown(to, st->st_uid, st->st_gid)) {
 		if (strict || errno != EPERM)
 			return -errno;
-		(void)!fchown(to, (uid_t)-1, st->st_gid); /* the group, if it is one of ours */
+		owned = now.st_uid == st->st_uid && fchown(to, (uid_t)-1, st->st_gid) == 0;
 	}
 	*what = "mode";
 	/* a file that could not be given its owner must not run with the rights of another */
-	if (fstat(to, &now) || fchmod(to, now.st_uid == st->st_uid && now.st_gid == st->st_gid ? st->st_mode & 07777 : st->st_mode & 01777))
+	if (fchmod(to, st->st_mode & (owned ? 07777 : 01777)))
 		return -errno;
 	*what = "extended attributes";
 	err = xattrs_copy(from, to, strict, acl_dir);

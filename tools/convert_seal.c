@@ -41,6 +41,7 @@ void sealer_free(struct sealer *s)
 	free(s->plain);
 	free(s->stored);
 	free(s->tags);
+	tail_template_free(s->sample);
 	*s = (struct sealer){0};
 }
 

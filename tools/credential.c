@@ -81,7 +81,8 @@ static int secret_open(const char *path, int *ret_fd)
 	if (S_ISDIR(st.st_mode))
 		return fail(-EISDIR, "%s: is a directory", path);
 	if (S_ISREG(st.st_mode) && (st.st_mode & (S_IROTH | S_IWOTH | S_IWGRP)))
-		return fail(-EPERM, "%s: others can read or change it (mode %04o); `chmod 600` it and choose a new secret", path, st.st_mode & 07777);
+		return fail(-EPERM, "%s: others can read or change it (mode %04o); `chmod 600` it and choose a new secret", path,
+			    st.st_mode & 07777);
 	*ret_fd = fd;
 	fd = -1;
 	return 0;
@@ -160,7 +161,8 @@ static int from_program(const char *command, struct credential *ret)
 		if (WIFEXITED(status) || err) {
 			if (!err)
 				credential_free(ret);
-			return fail(-EINVAL, "--extpass: the command failed (status %d)", WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
+			return fail(-EINVAL, "--extpass: the command failed (status %d)",
+				    WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
 		}
 	}
 	return err;

@@ -16,14 +16,18 @@ struct credential_source { /* options; all NULL: systemd credential if there is 
 };
 
 /* Option rows for `struct credential_source MEMBER` inside STRUCT. */
-#define SECRET_ROWS(st, member)                                                                                                            \
-	{OPTION_TEXT, 0, "passfile", "FILE", offsetof(st, member.passfile), NULL},                                                         \
-	    {OPTION_TEXT, 0, "passfd", "N", offsetof(st, member.passfd), NULL},                                                            \
-	    {OPTION_TEXT, 0, "extpass", "CMD", offsetof(st, member.extpass), NULL},                                                        \
-	{                                                                                                                                  \
-		OPTION_TEXT, 0, "keyfile", "FILE", offsetof(st, member.keyfile), NULL                                                      \
+#define SECRET_ROWS(st, member)                                                       \
+	{OPTION_TEXT, 0, "passfile", "FILE", offsetof(st, member.passfile), NULL},    \
+	    {OPTION_TEXT, 0, "passfd", "N", offsetof(st, member.passfd), NULL},       \
+	    {OPTION_TEXT, 0, "extpass", "CMD", offsetof(st, member.extpass), NULL},   \
+	{                                                                             \
+		OPTION_TEXT, 0, "keyfile", "FILE", offsetof(st, member.keyfile), NULL \
 	}
-#define CREDENTIAL_ROWS(st, member) SECRET_ROWS(st, member), {OPTION_FLAG, 0, "recovery", NULL, offsetof(st, member.recovery), NULL}
+#define CREDENTIAL_ROWS(st, member)                                                   \
+	SECRET_ROWS(st, member),                                                      \
+	{                                                                             \
+		OPTION_FLAG, 0, "recovery", NULL, offsetof(st, member.recovery), NULL \
+	}
 
 /** credential_check() - contradictions (two sources, a descriptor that is no number); 0 or -EINVAL, fail() tells */
 int credential_check(const struct credential_source *src) MUST_CHECK;
@@ -31,8 +35,8 @@ int credential_check(const struct credential_source *src) MUST_CHECK;
 /** credential_get() - read the secret
  * @what: for the prompt: a store's path
  * @is_new: a secret to be set: asked for twice on a terminal
- * Blocks: the user.  Return: 0; -EINVAL contradictory options or an empty secret; -EPERM the file may be read by others; -EINTR interrupted; -ENXIO no terminal to ask on;
- * -EPROTO no well-typed recovery key; -errno.  fail() tells.  Free with credential_free(). */
+ * Blocks: the user.  Return: 0; -EINVAL contradictory options or an empty secret; -EPERM the file may be read by others; -EINTR
+ * interrupted; -ENXIO no terminal to ask on; -EPROTO no well-typed recovery key; -errno.  fail() tells.  Free with credential_free(). */
 int credential_get(const struct credential_source *src, const char *what, bool is_new, struct credential *ret) MUST_CHECK;
 
 #endif

@@ -11,6 +11,7 @@
 #include <sys/sysmacros.h>
 #include <sys/vfs.h>
 
+#include "mounts.h"
 #include "say.h"
 #include "target.h"
 
@@ -22,8 +23,8 @@
 #define MAGIC_RAMFS 0x858458f6
 #define MAGIC_ZFS 0x2fc12fc1
 
-/* "DEV_NAME" and the options of the file system with this device number, from mountinfo. */
-static bool mount_options(dev_t dev, char *ret_source, char *ret_options, size_t max)
+/* Where the file system with this device number comes from and how it is mounted; both malloc'd. */
+static bool mount_options(dev_t dev, char **ret_source, char **ret_options)
 {
 	FILE *f = fopen("/proc/self/mountinfo", "re");
 	CLEANUP_FREE char *line = NULL;
@@ -33,17 +34,28 @@ static bool mount_options(dev_t dev, char *ret_source, char *ret_options, size_t
 
 	snprintf(want, sizeof(want), "%u:%u", major(dev), minor(dev));
 	while (f && !found && getline(&line, &room, f) > 0) {
-		char device[32], options[256], super[512], source[256];
-		char *dash = strstr(line, " - ");
+		struct mountinfo m;
 
-		if (!dash || sscanf(line, "%*s %*s %31s %*s %*s %255s", device, options) != 2 || strcmp(device, want) != 0)
+		if (!mountinfo_parse(line, &m) || strcmp(m.device, want) != 0)
 			continue;
-		if (sscanf(dash, " - %*s %255s %511s", source, super) != 2)
-			continue;
-		snprintf(ret_source, max, "%s", source);
-		snprintf(ret_options, max, "%s,%s", options, super);
-		found = true;
+		*ret_source = strdup(m.source);
+		found = *ret_source && asprintf(ret_options, "%s,%s", m.options, m.super_options) >= 0;
 	}
+	if (f)
+		fclose(f);
+	return found;
+}
+
+/* Does ext4 itself list this option for the device (also when it is the default of the superblock)? */
+static bool ext4_option(const char *name, const char *option)
+{
+	CLEANUP_FREE char *path = NULL;
+	FILE *f = asprintf(&path, "/proc/fs/ext4/%s/options", name) < 0 ? NULL : fopen(path, "re");
+	char line[128];
+	bool found = false;
+
+	while (f && fgets(line, sizeof(line), f))
+		found |= strncmp(line, option, strlen(option)) == 0;
 	if (f)
 		fclose(f);
 	return found;
@@ -51,35 +63,27 @@ static bool mount_options(dev_t dev, char *ret_source, char *ret_options, size_t
 
 static void ext4_look(struct doctor *d, dev_t dev)
 {
-	char source[1024] = "", options[1024] = "", path[600];
+	CLEANUP_FREE char *source = NULL;
+	CLEANUP_FREE char *options = NULL;
+	CLEANUP_FREE char *journal = NULL;
 	const char *name;
 
-	if (!mount_options(dev, source, options, sizeof(options)))
+	if (!mount_options(dev, &source, &options))
 		return;
 	name = strrchr(source, '/') ? strrchr(source, '/') + 1 : source;
-	snprintf(path, sizeof(path), "/proc/fs/ext4/%.400s/options", name);
-	if (access(path, R_OK) == 0) {
-		FILE *f = fopen(path, "re");
-		char line[128];
-
-		while (f && fgets(line, sizeof(line), f)) {
-			if (strncmp(line, "data=writeback", 14) == 0)
-				strncat(options, ",data=writeback", sizeof(options) - strlen(options) - 1);
-			if (strncmp(line, "nobarrier", 9) == 0)
-				strncat(options, ",nobarrier", sizeof(options) - strlen(options) - 1);
-		}
-		if (f)
-			fclose(f);
-	}
-	if (strstr(options, "data=writeback"))
+	if (strstr(options, "data=writeback") || ext4_option(name, "data=writeback"))
 		doctor_tell(d, DOCTOR_BAD, "journal", "take data=writeback out of /etc/fstab and mount it anew",
 			    "data=writeback: after a power cut a file never synced may read as damaged instead of being absent");
-	if (strstr(options, "nobarrier"))
-		doctor_tell(d, DOCTOR_BAD, "flushes", "take nobarrier out of /etc/fstab and mount it anew", "nobarrier: an fsync is not durable here");
-	snprintf(path, sizeof(path), "/proc/fs/jbd2/%.400s-8", name);
-	if (access("/proc/fs/jbd2", R_OK) == 0 && strncmp(source, "/dev/", 5) == 0 && strcmp(name, "root") != 0 && access(path, F_OK))
+	if (strstr(options, "nobarrier") || ext4_option(name, "nobarrier"))
+		doctor_tell(d, DOCTOR_BAD, "flushes", "take nobarrier out of /etc/fstab and mount it anew",
+			    "nobarrier: an fsync is not durable here");
+	/* the kernel has an entry for every journal; /dev/root and mapped names are not to be found there */
+	if (asprintf(&journal, "/proc/fs/ext4/%s", name) < 0 || access(journal, F_OK))
+		return;
+	free(STEAL(journal));
+	if (asprintf(&journal, "/proc/fs/jbd2/%s-8", name) >= 0 && access("/proc/fs/jbd2", R_OK) == 0 && access(journal, F_OK))
 		doctor_tell(d, DOCTOR_NOTE, "journal", "sudo tune2fs -O has_journal DEVICE   (unmounted)",
-			    "no journal found for %s: after a power cut names and files never synced may be damaged", source);
+			    "no journal on %s: after a power cut names and files never synced may be damaged", source);
 }
 
 static void btrfs_look(struct doctor *d, const char *store)
@@ -95,7 +99,10 @@ static void btrfs_look(struct doctor *d, const char *store)
 	if (fd < 0 || ioctl(fd, FS_IOC_GETFLAGS, &flags) || flags & FS_NOCOW_FL)
 		return;
 	/* the flag can only be set on an empty file, so the log is copied while nobody uses it */
-	if (asprintf(&fix, "unmounted: cd %s/" TDFS_DIR " && for i in 0 1; do touch n && chattr +C n && cp --reflink=never log.$i n && chmod 600 n && mv n log.$i; done", store) < 0)
+	if (asprintf(&fix,
+		     "unmounted: cd %s/" TDFS_DIR
+		     " && for i in 0 1; do touch n && chattr +C n && cp --reflink=never log.$i n && chmod 600 n && mv n log.$i; done",
+		     store) < 0)
 		fix = NULL;
 	doctor_tell(d, DOCTOR_NOTE, "log", fix, "the log is copied at every write on btrfs: fsync is slow");
 }
@@ -129,13 +136,15 @@ static void place_look(struct doctor *d, const char *store, const struct stat *s
 	case NFS_SUPER_MAGIC:
 	case MAGIC_CIFS:
 	case MAGIC_SMB2:
-		doctor_tell(d, DOCTOR_NOTE, "place", "mount with -o shared_storage", "a network file system: durability is the server's; one daemon at a time");
+		doctor_tell(d, DOCTOR_NOTE, "place", "mount with -o shared_storage",
+			    "a network file system: durability is the server's; one daemon at a time");
 		break;
 	case MAGIC_FUSE:
 		doctor_tell(d, DOCTOR_NOTE, "place", NULL, "a FUSE file system: whether fsync is durable is its own matter");
 		break;
 	default:
-		doctor_tell(d, DOCTOR_NOTE, "place", NULL, "an untested file system (type 0x%lx); ext4, xfs and btrfs are known", (unsigned long)fs.f_type & 0xffffffffUL);
+		doctor_tell(d, DOCTOR_NOTE, "place", NULL, "an untested file system (type 0x%lx); ext4, xfs and btrfs are known",
+			    (unsigned long)fs.f_type & 0xffffffffUL);
 	}
 }
 
@@ -168,11 +177,13 @@ static void volume_look(struct doctor *d, const char *store)
 	if (!err) {
 		doctor_tell(d, DOCTOR_OK, "volume", NULL, "owner and modes are right, %zu key slots", v->n_slots);
 		if (v->from_backup)
-			doctor_tell(d, DOCTOR_BAD, "volume", "tdfs key recovery STORE   (any change of a slot writes it anew)", "volume.json is damaged, its copy is used");
+			doctor_tell(d, DOCTOR_BAD, "volume", "tdfs key recovery STORE   (any change of a slot writes it anew)",
+				    "volume.json is damaged, its copy is used");
 	} else if (err == -ENOENT) {
 		doctor_tell(d, DOCTOR_NOTE, "volume", "tdfs init STORE", "there is no volume here yet");
 	} else if (err == -EPERM) {
-		if (asprintf(&fix, "chown -R \"$(id -u)\" %s/" TDFS_DIR " && chmod -R go= %s/" TDFS_DIR " && chmod go-w %s", store, store, store) < 0)
+		if (asprintf(&fix, "chown -R \"$(id -u)\" %s/" TDFS_DIR " && chmod -R go= %s/" TDFS_DIR " && chmod go-w %s", store, store,
+			     store) < 0)
 			fix = NULL;
 		doctor_tell(d, DOCTOR_BAD, "volume", fix, "%s", cause_text(err));
 	} else {

@@ -250,7 +250,8 @@ static int option_value(const struct option_row *o, void *args, const char *valu
 		value = s->argv[++s->i];
 	}
 	if (option_store(o, args, value)) {
-		report(REPORT_ERROR, "option '--%s': '%s' is not a %s", o->name, value, o->kind == OPTION_SIZE ? "size (64K, 1M, 65536)" : "number");
+		report(REPORT_ERROR, "option '--%s': '%s' is not a %s", o->name, value,
+		       o->kind == OPTION_SIZE ? "size (64K, 1M, 65536)" : "number");
 		return -EINVAL;
 	}
 	return 0;
@@ -359,7 +360,8 @@ int options_run(const struct command *cmd, const char *prefix, int argc, char **
 			command_help(cmd, prefix);
 			code = EXIT_TDFS_OK;
 		} else if (n < cmd->min_args || (cmd->max_args >= 0 && n > cmd->max_args)) {
-			report(REPORT_ERROR, "usage: %s %s [OPTION]... %s; '%s %s --help' tells more", prefix, cmd->name, cmd->usage, prefix, cmd->name);
+			report(REPORT_ERROR, "usage: %s %s [OPTION]... %s; '%s %s --help' tells more", prefix, cmd->name, cmd->usage,
+			       prefix, cmd->name);
 		} else {
 			code = cmd->run(args, n, pos);
 		}

@@ -23,7 +23,7 @@ struct option_row {
 	char letter; /* or 0 */
 	const char *name;
 	const char *arg;  /* what the help calls the argument; NULL for a flag */
-	size_t off;	  /* in the command's struct */
+	size_t off;       /* in the command's struct */
 	const char *help; /* NULL: one of a group, named only */
 };
 

@@ -76,7 +76,9 @@ static void draw(struct progress *p, bool last)
 	char done[SAY_TEXT], total[SAY_TEXT], rate[SAY_TEXT], eta[SAY_TEXT];
 
 	if (p->form == PROGRESS_JSON) {
-		fprintf(stderr, "{\"v\":1,\"event\":\"%s\",\"bytes\":%" PRIu64 ",\"total_bytes\":%" PRIu64 ",\"files\":%" PRIu64 ",\"seconds\":%.1f}\n",
+		fprintf(stderr,
+			"{\"v\":1,\"event\":\"%s\",\"bytes\":%" PRIu64 ",\"total_bytes\":%" PRIu64 ",\"files\":%" PRIu64
+			",\"seconds\":%.1f}\n",
 			last ? "end" : "progress", bytes, p->total, files, took);
 		return;
 	}
@@ -86,8 +88,8 @@ static void draw(struct progress *p, bool last)
 	size_text(p->total, total);
 	size_text(took > 0 ? (uint64_t)((double)bytes / took) : 0, rate);
 	eta_text(p, bytes, took, eta, sizeof(eta));
-	fprintf(stderr, "%s%s of %s %s, %" PRIu64 " files, %s/s%s%s", p->tty ? "\r\033[K" : "tdfs: ", done, p->total ? total : "?", p->verb, files, rate,
-		last ? "" : eta, p->tty && !last ? "" : "\n");
+	fprintf(stderr, "%s%s of %s %s, %" PRIu64 " files, %s/s%s%s", p->tty ? "\r\033[K" : "tdfs: ", done, p->total ? total : "?", p->verb,
+		files, rate, last ? "" : eta, p->tty && !last ? "" : "\n");
 	p->drawn = p->tty && !last;
 }
 

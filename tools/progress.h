@@ -2,7 +2,8 @@
 /*
  * Progress of a long command on standard error, and interruption.
  *
- * On a terminal one line is redrawn with rate and time left; elsewhere a plain line a minute; as JSON one object a second.  A thread of its own prints.
+ * On a terminal one line is redrawn with rate and time left; elsewhere a plain line a minute; as JSON one object a second.  A thread of its
+ * own prints.
  */
 #ifndef TDFS_PROGRESS_H
 #define TDFS_PROGRESS_H
@@ -13,7 +14,8 @@ enum progress_form { PROGRESS_AUTO, PROGRESS_NONE, PROGRESS_JSON };
 
 struct progress; /* opaque */
 
-/** progress_start() - @verb: "verified"; @total: bytes, 0 = not known; NULL if out of memory, which every function here takes and ignores */
+/** progress_start() - @verb: "verified"; @total: bytes, 0 = not known; NULL if out of memory, which every function here takes and ignores
+ */
 struct progress *progress_start(enum progress_form form, const char *verb, uint64_t total);
 /** progress_add() - thread-safe */
 void progress_add(struct progress *p, uint64_t bytes, uint64_t files);

@@ -45,7 +45,9 @@ int reader_take(const struct target *t, int fd, const char *path, struct reader 
 		return reader_complain(err, path);
 	}
 	if (r.c->native && r.c->rec.state == RECORD_LIVE)
-		report(REPORT_WARN, "%s: newer changes are in the volume's log; this is the last sealed state (generation %llu). `tdfs sync` or `tdfs recover` brings it up to date",
+		report(REPORT_WARN,
+		       "%s: newer changes are in the volume's log; this is the last sealed state (generation %llu). `tdfs sync` or `tdfs "
+		       "recover` brings it up to date",
 		       path, (unsigned long long)r.c->rec.generation);
 	*ret = r;
 	return EXIT_TDFS_OK;

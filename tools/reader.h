@@ -21,7 +21,8 @@ int reader_take(const struct target *t, int fd, const char *path, struct reader 
 void reader_close(struct reader *r);
 
 /** reader_copy() - plain bytes [off, off + len), cut at the end, to @out with write(2)
- * Only bytes of segments that verified are written.  Return: 0; -EINTR interrupted(); -EPIPE, -errno of the write (then *ret_output is true); as container_read() */
+ * Only bytes of segments that verified are written.  Return: 0; -EINTR interrupted(); -EPIPE, -errno of the write (then *ret_output is
+ * true); as container_read() */
 int reader_copy(const struct reader *r, uint64_t off, uint64_t len, int out, struct progress *p, bool *ret_output) MUST_CHECK;
 
 #endif

@@ -71,6 +71,7 @@ int complain_file(int err, const char *path, const char *next, ...)
 
 char *path_text(const char *path)
 {
+	static const char hex[] = "0123456789abcdef";
 	size_t len = strlen(path), n = 0;
 	char *out = len < SIZE_MAX / 4 - 1 ? malloc(4 * len + 1) : NULL;
 
@@ -79,14 +80,21 @@ char *path_text(const char *path)
 	for (const char *p = path; *p; p++) {
 		unsigned char c = (unsigned char)*p;
 
-		if (c == '\n')
-			n += (size_t)sprintf(out + n, "\\n");
-		else if (c == '\t')
-			n += (size_t)sprintf(out + n, "\\t");
-		else if (c < 0x20 || c == 0x7f)
-			n += (size_t)sprintf(out + n, "\\x%02x", c);
-		else
+		/* a control character may also come as U+0080 to U+009F */
+		bool control = c < 0x20 || c == 0x7f || (c == 0xc2 && ((unsigned char)p[1] & 0xe0) == 0x80);
+
+		if (!control) {
 			out[n++] = (char)c;
+			continue;
+		}
+		out[n++] = '\\';
+		if (c == '\n' || c == '\t') {
+			out[n++] = c == '\n' ? 'n' : 't';
+			continue;
+		}
+		out[n++] = 'x';
+		out[n++] = hex[c >> 4];
+		out[n++] = hex[c & 15];
 	}
 	out[n] = 0;
 	return out;

@@ -18,13 +18,15 @@
  * Return: the exit code for @err */
 int complain(int err, const char *path, const char *next, ...) PRINTF_LIKE(3, 4);
 
-/** complain_file() - the same where a file could not be used: always EXIT_TDFS_FAILED (or _INTERRUPTED), whatever the system's EACCES means elsewhere */
+/** complain_file() - the same where a file could not be used: always EXIT_TDFS_FAILED (or _INTERRUPTED), whatever the system's EACCES means
+ * elsewhere */
 int complain_file(int err, const char *path, const char *next, ...) PRINTF_LIKE(3, 4);
 
 /** cause_text() - fail_text() or what @err means; valid until the next fail() of this thread */
 const char *cause_text(int err);
 
-/** path_text() - @path with control characters as \n, \t or \x1b, malloc'd; "?" is never returned: NULL if out of memory */
+/** path_text() - text from elsewhere (a path, a name in a manifest) with control characters as \n, \t or \x1b; malloc'd, NULL if out of
+ * memory */
 char *path_text(const char *path) MUST_CHECK;
 
 /** size_text() - "1.5 MiB" */

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <sys/file.h>
 
+#include "mounts.h"
 #include "say.h"
 
 #define PEM_MAX ((size_t)1 << 20)
@@ -130,7 +131,8 @@ int target_open(const struct key_options *opt, const char *near, struct target *
 	struct target t = {0};
 	int code = EXIT_TDFS_OK;
 
-	if (!store && near && (!opt->kas_key || opt->cred.passfile || opt->cred.passfd || opt->cred.extpass || opt->cred.keyfile || opt->cred.recovery)) {
+	if (!store && near &&
+	    (!opt->kas_key || opt->cred.passfile || opt->cred.passfd || opt->cred.extpass || opt->cred.keyfile || opt->cred.recovery)) {
 		if (find_above(near, &found) == 0)
 			store = found;
 	}
@@ -185,86 +187,6 @@ int target_container(const struct target *t, const struct io *io, int fd, struct
 	if (!err)
 		*ret = STEAL(c);
 	return err;
-}
-
-/* mountinfo writes space, tab, newline and backslash as \ooo */
-static void unescape(char *s)
-{
-	char *to = s;
-
-	for (; *s; s++) {
-		if (s[0] == '\\' && s[1] >= '0' && s[1] <= '3' && s[2] >= '0' && s[2] <= '7' && s[3] >= '0' && s[3] <= '7') {
-			*to++ = (char)((s[1] - '0') << 6 | (s[2] - '0') << 3 | (s[3] - '0'));
-			s += 3;
-		} else {
-			*to++ = *s;
-		}
-	}
-	*to = 0;
-}
-
-/* "id parent dev root MOUNTPOINT options [optional...] - TYPE SOURCE super" */
-static bool mount_parse(char *line, char **ret_mountpoint, char **ret_source)
-{
-	char *save = NULL, *word = strtok_r(line, " \n", &save), *type;
-
-	for (int i = 0; word && i < 4; i++)
-		word = strtok_r(NULL, " \n", &save);
-	*ret_mountpoint = word;
-	while (word && strcmp(word, "-") != 0)
-		word = strtok_r(NULL, " \n", &save);
-	type = strtok_r(NULL, " \n", &save);
-	*ret_source = strtok_r(NULL, " \n", &save);
-	if (!type || !*ret_source || strcmp(type, "fuse.tdfs") != 0)
-		return false;
-	unescape(*ret_mountpoint);
-	unescape(*ret_source);
-	return true;
-}
-
-int mounts_list(struct mount_place **ret, size_t *ret_n)
-{
-	FILE *f = fopen("/proc/self/mountinfo", "re");
-	CLEANUP_FREE char *line = NULL;
-	struct mount_place *list = NULL;
-	size_t n = 0, size = 0;
-	int err = 0;
-
-	if (!f)
-		return -errno;
-	while (!err && getline(&line, &size, f) > 0) {
-		char *mountpoint, *source;
-		struct mount_place *more;
-
-		if (!mount_parse(line, &mountpoint, &source))
-			continue;
-		more = realloc(list, (n + 1) * sizeof(*list));
-		if (!more) {
-			err = -ENOMEM;
-			break;
-		}
-		list = more;
-		list[n] = (struct mount_place){strdup(source), strdup(mountpoint)};
-		err = list[n].store && list[n].mountpoint ? 0 : -ENOMEM;
-		n++;
-	}
-	fclose(f);
-	if (err) {
-		mounts_free(list, n);
-		return err;
-	}
-	*ret = list;
-	*ret_n = n;
-	return 0;
-}
-
-void mounts_free(struct mount_place *m, size_t n)
-{
-	for (size_t i = 0; i < n; i++) {
-		free(m[i].store);
-		free(m[i].mountpoint);
-	}
-	free(m);
 }
 
 /* Absolute and without links; the last part of a dead mount cannot be looked at, so only what is before it is. */
@@ -336,6 +258,7 @@ pid_t store_holder(const char *store)
 	CLEANUP_FREE char *path = NULL;
 	CLEANUP_FD int fd = -1;
 	char text[32] = "";
+	unsigned long pid;
 	ssize_t n;
 
 	if (asprintf(&path, "%s/" TDFS_DIR "/lock", store) < 0)
@@ -344,5 +267,6 @@ pid_t store_holder(const char *store)
 	if (fd < 0 || flock(fd, LOCK_SH | LOCK_NB) == 0 || errno != EWOULDBLOCK)
 		return 0;
 	n = pread(fd, text, sizeof(text) - 1, 0);
-	return n > 0 && atol(text) > 0 ? (pid_t)atol(text) : -1;
+	pid = n > 0 ? strtoul(text, NULL, 10) : 0;
+	return pid && pid <= INT32_MAX ? (pid_t)pid : -1;
 }

@@ -14,9 +14,9 @@ struct key_options { /* of commands that read or write single TDFs */
 	const char *volume, *kas_key;
 	const char *kas_url, *kid; /* for writing with --kas-key; NULL: the default */
 };
-#define KEY_ROWS(st, member)                                                                                                               \
-	{OPTION_TEXT, 0, "volume", "STORE", offsetof(st, member.volume), "the volume (else looked for upwards from the file)"},            \
-	    {OPTION_TEXT, 0, "kas-key", "FILE", offsetof(st, member.kas_key), "KAS private key: PEM, or a JSON list of keys"},             \
+#define KEY_ROWS(st, member)                                                                                                    \
+	{OPTION_TEXT, 0, "volume", "STORE", offsetof(st, member.volume), "the volume (else looked for upwards from the file)"}, \
+	    {OPTION_TEXT, 0, "kas-key", "FILE", offsetof(st, member.kas_key), "KAS private key: PEM, or a JSON list of keys"},  \
 	    CREDENTIAL_ROWS(st, member.cred)
 
 /* A set of keys, and the volume they come from if they do. */
@@ -42,17 +42,10 @@ int volume_complain(int err, const char *store);
 /** volume_hold() - volume_lock() for a command that changes the store.  Return: an exit code, reported */
 int volume_hold(struct volume *v) MUST_CHECK;
 
-struct mount_place {
-	char *store, *mountpoint;
-};
-/** mounts_list() - every tdfs mount this process sees; free with mounts_free(); 0 or -errno */
-int mounts_list(struct mount_place **ret, size_t *ret_n) MUST_CHECK;
-void mounts_free(struct mount_place *m, size_t n);
-
 /** store_resolve() - STORE or where it is mounted -> the store's absolute path and the mount point (NULL if not mounted), both malloc'd
  * Return: 0; -ENOENT neither; -errno.  fail() tells */
 int store_resolve(const char *arg, char **ret_store, char **ret_mountpoint) MUST_CHECK;
-/** store_holder() - pid of the process that has the store's lock; 0 nobody (or not known) */
+/** store_holder() - pid of the process that has the store's lock; 0 nobody; -1 somebody unknown */
 pid_t store_holder(const char *store);
 /** tdfs_dir() - STORE/.tdfs, malloc'd; NULL if out of memory */
 char *tdfs_dir(const char *store) MUST_CHECK;

@@ -31,7 +31,7 @@ struct verify_result { /* borrowed for the call */
 struct verify_params {
 	const struct target *target;
 	unsigned threads; /* 0: as many as cores */
-	bool in_use;	  /* somebody has the store mounted: a file that looks wrong is looked at again */
+	bool in_use;      /* somebody has the store mounted: a file that looks wrong is looked at again */
 	struct progress *progress;
 	/* called by one thread at a time, in the order files are done */
 	void (*result)(void *arg, const struct verify_result *r);

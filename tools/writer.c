@@ -7,7 +7,7 @@
 #include "report.h"
 #include "tail.h"
 
-#define LEASE ((uint64_t)1 << 20) /* FORMAT.md section 3: bound on invocations */
+#define LEASE ((uint64_t)1 << 20)          /* FORMAT.md section 3: bound on invocations */
 #define MANIFEST_WARN ((uint64_t)10 << 20) /* what other clients read */
 #define SEGMENTS_MAX ((uint64_t)1 << 31)
 #define EXTRA_ZIP64 0x0001

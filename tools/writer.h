@@ -2,7 +2,8 @@
 /*
  * Writing one TDF from front to back, outside of the engine: segments as they come, the tail, and last the first sector.
  *
- * Memory: two segments and 16 bytes a segment for the tags.  The layout is FORMAT.md section 1; without a volume the record is left out, so the file is an ordinary TDF.
+ * Memory: two segments and 16 bytes a segment for the tags.  The layout is FORMAT.md section 1; without a volume the record is left out, so
+ * the file is an ordinary TDF.
  */
 #ifndef TDFS_WRITER_H
 #define TDFS_WRITER_H
@@ -13,9 +14,9 @@
 struct writer_params {
 	uint32_t s; /* segment size */
 	struct kas *kas;
-	const char *policy;	     /* base64 */
+	const char *policy;          /* base64 */
 	const struct volume *native; /* make it a native file of this volume; NULL: an ordinary TDF */
-	struct timespec mtime;	     /* native: of the plain file */
+	struct timespec mtime;       /* native: of the plain file */
 };
 
 struct writer; /* opaque; not thread-safe */

@@ -1,12 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * kill-tool write DIR LOGS BASE SEED PROCESSES
- *	PROCESSES writers change files in DIR at random until a call fails.  Each tells LOGS/<process> (outside the mount) what it is about
- *to do and what fsync acknowledged. kill-tool check DIR LOGS BASE PROCESSES words|exact|done After the crash: every file in DIR must be in
- *one of its states since its last acknowledgement.  Then BASE gets the files as they are and the logs are emptied: the next round starts
- *from there. exact: whole-file states.  words: where the kernel caches writes, each 8-byte word since the last acknowledgement may be old
- *or new, within one life of the content. done: as exact, and a call that returned counts as acknowledged (cache=strict, death of the daemon
- *alone).
+ *
+ * PROCESSES writers change files in DIR at random until a call fails.  Each tells LOGS/<process>, outside the mount, what it is about
+ * to do and what fsync acknowledged.
+ *
+ * kill-tool check DIR LOGS BASE PROCESSES words|done|exact
+ *
+ * After the crash: every file in DIR must be in one of its states since its last acknowledgement.  Then BASE gets the files as they are
+ * and the logs are emptied: the next round starts from there.
+ *
+ * words: the kernel splits writes and sends pages when it likes, so that each 8-byte word may be that of any state since the last
+ * acknowledgement, but within one life of the content (until O_TRUNC, a replacement or an unlink).
+ * done: the same, and a write or rename that returned counts as acknowledged (cache=strict, death of the daemon alone).
+ * exact: whole-file states (nothing was in flight).
  *
  * Each 8-byte word of a file says who wrote it: file 8 bits | operation 32 bits | place 24 bits.
  */
@@ -124,6 +131,7 @@ static void do_write(struct writer *w, unsigned f, uint64_t *buf)
 		off = 0;
 	tell(w, "I %" PRIu64 " %u W %" PRIu64 " %" PRIu64 "\n", ++w->id, f, off, len);
 	fill(buf, f, w->id, off, len);
+	errno = EIO; /* of a short one */
 	if (pwrite(file_fd(w, f, 0), buf, len, (off_t)off) != (ssize_t)len)
 		over(w, "pwrite");
 	if (off + len > w->sizes[f])
@@ -144,6 +152,7 @@ static void do_replace(struct writer *w, unsigned f, uint64_t *buf)
 	fd = openat(w->dirfd, temp, O_WRONLY | O_CREAT | O_TRUNC, 0644);
 	if (fd < 0)
 		over(w, "open");
+	errno = EIO; /* of a short one */
 	if (write(fd, buf, len) != (ssize_t)len)
 		over(w, "write");
 	if (sync && fsync(fd))
@@ -272,9 +281,17 @@ struct state { /* of one file */
 struct history {
 	struct op *ops;
 	size_t n;
-	uint64_t acked[FILES], done;
+	uint64_t acked[FILES], done[FILES];
 	bool any_ack[FILES];
 };
+
+/* What cache=strict promises when the daemon alone dies: write(), and what changes names.  A cut may wait for the write behind it. */
+static void note_done(struct history *h, uint64_t id)
+{
+	for (size_t i = h->n; i-- > 0 && h->ops[i].id >= id;)
+		if (h->ops[i].id == id && h->ops[i].kind != CUT && h->ops[i].kind != OPEN_TRUNC)
+			h->done[h->ops[i].file] = id;
+}
 
 static void read_log(const char *path, struct history *h)
 {
@@ -295,7 +312,7 @@ static void read_log(const char *path, struct history *h)
 		else if (sscanf(line, "A %u %" SCNu64, &file, &id) == 2)
 			h->acked[file] = id, h->any_ack[file] = true;
 		else if (sscanf(line, "D %" SCNu64, &id) == 1)
-			h->done = id;
+			note_done(h, id);
 		else if (sscanf(line, "E %63s %d", call, &err) == 2)
 			printf("%s: %s said: %s\n", path, call, strerror(err)), exit(1);
 	}
@@ -467,8 +484,8 @@ static unsigned check_file(const char *dir, const char *base, const struct histo
 
 	if (!mine)
 		die("malloc");
-	if (!strcmp(mode, "done") && h->done > ack)
-		ack = h->done;
+	if (!strcmp(mode, "done") && h->done[f] > ack)
+		ack = h->done[f];
 	name_of(name, sizeof(name), proc, f);
 	load(base, name, s);
 	for (size_t i = 0; i < h->n; i++) {
@@ -494,7 +511,7 @@ static unsigned check_file(const char *dir, const char *base, const struct histo
 		free(mine);
 		return never ? 0 : 1;
 	}
-	if (!fits(got, s, mine, n, !strcmp(mode, "words"), &why)) {
+	if (!fits(got, s, mine, n, strcmp(mode, "exact"), &why)) {
 		load(base, name, s);
 		for (size_t i = 0; i < h->n; i++)
 			if (h->ops[i].file == f && h->ops[i].id <= ack)

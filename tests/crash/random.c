@@ -45,6 +45,15 @@ static void change(struct world *w, int i)
 		world_write(w, i, at, random_len(w));
 }
 
+/* Another thread's change while an fsync waits for the disk. */
+static void meanwhile(struct world *w)
+{
+	int i = (int)(simdisk_random(&w->rnd) % WORLD_FILES);
+
+	if (w->files[i].f)
+		change(w, i);
+}
+
 static void names(struct world *w, int i)
 {
 	int j = (i + 1 + (int)(simdisk_random(&w->rnd) % (WORLD_FILES - 1))) % WORLD_FILES;
@@ -77,7 +86,9 @@ static void one_operation(struct world *w)
 	} else if (r < 50) {
 		change(w, i);
 	} else if (r < 66) {
+		w->meanwhile = r < 54 ? meanwhile : NULL;
 		err = world_fsync(w, i);
+		w->meanwhile = NULL;
 	} else if (r < 72) {
 		world_close(w, i);
 	} else if (r < 77) {

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
 #include <sys/stat.h>
 
 #include "simdisk_i.h"
@@ -521,6 +522,24 @@ void simdisk_fail(struct simdisk *d, enum sim_call call, unsigned nth, int err, 
 unsigned simdisk_syncs(const struct simdisk *d)
 {
 	return d->n_syncs;
+}
+
+int simdisk_graft(struct simdisk *to, struct simdisk *from, const char *name)
+{
+	const struct sim_name *t = sim_names_find(&to->v, SIM_ROOT, name), *f = sim_names_find(&from->d, SIM_ROOT, name);
+	struct sim_node *n = t ? sim_node(to, t->ino) : NULL;
+	const struct sim_node *o = f ? sim_node(from, f->ino) : NULL;
+
+	if (!n || !o)
+		return -ENOENT;
+	writes_drop(n);
+	n->n_sizes = 0;
+	map_free(&n->d);
+	map_free(&n->v);
+	map_copy(&n->d, &o->d);
+	map_copy(&n->v, &o->d);
+	n->dsize = n->vsize = o->dsize;
+	return 0;
 }
 
 static uint64_t fnv(uint64_t h, const void *p, size_t len)

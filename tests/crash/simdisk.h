@@ -38,6 +38,8 @@ void simdisk_hook(struct simdisk *d, void (*hook)(void *arg), void *arg);
 void simdisk_fail(struct simdisk *d, enum sim_call call, unsigned nth, int err, const char *name);
 /** simdisk_calls() - syncs so far */
 unsigned simdisk_syncs(const struct simdisk *d);
+/** simdisk_graft() - the file @name of @from's root, as it is durable there, in place of the content of the same name here; 0 or -ENOENT */
+int simdisk_graft(struct simdisk *to, struct simdisk *from, const char *name);
 /** simdisk_random() - the generator used everywhere here (splitmix64) */
 uint64_t simdisk_random(uint64_t *state);
 /** simdisk_hash() - over all durable names, sizes and contents below the root but `.tdfs`: do two recoveries agree? */

@@ -156,8 +156,14 @@ static int open_store(struct simdisk *d, bool live_mark, int *ret_root, int *ret
 static void before_sync(void *arg)
 {
 	struct world *w = arg;
+	void (*meanwhile)(struct world *) = w->meanwhile;
 
-	if (w->inside || !w->per_point || simdisk_random(&w->rnd) % w->one_in)
+	if (w->inside)
+		return;
+	w->meanwhile = NULL;
+	if (meanwhile)
+		meanwhile(w);
+	if ( !w->per_point || simdisk_random(&w->rnd) % w->one_in)
 		return;
 	world_look(w, w->per_point);
 }
@@ -173,6 +179,7 @@ struct world *world_new(enum sim_mode mode, bool live_mark, uint64_t seed)
 	w->live_mark = live_mark;
 	w->rnd = seed;
 	w->one_in = 1;
+	w->syncing = -1;
 	for (int i = 0; i < WORLD_FILES; i++) {
 		snprintf(w->files[i].name, sizeof(w->files[i].name), "%c", 'a' + i);
 		w->files[i].ok.absent = true;
@@ -280,6 +287,8 @@ static void may_see(struct world *w, int i, uint64_t hash)
 	for (int k = 0; k < WORLD_FILES; k++)
 		if (k == i || w->files[i].aliases & 1u << k)
 			states_add(&w->files[k].ok, hash);
+	if (i == w->syncing && w->n_during < ARRAY_SIZE(w->during))
+		w->during[w->n_during++] = hash;
 }
 
 static void may_see_current(struct world *w, int i)
@@ -382,12 +391,23 @@ void world_truncate(struct world *w, int i, uint64_t size)
 
 int world_fsync(struct world *w, int i)
 {
-	int err = inode_fsync(w->files[i].f, false);
+	struct wfile *x = &w->files[i];
+	uint64_t hash = world_hash(x->plain, x->size);
+	int err;
 
-	TRACE(w, "fsync %s: %d", w->files[i].name, err);
-	if (!err)
-		only_current(w, i);
-	return err;
+	w->syncing = i;
+	w->n_during = 0;
+	err = inode_fsync(x->f, false);
+	w->syncing = -1;
+	TRACE(w, "fsync %s: %d", x->name, err);
+	if (err)
+		return err;
+	only_current(w, i);
+	x->ok.n = 0;
+	states_add(&x->ok, hash);
+	for (size_t k = 0; k < w->n_during; k++)
+		states_add(&x->ok, w->during[k]);
+	return 0;
 }
 
 static struct inode *live(struct world *w, const char *name)
@@ -412,9 +432,7 @@ static void before_rename(struct world *w, int i)
 	if (f) {
 		MUST(inode_before_rename(f));
 		inode_put(f);
-#ifndef TEST_NO_RENAME_EARLY
 		only_current(w, i);
-#endif
 		return;
 	}
 	fd = io->open(io->ctx, w->root, w->files[i].name, O_RDONLY, 0);

@@ -44,6 +44,10 @@ struct world {
 	bool live_mark;
 	struct wfile files[WORLD_FILES];
 	uint64_t rnd;
+	void (*meanwhile)(struct world *w); /* run once inside the next sync: another thread's doing while this one waits for the disk */
+	int syncing;			    /* slot in world_fsync(), or -1 */
+	uint64_t during[8];		    /* what was written to it meanwhile */
+	size_t n_during;
 	/* checking */
 	unsigned per_point;  /* crash states drawn at each sync; 0 = do not look */
 	unsigned one_in;     /* ... at one sync of so many */

@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Sealed to plain: one file. */
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/xattr.h>
+
+#include "convert_one.h"
+#include "report.h"
+#include "tree.h"
+
+/* A plain file stands where one is to come.  1: it is this file's, @a is filled in; 0: was unfinished work of ours and is gone; -errno */
+static int existing_out(struct one *w, int from, const struct stat *st, const struct container *c, const char *target, struct item_answer *a)
+{
+	CLEANUP_FD int fd = openat(w->to_dir, target, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+	uint8_t got[HASH_LEN];
+	enum sibling kind;
+	struct record r;
+	uint64_t size;
+	struct stat s;
+	int err;
+
+	if (fd < 0 && errno == ENOENT)
+		return 0;
+	if (fd < 0 || fstat(fd, &s))
+		return fail(-errno, "%s, which is in the way: %s", target, strerror(errno));
+	if (!S_ISREG(s.st_mode))
+		return fail(-EEXIST, "there is something else with the name %s", target);
+	a->out_ino = s.st_ino;
+	if (stage_marked(w->run->v, fd, &size)) {
+		one_drop_target(w, target, s.st_ino);
+		return 0;
+	}
+	if (w->run->in_place && name_is_tdf(target)) {
+		err = sibling_look(&w->sealer, fd, (uint64_t)s.st_size, &kind, &r);
+		if (!err && kind == SIBLING_SEALED) {
+			a->result = ITEM_COLLISION; /* it is going to move itself */
+			return fail(-EEXIST, "the name %s is taken by another sealed file", target);
+		}
+	}
+	fail_clear();
+	if (!w->run->in_place && (uint64_t)s.st_size == c->m->size && s.st_mtim.tv_sec == st->st_mtim.tv_sec && s.st_mtim.tv_nsec == st->st_mtim.tv_nsec) {
+		a->result = ITEM_ALREADY;
+		return 1;
+	}
+	if ((uint64_t)s.st_size != c->m->size)
+		return fail(-EEXIST, "there is a file %s with other content: remove the one that is not wanted", target);
+	err = sealed_read(&w->sealer, &w->io, from, c, -1, a->hash);
+	if (!err)
+		err = plain_hash(&w->sealer, fd, c->m->size, c->m->seg_default, got);
+	if (!err && memcmp(got, a->hash, HASH_LEN) != 0)
+		err = fail(-EEXIST, "there is a file %s with other content: remove the one that is not wanted", target);
+	if (err)
+		return err;
+	a->verified = 1;
+	a->result = w->run->in_place ? ITEM_STAGED : ITEM_ALREADY;
+	return 1;
+}
+
+static int open_to(struct one *w, int from, const struct stat *st, const struct container *c, const char *target, struct item_answer *a)
+{
+	char temp_name[TEMP_ROOM];
+	CLEANUP_FD int temp = temp_open(w->to_dir, w->run->temp_dir, temp_name);
+	int err;
+
+	if (temp < 0)
+		return fail(temp, "making the new file: %s", strerror(-temp));
+	if (c->m->size > SEG_MAX && fallocate(temp, 0, 0, (off_t)c->m->size) && (errno == ENOSPC || errno == EDQUOT || errno == EFBIG))
+		err = fail(-errno, "room for %llu bytes: %s", (unsigned long long)c->m->size, strerror(errno));
+	else
+		err = sealed_read(&w->sealer, &w->io, from, c, temp, a->hash);
+	if (!err)
+		err = stage_mark(w->run->v, temp, &c->rec);
+	if (!err)
+		err = one_put(w, from, st, temp, temp_name, target, a);
+	while (err == -EEXIST) {
+		err = existing_out(w, from, st, c, target, a);
+		if (err == 0)
+			err = one_put(w, from, st, temp, temp_name, target, a);
+		else if (err == -EEXIST)
+			break;
+	}
+	if (err || a->verified)
+		temp_drop(w->run->temp_dir, temp_name);
+	return err < 0 ? err : 0;
+}
+
+/* false: @a says why this file is left as it is */
+static bool is_sealed(struct one *w, int fd, const struct stat *st, struct item_answer *a)
+{
+	struct record r = {0};
+	enum sibling kind;
+	int err = sibling_look(&w->sealer, fd, (uint64_t)st->st_size, &kind, &r);
+
+	if (err) {
+		a->result = (uint8_t)one_fail(err);
+		return false;
+	}
+	if (kind == SIBLING_SEALED && r.state == RECORD_SEALED)
+		return true;
+	fail_clear();
+	a->result = ITEM_FAILED;
+	if (kind == SIBLING_SEALED)
+		fail(-EAGAIN, "has changes in the volume's log: `tdfs recover` first");
+	else if (kind == SIBLING_OTHER) {
+		fail(-ENOENT, "is no file of this volume");
+		a->result = ITEM_SKIPPED;
+	} else if (kind == SIBLING_UNFINISHED) {
+		fail(-ENODATA, "was created in a mount and never completed");
+		a->result = ITEM_SKIPPED;
+	} else {
+		fail(-EBADMSG, "is damaged: take it from a backup");
+	}
+	return false;
+}
+
+void stage_out(struct one *w, const struct item_order *o, const char *name, unsigned links, struct item_answer *a)
+{
+	CLEANUP(container_cleanup) struct container *c = NULL;
+	CLEANUP_FD int fd = -1;
+	char target[NAME_ROOM];
+	struct stat st, there;
+	int err;
+
+	if (!name_is_tdf(name) || one_target(w->run, name, target)) {
+		a->result = w->run->in_place ? ITEM_PLAIN : ITEM_SKIPPED;
+		fail(-ENOENT, "is no file of this volume");
+		return;
+	}
+	if (!one_source(w, name, links, &fd, &st, a) || !is_sealed(w, fd, &st, a))
+		return;
+	err = sealed_open(w->run->v, &w->io, fd, &c);
+	if (!err) {
+		a->bytes = c->m->size;
+		a->s = c->m->seg_default;
+		if (!w->run->in_place || w->run->recover) {
+			if (fstatat(w->to_dir, target, &there, AT_SYMLINK_NOFOLLOW) == 0)
+				err = existing_out(w, fd, &st, c, target, a);
+			if (err == 0 && w->run->recover) {
+				a->result = ITEM_PLAIN;
+				return;
+			}
+		}
+	}
+	if (err == 0)
+		err = open_to(w, fd, &st, c, target, a);
+	if (err < 0 && !a->result)
+		a->result = (uint8_t)one_fail(err);
+}
+
+/* Reread the plain file and take the mark away that says it may not be durable. */
+static int settle_out(struct one *w, const struct item_order *o, const char *target)
+{
+	CLEANUP_FD int fd = openat(w->to_dir, target, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+	uint8_t got[HASH_LEN];
+	struct stat st;
+	int err = 0;
+
+	if (fd < 0 || fstat(fd, &st))
+		return fail(-errno, "%s: %s", target, strerror(errno));
+	if (st.st_ino != o->out_ino)
+		return fail(-ESTALE, "%s was replaced by somebody else", target);
+	if (o->verify) {
+		(void)posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+		err = plain_hash(&w->sealer, fd, (uint64_t)st.st_size, o->s, got);
+		if (!err && memcmp(got, o->hash, HASH_LEN) != 0)
+			err = fail(-EBADMSG, "%s does not hold what was decrypted", target);
+	}
+	if (!err && fremovexattr(fd, HINT_XATTR) && errno != ENODATA)
+		err = fail(-errno, "%s: its mark: %s", target, strerror(errno));
+	return err;
+}
+
+void commit_out(struct one *w, const struct item_order *o, const char *name, unsigned links, struct item_answer *a)
+{
+	char target[NAME_ROOM];
+	int err = one_target(w->run, name, target);
+
+	if (!err)
+		err = settle_out(w, o, target);
+	if (err) {
+		one_drop_target(w, target, o->out_ino);
+		a->result = (uint8_t)one_fail(err);
+		return;
+	}
+	if (w->run->in_place)
+		one_unlink_source(w, o, name, links, target, a);
+	else
+		a->result = ITEM_DONE;
+}

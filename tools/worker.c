@@ -1,0 +1,311 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "worker.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+
+#include "convert_one.h"
+#include "report.h"
+#include "wire.h"
+
+#define ITEMS_MAX 4096
+#define IOPRIO_IDLE (3 << 13)
+
+struct worker {
+	struct one one;
+	struct wire wire;
+	struct worker_cell *cell;
+	uint8_t *out; /* answers of a chunk */
+	size_t out_len, out_room;
+};
+
+struct job { /* an item as it came */
+	struct item_order order;
+	const char *path; /* NUL-ended, in the chunk's copy */
+};
+
+/* Split a chunk; paths are copied to @names so that they end in NUL.  0 or -EPROTO, -ENOMEM */
+static int chunk_parse(const struct wire_frame *f, struct job **ret_jobs, char **ret_names, size_t *ret_n)
+{
+	CLEANUP_FREE struct job *jobs = NULL;
+	CLEANUP_FREE char *names = malloc(f->len + ITEMS_MAX);
+	size_t at = 0, n = 0, fill = 0;
+
+	jobs = malloc(sizeof(*jobs) * ITEMS_MAX);
+	if (!names || !jobs)
+		return -ENOMEM;
+	while (at < f->len) {
+		if (n == ITEMS_MAX || f->len - at < sizeof(jobs[n].order))
+			return -EPROTO;
+		memcpy(&jobs[n].order, f->p + at, sizeof(jobs[n].order));
+		at += sizeof(jobs[n].order);
+		if (jobs[n].order.path_len > f->len - at || memchr(f->p + at, 0, jobs[n].order.path_len))
+			return -EPROTO;
+		memcpy(names + fill, f->p + at, jobs[n].order.path_len);
+		jobs[n].path = names + fill;
+		at += jobs[n].order.path_len;
+		fill += jobs[n].order.path_len;
+		names[fill++] = 0;
+		n++;
+	}
+	*ret_jobs = STEAL(jobs);
+	*ret_names = STEAL(names);
+	*ret_n = n;
+	return n ? 0 : -EPROTO;
+}
+
+static int answer_add(struct worker *w, struct item_answer *a)
+{
+	const char *text = a->result >= ITEM_BUSY || a->result == ITEM_DONE ? fail_text() : "";
+	size_t len = strlen(text), need = w->out_len + sizeof(*a) + len;
+	uint8_t *more;
+
+	if (need > w->out_room) {
+		more = realloc(w->out, 2 * need);
+		if (!more)
+			return -ENOMEM;
+		w->out = more;
+		w->out_room = 2 * need;
+	}
+	a->text_len = (uint16_t)len;
+	memcpy(w->out + w->out_len, a, sizeof(*a));
+	memcpy(w->out + w->out_len + sizeof(*a), text, len);
+	w->out_len = need;
+	return 0;
+}
+
+static void one_do(struct worker *w, enum chunk_op op, const struct job *j, unsigned links, struct item_answer *a)
+{
+	bool in = w->one.run->verb == CONVERT_IN;
+	const char *name;
+	int err;
+
+	fail_clear();
+	err = one_enter(&w->one, j->path, &name);
+	if (err) {
+		a->result = (uint8_t)(err == -ENOENT || err == -ENOTDIR ? ITEM_GONE : one_fail(err));
+		return;
+	}
+	if (op == CHUNK_STAGE)
+		(in ? stage_in : stage_out)(&w->one, &j->order, name, links, a);
+	else
+		(in ? commit_in : commit_out)(&w->one, &j->order, name, links, a);
+}
+
+static int chunk_do(struct worker *w, enum chunk_op op, const struct job *jobs, size_t n)
+{
+	int err = 0;
+
+	for (size_t i = 0; !err && i < n; i++) {
+		struct item_answer a = {0};
+
+		atomic_store_explicit(&w->cell->item, (uint32_t)i, memory_order_release);
+		one_do(w, op, &jobs[i], 1, &a);
+		err = answer_add(w, &a);
+	}
+	return err;
+}
+
+/* --- all names of one file --- */
+
+/* Give the converted file its name beside @path too.  0 or -errno; @ret_old: it had it already */
+static int set_link(struct worker *w, const struct job *j, uint64_t from_ino, int first_dir, const char *first, uint64_t out_ino, bool *ret_old)
+{
+	char target[NAME_ROOM];
+	const char *name;
+	struct stat st;
+	int err = one_enter(&w->one, j->path, &name);
+
+	if (!err)
+		err = one_target(w->one.run, name, target);
+	if (err)
+		return err;
+	if (fstatat(w->one.from_dir, name, &st, AT_SYMLINK_NOFOLLOW))
+		return fail(-errno, "its other name %s: %s", name, strerror(errno));
+	if (st.st_ino != from_ino)
+		return fail(-ESTALE, "its other name %s was replaced", name);
+	if (linkat(first_dir, first, w->one.to_dir, target, 0) == 0)
+		return 0;
+	if (errno != EEXIST)
+		return fail(-errno, "linking %s: %s", target, strerror(errno));
+	if (fstatat(w->one.to_dir, target, &st, AT_SYMLINK_NOFOLLOW) || st.st_ino != out_ino)
+		return fail(-EEXIST, "the name %s is taken by another file", target);
+	*ret_old = true;
+	return 0;
+}
+
+static void set_take_back(struct worker *w, const struct job *jobs, size_t n, uint64_t ino)
+{
+	char target[NAME_ROOM];
+	const char *name;
+
+	for (size_t i = 0; i < n; i++)
+		if (one_enter(&w->one, jobs[i].path, &name) == 0 && one_target(w->one.run, name, target) == 0)
+			one_drop_target(&w->one, target, ino);
+}
+
+static void set_stage(struct worker *w, const struct job *jobs, size_t n, struct item_answer *a)
+{
+	CLEANUP_FD int dir = -1;
+	char first[NAME_ROOM], why[512];
+	const char *name;
+	bool old = false;
+	int err;
+
+	/* copying may take a part of the names; in place it must be all */
+	one_do(w, CHUNK_STAGE, &jobs[0], w->one.run->in_place ? (unsigned)n : (unsigned)MAX(n, 2), a);
+	if (a->result != ITEM_STAGED && a->result != ITEM_ALREADY)
+		return;
+	err = one_enter(&w->one, jobs[0].path, &name);
+	if (!err)
+		err = one_target(w->one.run, name, first);
+	if (!err) {
+		dir = fcntl(w->one.to_dir, F_DUPFD_CLOEXEC, 0);
+		err = dir < 0 ? -errno : 0;
+	}
+	for (size_t i = 1; !err && i < n; i++)
+		err = set_link(w, &jobs[i], a->stamp.ino, dir, first, a->out_ino, &old);
+	if (!err)
+		return;
+	snprintf(why, sizeof(why), "%s", fail_text());
+	if (a->result == ITEM_STAGED && !a->verified)
+		set_take_back(w, jobs, n, a->out_ino);
+	fail(err, "%s", why);
+	a->result = (uint8_t)one_fail(err);
+}
+
+static void set_commit(struct worker *w, const struct job *jobs, size_t n, struct item_answer *a)
+{
+	const char *name;
+	char why[512];
+
+	one_do(w, CHUNK_COMMIT, &jobs[0], (unsigned)n, a);
+	if (a->result != ITEM_DONE) {
+		snprintf(why, sizeof(why), "%s", fail_text());
+		set_take_back(w, jobs + 1, n - 1, jobs[0].order.out_ino);
+		fail(-EBUSY, "%s", why);
+		return;
+	}
+	if (!w->one.run->in_place)
+		return;
+	for (size_t i = 0; i < n; i++) {
+		struct stat st;
+
+		if (one_enter(&w->one, jobs[i].path, &name))
+			continue;
+		if (fstatat(w->one.from_dir, name, &st, AT_SYMLINK_NOFOLLOW) || st.st_ino != jobs[0].order.stamp.ino)
+			continue; /* gone, or somebody else's by now */
+		if (unlinkat(w->one.from_dir, name, 0)) {
+			fail(-errno, "removing %s: %s", name, strerror(errno));
+			a->result = ITEM_FAILED;
+		}
+	}
+}
+
+/* One answer stands for all names. */
+static int set_do(struct worker *w, enum chunk_op op, const struct job *jobs, size_t n)
+{
+	struct item_answer a = {0};
+	int err = 0;
+
+	atomic_store_explicit(&w->cell->item, 0, memory_order_release);
+	(op == CHUNK_STAGE ? set_stage : set_commit)(w, jobs, n, &a);
+	for (size_t i = 0; !err && i < n; i++) {
+		err = answer_add(w, &a);
+		fail_clear();
+		a.bytes = 0;
+	}
+	return err;
+}
+
+static int serve(struct worker *w)
+{
+	struct wire_frame f;
+	int err;
+
+	while ((err = wire_recv(&w->wire, &f)) == 0) {
+		CLEANUP_FREE struct job *jobs = NULL;
+		CLEANUP_FREE char *names = NULL;
+		enum chunk_op op = f.type & 0xff;
+		size_t n = 0;
+
+		err = op == CHUNK_STAGE || op == CHUNK_COMMIT ? chunk_parse(&f, &jobs, &names, &n) : -EPROTO;
+		if (err)
+			return err;
+		atomic_store_explicit(&w->cell->item, 0, memory_order_relaxed);
+		atomic_store_explicit(&w->cell->chunk, f.id, memory_order_release);
+		w->out_len = 0;
+		err = f.type & CHUNK_SET ? set_do(w, op, jobs, n) : chunk_do(w, op, jobs, n);
+		one_leave(&w->one); /* a descriptor kept would keep a directory that somebody wants to remove */
+		if (!err)
+			err = wire_send(&w->wire, f.type, f.id, w->out, w->out_len);
+		if (err)
+			return err;
+	}
+	return err == -EPIPE ? 0 : err;
+}
+
+/* What a terminal or a lease sends is for the parent to decide on. */
+static void detach(pid_t parent)
+{
+	static const int quiet[] = {SIGINT, SIGHUP, SIGTERM, SIGIO, SIGPIPE, SIGUSR1, SIGQUIT};
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != parent)
+		_exit(1);
+	for (size_t i = 0; i < ARRAY_SIZE(quiet); i++)
+		signal(quiet[i], SIG_IGN);
+}
+
+static void forget_keys(struct volume *v)
+{
+	secret_free(STEAL(v->vk));
+	secret_free(STEAL(v->k_conf));
+	secret_free(STEAL(v->k_log));
+	secret_free(STEAL(v->k_kas));
+	close_fd(&v->lock_fd); /* the parent's alone */
+	v->lock_fd = -1;
+}
+
+void worker_main(const struct convert_run *run, struct volume *v, int fd, struct worker_cell *cell)
+{
+	struct worker w = {.one = {.run = run, .from_dir = -1, .to_dir = -1}, .cell = cell};
+	const struct sched_param none = {0};
+	int err;
+
+	detach(run->parent);
+	forget_keys(v);
+	umask(0);
+	if (run->idle) {
+		(void)sched_setscheduler(0, SCHED_IDLE, &none);
+		(void)syscall(SYS_ioprio_set, 1, 0, IOPRIO_IDLE);
+	}
+	w.one.io = io_posix(run->from_fd);
+	wire_init(&w.wire, fd);
+	err = sealer_init(&w.one.sealer, v);
+	if (!err)
+		err = serve(&w);
+	sealer_free(&w.one.sealer);
+	wire_free(&w.wire);
+	free(w.out);
+	_exit(err ? 1 : 0);
+}
+
+void barrier_main(int root, int fd, pid_t parent)
+{
+	char go;
+
+	detach(parent);
+	while (read(fd, &go, 1) == 1) {
+		int32_t err = syncfs(root) ? -errno : 0;
+
+		if (write(fd, &err, sizeof(err)) != sizeof(err))
+			break;
+	}
+	_exit(0);
+}
