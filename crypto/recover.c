@@ -52,8 +52,8 @@ static int leave_alone(struct recovery *rc, const struct file *f, const char *pa
 }
 
 /*
- * One file could not be recovered; the others can.  A base that is damaged in place is beyond what the log could help (a new file of which only a part was
- * written when the power went looks like that); everything else may be better next time, so the log is kept.
+ * One file could not be recovered; the others can.  A base that is damaged in place is beyond what the log could help (a new file of which
+ * only a part was written when the power went looks like that); everything else may be better next time, so the log is kept.
  */
 static int file_failed(struct recovery *rc, const struct file *f, const char *path, int err)
 {
@@ -62,8 +62,8 @@ static int file_failed(struct recovery *rc, const struct file *f, const char *pa
 	if (err == -ENOMEM)
 		return err;
 	snprintf(text, sizeof(text), "cannot be recovered: %s%s%s%s", strerror(-err), *fail_text() ? ": " : "", fail_text(),
-		 err == -EUCLEAN ? "; it is damaged: changed from outside, or never wholly written before a crash" :
-				   "; the volume stays read-only and its log is kept");
+		 err == -EUCLEAN ? "; it is damaged: changed from outside, or never wholly written before a crash"
+				 : "; the volume stays read-only and its log is kept");
 	tell(rc, path, text);
 	rc->failed |= err != -EUCLEAN;
 	rc->found.damaged++;
@@ -106,8 +106,9 @@ static int group_files(struct recovery *rc)
 }
 
 /*
- * With something durable missing from the log, a file is touched only if nothing that was lost can concern it: it has no record known behind the damage, no
- * COMMIT without its SEAL (a later one may be lost), no LIVE mark that nothing explains, and nothing would be cut off.
+ * With something durable missing from the log, a file is touched only if nothing that was lost can concern it: it has no record known
+ * behind the damage, no COMMIT without its SEAL (a later one may be lost), no LIVE mark that nothing explains, and nothing would be cut
+ * off.
  */
 static bool unsafe(const struct recovery *rc, const struct plan *p)
 {
@@ -285,7 +286,8 @@ static int finish(struct recovery *rc)
 
 	if (!rc->apply || rc->failed || rc->log.damaged || !rc->log.n_groups || rc->log.retired >= rc->log.last_lsn)
 		return 0;
-	/* unlinks and renames of before, too: the log will not bring back what they took away.  Once more after an error: see redo_sync_names() */
+	/* unlinks and renames of before, too: the log will not bring back what they took away.  Once more after an error: see
+	 * redo_sync_names() */
 	err = rc->io->syncfs(rc->io->ctx, rc->store_fd);
 	if (err)
 		err = rc->io->syncfs(rc->io->ctx, rc->store_fd);
@@ -336,8 +338,8 @@ static void recovery_free(struct recovery *rc)
 }
 
 int recover(const struct io *io, int log_dir, int store_fd, const struct recover_keys *keys, bool apply,
-	    void (*event)(void *arg, const char *path, const char *text), void *arg, struct recovered *ret, struct recover_damage **ret_damaged,
-	    size_t *ret_n_damaged)
+	    void (*event)(void *arg, const char *path, const char *text), void *arg, struct recovered *ret,
+	    struct recover_damage **ret_damaged, size_t *ret_n_damaged)
 {
 	struct recovery *rc = calloc(1, sizeof(*rc));
 	int err;

@@ -87,7 +87,8 @@ static int write_images(const struct log *l, int fd, const struct redo_step *ste
 		uint64_t seg = r->rec.image.seg;
 
 		if (r->rec.type != REDO_IMAGE || !base_same(&r->rec.base, &step->seal->base) || seg >= n ||
-		    memcmp(r->tag, s->tags + seg * AEAD_TAG, AEAD_TAG) || r->rec.image.len != seg_plain(s->rec.size, s->rec.s, seg) + AEAD_OVERHEAD)
+		    memcmp(r->tag, s->tags + seg * AEAD_TAG, AEAD_TAG) ||
+		    r->rec.image.len != seg_plain(s->rec.size, s->rec.s, seg) + AEAD_OVERHEAD)
 			continue;
 		err = log_image(l, r, buf);
 		if (!err)

@@ -30,135 +30,6 @@ struct finder {
 	int dir_fd;
 };
 
-/* One step down; the result must be on the store's own file system.  Closes @from unless it is the root. */
-static int step(const struct io *io, int root, int from, dev_t dev, const char *name, int flags, struct stat *ret)
-{
-	int fd = io->open(io->ctx, from, name, flags | O_NOCTTY, 0), err;
-
-	if (from != root)
-		io->close(io->ctx, from);
-	if (fd < 0)
-		return fd;
-	err = io->stat(io->ctx, fd, ret);
-	if (!err && ret->st_dev != dev)
-		err = -EXDEV;
-	if (err) {
-		io->close(io->ctx, fd);
-		return err;
-	}
-	return fd;
-}
-
-/* Open the directory of @path, or @path itself as a directory if @ret_name is NULL. */
-static int open_dir(const struct io *io, int root, const char *path, char ret_name[NAME_MAX + 1])
-{
-	struct stat s;
-	dev_t dev;
-	int fd = root, err = io->stat(io->ctx, root, &s);
-
-	if (err)
-		return err;
-	dev = s.st_dev;
-	while (*path) {
-		size_t len = strcspn(path, "/");
-		char name[NAME_MAX + 1];
-
-		if (!len || len > NAME_MAX || (path[0] == '.' && (len == 1 || (len == 2 && path[1] == '.')))) {
-			err = -EINVAL;
-			break;
-		}
-		memcpy(name, path, len);
-		name[len] = 0;
-		if (fd == root && !strcmp(name, ".tdfs")) {
-			err = -EINVAL;
-			break;
-		}
-		path += len;
-		if (!*path && ret_name) {
-			memcpy(ret_name, name, len + 1);
-			return fd;
-		}
-		path += *path == '/';
-		fd = step(io, root, fd, dev, name, O_PATH | O_DIRECTORY, &s);
-		if (fd < 0)
-			return fd;
-	}
-	if (!err && ret_name)
-		err = -EINVAL; /* an empty path or one that ends in a slash */
-	if (err && fd != root)
-		io->close(io->ctx, fd);
-	return err ? err : fd;
-}
-
-static void close_dir(const struct io *io, int root, int fd)
-{
-	if (fd >= 0 && fd != root)
-		io->close(io->ctx, fd);
-}
-
-/* A file of ours whose mode forbids it: lift the bits for the moment. */
-static int open_lifted(const struct io *io, int dirfd, const char *name, int flags, const struct stat *s)
-{
-	int probe = io->open(io->ctx, dirfd, name, O_PATH, 0), fd;
-
-	if (probe < 0)
-		return probe;
-	if (io->chmod(io->ctx, probe, (s->st_mode & 07777) | 0600)) {
-		io->close(io->ctx, probe);
-		return -EACCES;
-	}
-	fd = io->open(io->ctx, dirfd, name, flags, 0);
-	(void)io->chmod(io->ctx, probe, s->st_mode & 07777);
-	io->close(io->ctx, probe);
-	return fd;
-}
-
-/* Never opens anything but a regular file: a device or FIFO in its place must not be touched. */
-static int open_regular(const struct io *io, int dirfd, const char *name, bool write, dev_t dev, struct stat *ret)
-{
-	int fd = io->open(io->ctx, dirfd, name, O_PATH, 0), flags = (write ? O_RDWR : O_RDONLY) | O_NONBLOCK | O_NOCTTY, err;
-	struct stat s;
-
-	if (fd < 0)
-		return fd;
-	err = io->stat(io->ctx, fd, ret);
-	io->close(io->ctx, fd);
-	if (!err && (!S_ISREG(ret->st_mode) || ret->st_dev != dev))
-		err = -ENOENT;
-	if (err)
-		return err;
-	fd = io->open(io->ctx, dirfd, name, flags, 0);
-	if (fd == -EACCES)
-		fd = open_lifted(io, dirfd, name, flags, ret);
-	if (fd < 0)
-		return fd;
-	err = io->stat(io->ctx, fd, &s);
-	if (!err && (s.st_ino != ret->st_ino || s.st_dev != dev || !S_ISREG(s.st_mode)))
-		err = -ENOENT;
-	if (err) {
-		io->close(io->ctx, fd);
-		return err;
-	}
-	*ret = s;
-	return fd;
-}
-
-int find_open(const struct io *io, int store_fd, const char *path, bool write, struct stat *ret)
-{
-	char name[NAME_MAX + 1];
-	struct stat root;
-	int dir, fd, err = io->stat(io->ctx, store_fd, &root);
-
-	if (err)
-		return err;
-	dir = open_dir(io, store_fd, path, name);
-	if (dir < 0)
-		return dir;
-	fd = open_regular(io, dir, name, write, root.st_dev, ret);
-	close_dir(io, store_fd, dir);
-	return fd;
-}
-
 /* The id in the header of an open file; 0, -ENOENT there is none, other: it cannot be known */
 static int read_id(const struct finder *fi, int fd, uint8_t ret[static ID_LEN])
 {
@@ -323,7 +194,10 @@ static int walk_entry(void *arg, const char *name, unsigned char type, ino_t ino
 
 		if (fd < 0)
 			return 0;
-		type = fi->io->stat(fi->io->ctx, fd, &s) ? DT_UNKNOWN : S_ISDIR(s.st_mode) ? DT_DIR : S_ISREG(s.st_mode) ? DT_REG : DT_UNKNOWN;
+		type = fi->io->stat(fi->io->ctx, fd, &s) ? DT_UNKNOWN
+		       : S_ISDIR(s.st_mode)              ? DT_DIR
+		       : S_ISREG(s.st_mode)              ? DT_REG
+							 : DT_UNKNOWN;
 		fi->io->close(fi->io->ctx, fd);
 	}
 	if (type == DT_DIR) {
@@ -357,7 +231,7 @@ static int walk(struct finder *fi)
 		err = -ENOMEM;
 	while (fi->n_dirs && !err) {
 		CLEANUP_FREE char *dir = fi->dirs[--fi->n_dirs];
-		int fd = open_dir(fi->io, fi->store_fd, dir, NULL);
+		int fd = find_dir(fi->io, fi->store_fd, dir, NULL);
 
 		if (fd < 0)
 			continue;
@@ -368,7 +242,7 @@ static int walk(struct finder *fi)
 			report(REPORT_WARN, "recovery cannot read the directory %s: %s", *dir ? dir : ".", strerror(-err));
 			err = 0;
 		}
-		close_dir(fi->io, fi->store_fd, fd);
+		find_dir_close(fi->io, fi->store_fd, fd);
 	}
 	while (fi->n_dirs)
 		free(fi->dirs[--fi->n_dirs]);

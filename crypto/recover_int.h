@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Inside of recovery: recover_scan.c reads the log, recover_find.c finds the files, recover_plan.c decides, recover_log.c writes recovery's own
- * records, recover_apply.c changes the files, recover.c leads.
+ * Inside of recovery: recover_scan.c reads the log, recover_find.c and recover_path.c find the files, recover_plan.c decides, recover_log.c
+ * writes recovery's own records, recover_apply.c changes the files, recover.c leads.
  */
 #ifndef TDFS_RECOVER_INT_H
 #define TDFS_RECOVER_INT_H
@@ -30,9 +30,9 @@ struct log {
 	int half;     /* of the last group */
 	uint64_t end; /* where the next one goes */
 
-	bool damaged;			/* something that was durable cannot be read */
-	bool lost_front;		/* ... and it came before what can be read */
-	uint8_t (*lost)[ID_LEN];	/* files known to have records there or later */
+	bool damaged;            /* something that was durable cannot be read */
+	bool lost_front;         /* ... and it came before what can be read */
+	uint8_t (*lost)[ID_LEN]; /* files known to have records there or later */
 	size_t n_lost;
 };
 
@@ -60,6 +60,10 @@ struct file { /* all records of one file id */
 int find_files(const struct io *io, int store_fd, const struct secret *k_rec, struct file *files, size_t n) MUST_CHECK;
 /** find_open() - open a store file by its path: no symlinks, no mount points, regular files only; descriptor or -errno */
 int find_open(const struct io *io, int store_fd, const char *path, bool write, struct stat *ret) MUST_CHECK;
+/** find_dir() - the directory of @path (then @ret_name is the last component), or @path itself where @ret_name is NULL; @root itself for an
+ * empty path */
+int find_dir(const struct io *io, int root, const char *path, char *ret_name) MUST_CHECK;
+void find_dir_close(const struct io *io, int root, int fd);
 const char *find_hint(const struct file *f);
 
 struct redo_step { /* a sealed state to be put in place */
@@ -76,8 +80,8 @@ struct plan {
 	uint64_t len; /* of the store file */
 	struct redo_step *steps;
 	size_t n_steps, logged; /* logged: how many of them come from the log */
-	bool give_up; /* VOID */
-	bool cut;     /* only INTENT: take away what was grown */
+	bool give_up;           /* VOID */
+	bool cut;               /* only INTENT: take away what was grown */
 	uint64_t cut_to;
 	bool unmark; /* LIVE without a commit */
 	/* a COMMIT left over, from which the last step is made */
@@ -90,7 +94,8 @@ struct plan {
 
 bool base_same(const struct base *a, const struct base *b);
 /** plan_make() - decide for one store file, open as @fd; 0, -EBADMSG and the like: leave it alone */
-int plan_make(const struct io *io, int fd, const struct recover_keys *keys, const struct file *f, const struct target *t, struct plan *ret) MUST_CHECK;
+int plan_make(const struct io *io, int fd, const struct recover_keys *keys, const struct file *f, const struct target *t,
+	      struct plan *ret) MUST_CHECK;
 bool plan_idle(const struct plan *p);
 /** plan_build() - make the SEAL of a left-over COMMIT: the last step; 0; -EUCLEAN the sealed state in place is damaged
  * (or was never wholly written before a crash); -EBADMSG, -errno */

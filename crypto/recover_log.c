@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Recovery's own records, behind the last group of the log and in its epoch.  What was reserved for the SEALs that are now made has been kept free, and the log keeps
- * a spare block besides.  Each group is synced before the next one is written, as everywhere.
+ * Recovery's own records, behind the last group of the log and in its epoch.  What was reserved for the SEALs that are now made has been
+ * kept free, and the log keeps a spare block besides.  Each group is synced before the next one is written, as everywhere.
  */
 #include <errno.h>
 

@@ -8,7 +8,8 @@
 void redo_die(struct redo *r, const char *why)
 {
 	if (!r->dead)
-		report(REPORT_ERROR, "the volume log cannot be written any more: %s; the volume is read-only until it is mounted again", why);
+		report(REPORT_ERROR, "the volume log cannot be written any more: %s; the volume is read-only until it is mounted again",
+		       why);
 	r->dead = true;
 	cond_broadcast(&r->changed);
 }
@@ -82,7 +83,7 @@ int redo_sync_names(struct redo *r)
 	}
 	mutex_unlock(&r->lock);
 	/*
-	 * syncfs also reports, once, data that could not be written for any file of the store; each file's own sync tells that again.  Names
+	 * syncfs also reports, once, data that could not be written for any file of the store; each file's own sync tells that again. Names
 	 * are metadata: what a second call says about them is true, since a file system that cannot write its journal stays failed.
 	 */
 	err = r->io.syncfs(r->io.ctx, r->store_fd);
@@ -151,10 +152,10 @@ static bool marker_needed(const struct redo *r, uint64_t retired)
 }
 
 /*
- * Go on at the start of the other half.  0: done; -EAGAIN: it is in use; 1: the lock was let go, look again.
+ * Go on at the start of the other half.  0: done, or the lock was let go: look again; -EAGAIN: it is in use.
  *
- * The last group in the old half always says that everything in the other one is retired, if need be an empty group written for that: when the first group
- * over there is torn by a crash, recovery must know that nothing is missing.
+ * The last group in the old half always says that everything in the other one is retired, if need be an empty group written for that: when
+ * the first group over there is torn by a crash, recovery must know that nothing is missing.
  */
 static int change_half(struct redo *r, uint64_t len, uint64_t reserved)
 {
@@ -174,7 +175,7 @@ static int change_half(struct redo *r, uint64_t len, uint64_t reserved)
 			redo_die(r, "the store cannot be synced");
 			return -EIO;
 		}
-		return 1;
+		return 0;
 #endif
 	}
 #endif
@@ -239,7 +240,8 @@ void redo_group_free(struct redo *r, struct redo_group_buf *g)
 	free(g);
 }
 
-/* What stays reserved for @pin once @len bytes stand in the group being filled.  Rounded up: a SEAL may have to go into a group of its own. */
+/* What stays reserved for @pin once @len bytes stand in the group being filled.  Rounded up: a SEAL may have to go into a group of its own.
+ */
 static uint64_t reserve_after(const struct redo *r, const struct redo_pin *pin, uint64_t len, uint32_t reserve, bool is_seal)
 {
 	const struct redo_group_buf *g = r->fill;
@@ -269,13 +271,13 @@ static int make_room(struct redo *r, uint64_t len, struct redo_pin *pin, uint32_
 			return 0;
 		}
 		err = change_half(r, len, reserved);
-		if (err <= 0)
+		if (err < 0)
 			return err;
 	}
 }
 
-int redo_append(struct redo *r, const struct redo_rec *recs, size_t n, struct redo_pin *pin, uint32_t reserve, bool is_seal, uint64_t *ret_lsn,
-		struct redo_loc *ret_locs)
+int redo_append(struct redo *r, const struct redo_rec *recs, size_t n, struct redo_pin *pin, uint32_t reserve, bool is_seal,
+		uint64_t *ret_lsn, struct redo_loc *ret_locs)
 {
 	uint64_t len = 0, want = 0;
 	struct redo_group_buf *g;
@@ -380,22 +382,4 @@ unsigned redo_half_used(struct redo *r)
 	used = used * 1000 / (r->half_size - r->spare);
 	mutex_unlock(&r->lock);
 	return (unsigned)MIN(used, 1000);
-}
-
-bool redo_is_dead(struct redo *r)
-{
-	bool dead;
-
-	mutex_lock(&r->lock);
-	dead = r->dead;
-	mutex_unlock(&r->lock);
-	return dead;
-}
-
-void redo_stats(struct redo *r, uint64_t *ret_flushes, uint64_t *ret_bytes)
-{
-	mutex_lock(&r->lock);
-	*ret_flushes = r->n_flushes;
-	*ret_bytes = r->n_bytes;
-	mutex_unlock(&r->lock);
 }

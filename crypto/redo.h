@@ -2,10 +2,10 @@
 /*
  * The volume log: records, groups, group commit, space (FORMAT.md section 5, fs/DESIGN.md "Durability").
  *
- * Writers append records to the group being filled (memory only) and then flush; whoever comes first writes and syncs the group for all (leader), the rest wait.
- * Space: a half is free again when no pin holds it.  A pin stands for one file's records on one base; it is released when that base has been replaced by a seal
- * that is applied *and synced*, or buried when the file was unlinked or replaced (released once the name change is durable).
- * redo->lock is taken inside; callers may hold inode->lock.  Thread-safe.
+ * Writers append records to the group being filled (memory only) and then flush; whoever comes first writes and syncs the group for all
+ * (leader), the rest wait. Space: a half is free again when no pin holds it.  A pin stands for one file's records on one base; it is
+ * released when that base has been replaced by a seal that is applied *and synced*, or buried when the file was unlinked or replaced
+ * (released once the name change is durable). redo->lock is taken inside; callers may hold inode->lock.  Thread-safe.
  */
 #ifndef TDFS_REDO_H
 #define TDFS_REDO_H
@@ -19,9 +19,11 @@
 #endif
 #define REDO_HALF_MAX ((uint64_t)512 << 20)
 #define REDO_BLOCK 4096u /* groups start on it */
-#define REDO_HEADER 96u	 /* group header */
-#define REDO_RECORD 48u	 /* record header */
-#define REDO_GROUP_MAX (((size_t)4 << 20) + ((size_t)64 << 10)) /* the most that one redo_append() may add: an image of the largest segment and a COMMIT fit */
+#define REDO_HEADER 96u  /* group header */
+#define REDO_RECORD 48u  /* record header */
+#define REDO_GROUP_MAX       \
+	(((size_t)4 << 20) + \
+	 ((size_t)64 << 10)) /* the most that one redo_append() may add: an image of the largest segment and a COMMIT fit */
 
 enum redo_type { REDO_INTENT = 1, REDO_IMAGE, REDO_PLACE, REDO_COMMIT, REDO_SEAL, REDO_VOID };
 
@@ -56,7 +58,7 @@ struct redo_rec {
 		struct {
 			uint64_t first;
 			const struct redo_place *each; /* writing */
-			const uint8_t *raw;	       /* reading: 20 bytes each, as on disk */
+			const uint8_t *raw;            /* reading: 20 bytes each, as on disk */
 			uint32_t count;
 		} place;
 		struct {
@@ -85,9 +87,10 @@ struct redo_loc {
 	uint32_t len;
 };
 
-/* Embedded in whatever owns the records of one base; zeroed at start; touched only by redo.c.  May be moved (copied, the old one zeroed). */
+/* Embedded in whatever owns the records of one base; zeroed at start; touched only by redo.c.  May be moved (copied, the old one zeroed).
+ */
 struct redo_pin {
-	uint8_t runs;	   /* bit per stretch of the log that holds records of it (struct redo_run) */
+	uint8_t runs;      /* bit per stretch of the log that holds records of it (struct redo_run) */
 	uint32_t reserved; /* bytes kept free for this pin's SEAL */
 };
 
@@ -98,17 +101,19 @@ int redo_create(const struct io *io, int dirfd, uint64_t half) MUST_CHECK;
  * @store_fd: for syncfs before a half is reused.  Both descriptors borrowed.  @k_log: copied
  * @next_lsn, @next_epoch, @half: from recover() (struct recovered)
  * Return: 0, -errno.  Close with redo_close(). */
-int redo_open(const struct io *io, int dirfd, int store_fd, const uint8_t volume_id[static ID_LEN], const struct secret *k_log, uint64_t next_lsn,
-	      uint64_t next_epoch, int half, struct redo **ret) MUST_CHECK;
+int redo_open(const struct io *io, int dirfd, int store_fd, const uint8_t volume_id[static ID_LEN], const struct secret *k_log,
+	      uint64_t next_lsn, uint64_t next_epoch, int half, struct redo **ret) MUST_CHECK;
 
 /** redo_append() - put records into the group being filled, all in one group; no I/O
- * @pin: of the base they change; @reserve: bytes the later SEAL of this pin will need (kept free for it; the largest value given so far counts)
- * @is_seal: may use the space kept free.  With @reserve 0 these are the SEAL itself and the rest of the reservation is given back; else they are on the way to it (the
- *	     last COMMIT) and what they take is taken from the reservation
+ * @pin: of the base they change; @reserve: bytes the later SEAL of this pin will need (kept free for it; the largest value given so far
+ *counts)
+ * @is_seal: may use the space kept free.  With @reserve 0 these are the SEAL itself and the rest of the reservation is given back; else
+ *they are on the way to it (the last COMMIT) and what they take is taken from the reservation
  * @ret_lsn: pass it to redo_flush(); @ret_locs: one per IMAGE record in order, may be NULL
- * Return: 0; -EAGAIN no room: the caller drops its locks, seals files (fs/writeback.c), tries again; -EFBIG more than REDO_GROUP_MAX; -EIO the log is dead; -ENOMEM */
-int redo_append(struct redo *r, const struct redo_rec *recs, size_t n, struct redo_pin *pin, uint32_t reserve, bool is_seal, uint64_t *ret_lsn,
-		struct redo_loc *ret_locs) MUST_CHECK;
+ * Return: 0; -EAGAIN no room: the caller drops its locks, seals files (fs/writeback.c), tries again; -EFBIG more than REDO_GROUP_MAX; -EIO
+ *the log is dead; -ENOMEM */
+int redo_append(struct redo *r, const struct redo_rec *recs, size_t n, struct redo_pin *pin, uint32_t reserve, bool is_seal,
+		uint64_t *ret_lsn, struct redo_loc *ret_locs) MUST_CHECK;
 
 /** redo_flush() - wait until every record up to @lsn is durable
  * Blocks: disk.  Return: 0; -EIO this group, or an earlier one, could not be made durable on either half: the log is dead for good */
@@ -119,7 +124,8 @@ int redo_read(struct redo *r, const struct redo_loc *loc, void *buf) MUST_CHECK;
 
 /** redo_unpin() - the base was replaced by a seal that is applied and synced */
 void redo_unpin(struct redo *r, struct redo_pin *pin);
-/** redo_bury() - the file was unlinked or replaced; its records stay pinned until redo_names_durable() or the syncfs before a change of half.  Takes @pin's content over */
+/** redo_bury() - the file was unlinked or replaced; its records stay pinned until redo_names_durable() or the syncfs before a change of
+ * half.  Takes @pin's content over */
 void redo_bury(struct redo *r, struct redo_pin *pin);
 /** redo_names_durable() - every unlink and rename so far is durable (after syncfs or a directory sync of all) */
 void redo_names_durable(struct redo *r);
@@ -137,7 +143,8 @@ void redo_stats(struct redo *r, uint64_t *ret_flushes, uint64_t *ret_bytes);
 int redo_retire(struct redo *r) MUST_CHECK;
 void redo_close(struct redo *r);
 
-/** redo_side_write() - a tail too large for the log (> a quarter of a half): write and sync `tail-<hex>` in the log's directory, @ret_hash for the SEAL */
+/** redo_side_write() - a tail too large for the log (> a quarter of a half): write and sync `tail-<hex>` in the log's directory, @ret_hash
+ * for the SEAL */
 int redo_side_write(struct redo *r, const void *tail, uint64_t len, uint8_t ret_hash[static 32]) MUST_CHECK;
 /** redo_side_drop() - the seal is applied and synced: remove it (errors are only reported) */
 void redo_side_drop(struct redo *r, const uint8_t hash[static 32]);
@@ -150,13 +157,15 @@ struct redo_group {
 	int half;
 	uint64_t off;
 };
-/** redo_group_len() - length of header and records that the group at @p (96 bytes available) claims, at most @max; 0 if there is no group */
+/** redo_group_len() - length of header and records that the group at @p (96 bytes available) claims, at most @max; 0 if there is no group
+ */
 uint32_t redo_group_len(const uint8_t *p, uint64_t max);
 /** redo_group_lsn() - the LSN it claims, unchecked */
 uint64_t redo_group_lsn(const uint8_t *p);
-/** redo_group_parse() - check magic, volume, length, CRC and MAC of a group in @p (@len bytes available); 0; -ENOENT no group here; -EBADMSG CRC or MAC wrong;
- * -EXDEV a whole group of another volume; -ENOTSUP version */
-int redo_group_parse(const uint8_t *p, size_t len, const uint8_t volume_id[static ID_LEN], const struct secret *k_log, struct redo_group *ret) MUST_CHECK;
+/** redo_group_parse() - check magic, volume, length, CRC and MAC of a group in @p (@len bytes available); 0; -ENOENT no group here;
+ * -EBADMSG CRC or MAC wrong; -EXDEV a whole group of another volume; -ENOTSUP version */
+int redo_group_parse(const uint8_t *p, size_t len, const uint8_t volume_id[static ID_LEN], const struct secret *k_log,
+		     struct redo_group *ret) MUST_CHECK;
 /** redo_rec_parse() - the record at @p; @ret_len: its whole length; 0 or -EPROTO */
 int redo_rec_parse(const uint8_t *p, size_t len, struct redo_rec *ret, size_t *ret_len) MUST_CHECK;
 /** redo_rec_len() / redo_rec_write() - on-disk length, and the bytes */

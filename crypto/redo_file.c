@@ -79,8 +79,8 @@ int redo_open_halves(const struct io *io, int dirfd, bool write, int ret_fd[2], 
 		size[i] = err ? 0 : (uint64_t)s.st_size;
 	}
 	if (!err && (size[0] != size[1] || size[0] < REDO_HALF_MIN || size[0] > REDO_HALF_MAX || size[0] % REDO_BLOCK))
-		err = fail(-EBADMSG, "log.0 has %" PRIu64 " bytes and log.1 %" PRIu64 ": equal sizes from 16 MiB to 512 MiB were expected", size[0],
-			   size[1]);
+		err = fail(-EBADMSG, "log.0 has %" PRIu64 " bytes and log.1 %" PRIu64 ": equal sizes from 16 MiB to 512 MiB were expected",
+			   size[0], size[1]);
 	if (err) {
 		for (int i = 0; i < 2; i++)
 			if (fd[i] >= 0)
@@ -93,8 +93,8 @@ int redo_open_halves(const struct io *io, int dirfd, bool write, int ret_fd[2], 
 	return 0;
 }
 
-int redo_open(const struct io *io, int dirfd, int store_fd, const uint8_t volume_id[static ID_LEN], const struct secret *k_log, uint64_t next_lsn,
-	      uint64_t next_epoch, int half, struct redo **ret)
+int redo_open(const struct io *io, int dirfd, int store_fd, const uint8_t volume_id[static ID_LEN], const struct secret *k_log,
+	      uint64_t next_lsn, uint64_t next_epoch, int half, struct redo **ret)
 {
 	struct redo *r = calloc(1, sizeof(*r));
 	int err;
@@ -145,6 +145,24 @@ void redo_close(struct redo *r)
 	cond_destroy(&r->changed);
 	mutex_destroy(&r->lock);
 	free(r);
+}
+
+bool redo_is_dead(struct redo *r)
+{
+	bool dead;
+
+	mutex_lock(&r->lock);
+	dead = r->dead;
+	mutex_unlock(&r->lock);
+	return dead;
+}
+
+void redo_stats(struct redo *r, uint64_t *ret_flushes, uint64_t *ret_bytes)
+{
+	mutex_lock(&r->lock);
+	*ret_flushes = r->n_flushes;
+	*ret_bytes = r->n_bytes;
+	mutex_unlock(&r->lock);
 }
 
 void redo_side_name(const uint8_t hash[static 32], char ret[static REDO_SIDE_NAME])

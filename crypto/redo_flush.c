@@ -52,8 +52,8 @@ static bool half_live(struct redo *r, int half, bool *ret_only_buried)
 }
 
 /*
- * The group at the head could not be made durable.  What the kernel had in memory of it is lost, and a second fdatasync would say 0: so it and all later ones go
- * to the other half, from our memory, with the same LSNs and the next epoch.
+ * The group at the head could not be made durable.  What the kernel had in memory of it is lost, and a second fdatasync would say 0: so it
+ * and all later ones go to the other half, from our memory, with the same LSNs and the next epoch.
  */
 static int move_queue(struct redo *r)
 {
@@ -117,12 +117,12 @@ static void flush_head(struct redo *r)
 		err = where_reserve(r);
 	while (!err) {
 		struct redo_group head = {
-			.epoch = g->epoch,
-			.lsn = g->lsn,
-			.durable_lsn = r->durable,
-			.retired_lsn = g->retire_all ? g->lsn : redo_retired_now(r),
-			.n_recs = g->n_recs,
-			.len = (uint32_t)g->len,
+		    .epoch = g->epoch,
+		    .lsn = g->lsn,
+		    .durable_lsn = r->durable,
+		    .retired_lsn = g->retire_all ? g->lsn : redo_retired_now(r),
+		    .n_recs = g->n_recs,
+		    .len = (uint32_t)g->len,
 		};
 
 		g->sealed = true;

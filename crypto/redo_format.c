@@ -13,7 +13,20 @@
 #define FLAG_SIDE 1
 
 /* offsets in the group header */
-enum { G_MAGIC = 0, G_VERSION = 8, G_LEN = 12, G_VOLUME = 16, G_EPOCH = 32, G_LSN = 40, G_DURABLE = 48, G_RETIRED = 56, G_RECS = 64, G_FLAGS = 68, G_CRC = 72, G_MAC = 80 };
+enum {
+	G_MAGIC = 0,
+	G_VERSION = 8,
+	G_LEN = 12,
+	G_VOLUME = 16,
+	G_EPOCH = 32,
+	G_LSN = 40,
+	G_DURABLE = 48,
+	G_RETIRED = 56,
+	G_RECS = 64,
+	G_FLAGS = 68,
+	G_CRC = 72,
+	G_MAC = 80
+};
 /* lengths of the fixed part of each body */
 enum { INTENT_BODY = 24, IMAGE_BODY = 16, PLACE_BODY = 16, PLACE_EACH = 20, COMMIT_BODY = 88, SEAL_BODY = 64 + SECTOR };
 
@@ -152,7 +165,8 @@ static int parse_seal(const uint8_t *b, size_t len, bool side, struct redo_rec *
 	ret->seal.sector = b + 64;
 	ret->seal.side = side ? b + SEAL_BODY : NULL;
 	ret->seal.tail = side ? NULL : b + SEAL_BODY;
-	if (ret->seal.tail_off > PLAIN_MAX || ret->seal.tail_len > PLAIN_MAX || ret->seal.tail_off + ret->seal.tail_len != ret->seal.final_len)
+	if (ret->seal.tail_off > PLAIN_MAX || ret->seal.tail_len > PLAIN_MAX ||
+	    ret->seal.tail_off + ret->seal.tail_len != ret->seal.final_len)
 		return -EPROTO;
 	return side || ret->seal.tail_len <= len - SEAL_BODY ? 0 : -EPROTO;
 }
@@ -311,7 +325,8 @@ uint64_t redo_group_lsn(const uint8_t *p)
 	return get_le64(p + G_LSN);
 }
 
-int redo_group_parse(const uint8_t *p, size_t len, const uint8_t volume_id[static ID_LEN], const struct secret *k_log, struct redo_group *ret)
+int redo_group_parse(const uint8_t *p, size_t len, const uint8_t volume_id[static ID_LEN], const struct secret *k_log,
+		     struct redo_group *ret)
 {
 	uint8_t header[REDO_HEADER], mac[MAC_LEN];
 	struct redo_group g = {0};

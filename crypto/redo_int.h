@@ -2,9 +2,9 @@
 /*
  * Inside of the volume log, shared by redo.c (appending, space), redo_flush.c (writing, failure) and redo_file.c (files).
  *
- * The group being filled is always the last of a queue; the ones before it are closed and wait for their flush.  Each has its place (half, offset) from the start,
- * and they are written strictly one after the other, each synced before the next: behind the last durable group there is at most one that is not, so
- * nothing valid but unknown can ever follow a group that recovery puts there.
+ * The group being filled is always the last of a queue; the ones before it are closed and wait for their flush.  Each has its place (half,
+ * offset) from the start, and they are written strictly one after the other, each synced before the next: behind the last durable group
+ * there is at most one that is not, so nothing valid but unknown can ever follow a group that recovery puts there.
  */
 #ifndef TDFS_REDO_INT_H
 #define TDFS_REDO_INT_H
@@ -23,19 +23,19 @@ struct redo_group_buf {
 	uint64_t lsn, epoch, off;
 	int half;
 	unsigned run;
-	bool sealed;	 /* header was made, so that its retired LSN is fixed */
-	bool moved;	 /* second try, in the other half */
+	bool sealed;     /* header was made, so that its retired LSN is fixed */
+	bool moved;      /* second try, in the other half */
 	bool retire_all; /* the group of a clean unmount */
 };
 
 /* A stretch of the log between two changes of half.  Pins point at it by number, so that moving a stretch never needs to find the pins. */
 struct redo_run {
-	uint64_t first_lsn; /* of the oldest group that may hold something live */
-	uint32_t pins;	    /* buried ones included */
+	uint64_t first_lsn;       /* of the oldest group that may hold something live */
+	uint32_t pins;            /* buried ones included */
 	uint32_t buried, burying; /* names not durable; the same, a syncfs is on its way */
-	uint32_t groups;    /* queued */
-	uint8_t halves;	    /* bit per half that holds groups of it */
-	bool durable;	    /* some group of it is on disk */
+	uint32_t groups;          /* queued */
+	uint8_t halves;           /* bit per half that holds groups of it */
+	bool durable;             /* some group of it is on disk */
 };
 
 struct redo_where {
@@ -55,7 +55,7 @@ struct redo {
 	struct cond changed;
 	/* guarded by lock */
 	struct redo_group_buf *head, *fill; /* queue; fill is its last */
-	bool writing;			    /* a leader is at work on head */
+	bool writing;                       /* a leader is at work on head */
 	bool syncing_names;
 	bool dead;
 	uint64_t durable, retired_sealed;

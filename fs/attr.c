@@ -81,8 +81,8 @@ static int stat_kept(const struct tree *t, struct node *n, struct stat *ret)
 		return fd;
 	if (fstat(fd, ret))
 		return -errno;
-	if (S_ISREG(n->fmt)) /* a removed one has no content any more; another may have names that we do not know */
-		ret->st_size = ret->st_nlink ? node_seen_size(t->nodes, n) : 0;
+	if (S_ISREG(n->fmt))
+		ret->st_size = node_seen_size(t->nodes, n);
 	return 0;
 }
 
@@ -180,22 +180,64 @@ static int change_meta(struct target *g, const struct attr_change *c)
 	return res ? -errno : 0;
 }
 
-/* The content of @n, for writing */
-static int content_get(const struct tree *t, struct node *n, struct inode **ret)
+/* The content of an object without a name: open already, or by the descriptor that node_keep() left */
+static int content_kept(const struct tree *t, struct node *n, bool write, struct inode **ret)
+{
+	struct inode *f = inode_find(t->store, t->nodes->dev, n->ino);
+	int fd CLEANUP_FD = -1, err;
+	struct stat st;
+
+	if (f) {
+		*ret = f;
+		return 0;
+	}
+	fd = node_open(t->nodes, n, O_PATH);
+	if (fd < 0)
+		return fd;
+	if (fstat(fd, &st))
+		return -errno;
+	err = inode_get(t->store, fd, "", write, "", &f);
+	if (err)
+		return err;
+	if (!st.st_nlink)
+		inode_unlinked(f);
+	*ret = f;
+	return 0;
+}
+
+static int content_named(const struct tree *t, struct node *n, bool write, struct inode **ret)
 {
 	char path[PATH_MAX];
+	struct inode *f;
+	struct stat st;
 	struct at at;
 	int err = node_at(t->nodes, n, &at);
 
-	if (err == -ESTALE) { /* unlinked, but perhaps somebody has it open */
-		*ret = inode_find(t->store, t->nodes->dev, n->ino);
-		return *ret ? 0 : -ESTALE;
-	}
 	if (err)
 		return err;
 	node_path(t->nodes, at.dir, at.name, path, sizeof(path));
-	err = inode_get(t->store, at.fd, at.name, true, path, ret);
+	err = inode_get(t->store, at.fd, at.name, write, path, &f);
 	at_put(t->nodes, &at);
+	if (err)
+		return err == -ENOENT ? -ESTALE : err;
+	/* a rename may have put another file under this name meanwhile */
+	if (fstat(inode_fd(f), &st) || !is_node(n, &st)) {
+		inode_put(f);
+		return -ESTALE;
+	}
+	*ret = f;
+	return 0;
+}
+
+int attr_content(const struct tree *t, struct node *n, bool write, struct inode **ret)
+{
+	int err = -ESTALE;
+
+	for (unsigned i = 0; i < RACES_MAX && err == -ESTALE; i++) {
+		err = content_named(t, n, write, ret);
+		if (err == -ESTALE)
+			err = content_kept(t, n, write, ret);
+	}
 	return err;
 }
 
@@ -205,7 +247,7 @@ static int change_size(const struct tree *t, struct node *n, struct inode *f, ui
 	int err = S_ISREG(n->fmt) ? 0 : -EINVAL;
 
 	if (!err && !f)
-		err = content_get(t, n, &got);
+		err = attr_content(t, n, true, &got);
 	if (err)
 		return err;
 	node_change(t->nodes, n);

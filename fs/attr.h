@@ -14,6 +14,10 @@ int attr_at(const struct tree *t, int dirfd, const char *stored, struct sight *r
  * back; -errno */
 int attr_get(const struct tree *t, struct node *n, struct inode *f, struct stat *ret) MUST_CHECK;
 
+/** attr_content() - the content object of a regular file, loaded by one of its names, with a reference
+ * 0; -ESTALE another object lies there by now, or no name is left and nobody has it open; else as inode_get() */
+int attr_content(const struct tree *t, struct node *n, bool write, struct inode **ret) MUST_CHECK;
+
 struct attr_change {
 	bool mode, uid, gid, size, times;
 	struct stat st;        /* st_mode, st_uid, st_gid, st_size */

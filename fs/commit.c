@@ -181,7 +181,7 @@ static void commit_rec(struct commit *c, struct redo_rec *r)
 	*r = (struct redo_rec){.type = REDO_COMMIT, .base = c->base};
 	r->commit.number = f->number + 1;
 	r->commit.size = f->size;
-	r->commit.invocations = (f->invocations + INVOCATION_LEASE - 1) / INVOCATION_LEASE * INVOCATION_LEASE;
+	r->commit.invocations = f->invocations;
 	r->commit.mtime = f->mtime;
 	r->commit.ctime = f->ctime;
 	r->commit.crc = c->crc;
@@ -226,6 +226,7 @@ static int append_all(struct commit *c)
 			err = append(c, n_recs, first, k - first);
 			if (err)
 				return err;
+			f->hinted = f->orphans = true;
 			first = k;
 			n_recs = at = 0;
 			r = c->recs;
@@ -263,7 +264,8 @@ static void adopt(struct commit *c)
 		memcpy(f->tags + g->no * AEAD_TAG, g->tag, AEAD_TAG);
 		f->crcs[g->no] = (uint64_t)1 << 32 | g->crc;
 		image_note(f, g->no, &g->loc);
-		segcache_put(f->st->cache, f->id, g->no, f->segs[k].buf, f->segs[k].len);
+		if (f->n_segs <= 4) /* appends and database pages come back to the segment; a bulk overwrite does not */
+			segcache_put(f->st->cache, f->id, g->no, f->segs[k].buf, f->segs[k].len);
 	}
 	segs_drop_from(f, 0);
 	while (f->n_images && f->images[f->n_images - 1].no >= n)
@@ -276,6 +278,7 @@ static void adopt(struct commit *c)
 		f->first_lsn = c->lsn;
 	f->last_lsn = c->lsn;
 	f->hinted = true;
+	f->orphans = false;
 	f->oldest_uncommitted = 0;
 	f->st->n_commits++;
 }
@@ -319,15 +322,33 @@ static int commit_prepare(struct commit *c)
 	return crc_prefix(f, segments_kept(f), &c->crc);
 }
 
+/*
+ * Back to the last commit.  Where images of a commit that failed half way stand in the log, the next COMMIT would count them: their segments are logged once more with
+ * it, as they are.
+ */
+static void drop_uncommitted(struct inode *f)
+{
+	uint64_t n = seg_count(f->com_size, f->s);
+	CLEANUP_FREE uint64_t *again = f->orphans ? calloc(f->n_segs + 1, sizeof(*again)) : NULL;
+	size_t n_again = 0;
+	struct seg *s;
+
+	for (size_t k = 0; again && k < f->n_segs && f->segs[k].no < n; k++)
+		again[n_again++] = f->segs[k].no;
+	f->fresh = false;
+	segs_drop_from(f, 0);
+	segcache_drop_all(f->st->cache, f->id);
+	f->size = f->com_size;
+	for (size_t k = 0; k < n_again; k++)
+		(void)!seg_get(f, again[k], true, f->s, &s);
+}
+
 static int sync_places(struct inode *f)
 {
 #ifndef TEST_NO_COMMIT_FIRST
 	if (f->fresh && f->st->io.sync(f->st->io.ctx, f->fd, false)) {
-		f->error = -EIO; /* the placed data may be gone: back to the last commit */
-		f->fresh = false;
-		segs_drop_from(f, 0);
-		segcache_drop_all(f->st->cache, f->id);
-		f->size = f->com_size;
+		f->error = -EIO; /* the placed data may be gone */
+		drop_uncommitted(f);
 		return fail(-EIO, "the disk did not take what was appended; the file is as it was at the last fsync");
 	}
 #endif
@@ -390,13 +411,18 @@ static int fsync_locked(struct inode *f)
 	}
 }
 
-static int sync_base(struct inode *f, unsigned seq)
+int inode_sync_names(struct inode *f)
 {
 	struct store *st = f->st;
 	int err = st->io.sync(st->io.ctx, f->fd, true);
 
-	if (!err && !st->io.names_with_files)
-		err = st->io.syncfs(st->io.ctx, st->root_fd);
+	return err || st->io.names_with_files ? err : st->io.syncfs(st->io.ctx, st->root_fd);
+}
+
+static int sync_base(struct inode *f, unsigned seq)
+{
+	int err = inode_sync_names(f);
+
 	rwlock_write(&f->lock);
 	if (err)
 		f->error = -EIO;

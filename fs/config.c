@@ -9,7 +9,7 @@
 
 #define SEGCACHE_DEFAULT ((size_t)64 << 20)
 #define SEGCACHE_MAX ((size_t)64 << 30)
-#define THREADS_DEFAULT 16
+#define THREADS_DEFAULT 10
 #define THREADS_MAX 1024
 
 enum exit_code exit_code_of(int err)

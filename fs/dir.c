@@ -246,13 +246,13 @@ int dir_rmdir(const struct tree *t, struct node *dir, const char *name)
 	return remove_name(t, dir, name, rmdir_locked);
 }
 
-static int link_locked(const struct tree *t, struct node *n, const struct at *from, struct node *dir, int fd, const char *name,
-		       struct entry *ret)
+/* @from: O_PATH descriptor of @n */
+static int link_locked(const struct tree *t, struct node *n, int from, struct node *dir, int fd, const char *name, struct entry *ret)
 {
 	const char *stored;
+	char path[40];
 	struct probe p;
 	struct inode *f;
-	struct stat st;
 	int err;
 
 	if (dir == t->nodes->root && name_reserved(name))
@@ -265,11 +265,11 @@ static int link_locked(const struct tree *t, struct node *n, const struct at *fr
 		return -EEXIST;
 	if (t->store->opt.read_only)
 		return -EROFS;
-	if (fstatat(from->fd, from->name, &st, AT_SYMLINK_NOFOLLOW) || st.st_ino != n->ino)
-		return -ESTALE;
-	if (linkat(from->fd, from->name, fd, stored, 0))
+	/* by descriptor: its name may come to mean another file at any moment */
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", from);
+	if (linkat(AT_FDCWD, path, fd, stored, AT_SYMLINK_FOLLOW))
 		return -errno;
-	f = S_ISREG(n->fmt) ? inode_find(t->store, st.st_dev, st.st_ino) : NULL;
+	f = S_ISREG(n->fmt) ? inode_find(t->store, t->nodes->dev, n->ino) : NULL;
 	if (f)
 		inode_changed(f);
 	content_put(f);
@@ -278,21 +278,19 @@ static int link_locked(const struct tree *t, struct node *n, const struct at *fr
 
 int dir_link(const struct tree *t, struct node *n, struct node *dir, const char *name, struct entry *ret)
 {
-	struct at from;
-	int fd, err;
+	int from CLEANUP_FD = -1, fd, err;
 
 	if (S_ISDIR(n->fmt))
 		return -EPERM;
-	err = node_at(t->nodes, n, &from);
-	if (err)
-		return err == -ESTALE ? -ENOENT : err;
+	from = node_open(t->nodes, n, O_PATH);
+	if (from < 0)
+		return from == -ESTALE ? -ENOENT : from;
 	err = node_dirfd(t->nodes, dir, &fd);
-	if (!err) {
-		mutex_lock(&dir->dir->names);
-		err = link_locked(t, n, &from, dir, fd, name, ret);
-		mutex_unlock(&dir->dir->names);
-		node_dirfd_put(t->nodes, dir);
-	}
-	at_put(t->nodes, &from);
+	if (err)
+		return err;
+	mutex_lock(&dir->dir->names);
+	err = link_locked(t, n, from, dir, fd, name, ret);
+	mutex_unlock(&dir->dir->names);
+	node_dirfd_put(t->nodes, dir);
 	return err;
 }

@@ -155,7 +155,7 @@ bool inode_needs_seal(const struct inode *f)
 	if (f->content == CONTENT_VOID || f->content == CONTENT_FOREIGN || f->load_err)
 		return false;
 	if (f->unlinked)
-		return f->pin.runs || f->apply.pending;
+		return f->pin.runs || f->void_pin.runs || f->apply.pending;
 	return f->content != CONTENT_SEALED || f->pin.runs || f->apply.pending || commit_needed(f);
 }
 
@@ -207,8 +207,6 @@ void inode_opened(struct inode *f, bool write)
 
 void inode_closed(struct inode *f, bool write)
 {
-	bool listed;
-
 	rwlock_write(&f->lock);
 	f->handles--;
 	f->writers -= write;
@@ -216,12 +214,11 @@ void inode_closed(struct inode *f, bool write)
 		f->last_close = now_ns();
 	if (!f->handles)
 		f->error = 0;
-	listed = !(f->unlinked && !f->handles) && inode_needs_seal(f);
-	if (listed)
+	if (!(f->unlinked && !f->handles) && inode_needs_seal(f))
 		writeback_note(f);
-	rwlock_unlock(&f->lock);
-	if (!listed) /* a small new file is sealed by now: nothing keeps it, nor its descriptor */
+	else /* a small new file is sealed by now: nothing keeps it, nor its descriptor */
 		writeback_unlist(f);
+	rwlock_unlock(&f->lock);
 }
 
 int inode_flush(struct inode *f)
@@ -314,15 +311,12 @@ void inode_renamed(struct inode *f, const char *path)
 /* An open one stays on the list: the log may have to be freed of its records (seal_gone()). */
 void inode_unlinked(struct inode *f)
 {
-	bool gone;
-
 	rwlock_write(&f->lock);
 	f->unlinked = true;
 	f->ctime = now_wall();
-	gone = !f->handles;
-	rwlock_unlock(&f->lock);
-	if (gone)
+	if (!f->handles)
 		writeback_unlist(f);
+	rwlock_unlock(&f->lock);
 }
 
 const char *inode_origin(const struct inode *f)

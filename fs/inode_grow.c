@@ -4,8 +4,6 @@
 
 #include "inode_i.h"
 
-#define RUN_MAX ((size_t)1 << 20)
-
 /* Blocks for growth are taken before the data is acknowledged: a later seal must not find the disk full.  NEW files need none: their own write tells. */
 int inode_reserve(struct inode *f, uint64_t size, bool exact)
 {
@@ -22,7 +20,7 @@ int inode_reserve(struct inode *f, uint64_t size, bool exact)
 		return 0;
 	slack = exact ? 0 : MAX((uint64_t)256 << 10, MIN(need / 16, STEP));
 	err = st->io.allocate(st->io.ctx, f->fd, FALLOC_FL_KEEP_SIZE, f->alloc_end, need + slack - f->alloc_end);
-	if (err == -ENOSPC && slack) {
+	if ((err == -ENOSPC || err == -EDQUOT) && slack) {
 		slack = 0;
 		err = st->io.allocate(st->io.ctx, f->fd, FALLOC_FL_KEEP_SIZE, f->alloc_end, need - f->alloc_end);
 	}
@@ -36,7 +34,7 @@ static int flush_run(struct inode *f, uint64_t first, uint64_t n, uint8_t *out, 
 {
 	int err = n ? io_pwrite(&f->st->io, f->fd, out, len, seg_off(f->s, first)) : 0;
 
-	if (err && err != -ENOSPC && err != -EDQUOT)
+	if (err && err != -ENOSPC && err != -EDQUOT && f->handles)
 		f->error = -EIO;
 	return err;
 }
@@ -45,7 +43,7 @@ static int flush_run(struct inode *f, uint64_t first, uint64_t n, uint8_t *out, 
 int spill_dirty(struct inode *f, bool all)
 {
 	uint64_t stride = (uint64_t)f->s + AEAD_OVERHEAD, most = MAX(RUN_MAX / f->s, 1);
-	CLEANUP_FREE uint8_t *out = malloc(most * stride);
+	uint8_t *out = scratch_get(most * stride);
 	size_t at = 0, done = 0;
 	int err = out ? tags_room(f, seg_count(f->size, f->s)) : -ENOMEM;
 
@@ -72,7 +70,7 @@ int spill_dirty(struct inode *f, bool all)
 	return err;
 }
 
-static int new_header(struct inode *f)
+int inode_new_header(struct inode *f)
 {
 	uint8_t sector[SECTOR];
 	int err;
@@ -85,7 +83,7 @@ static int new_header(struct inode *f)
 
 static int spill(struct inode *f)
 {
-	int err = new_header(f);
+	int err = inode_new_header(f);
 
 	if (err)
 		return err;
@@ -100,21 +98,33 @@ void base_of(const struct inode *f, struct base *ret)
 	ret->generation = f->rec.generation;
 }
 
-/* REPLACED and large: the log says that the old content is given up, then the file starts again as NEW. */
+/*
+ * REPLACED and large: the log says that the old content is given up, then the file starts again as NEW.  INTENT stands before it where the log does not know the
+ * file's inode number yet: VOID must never be taken for one of a copy.
+ */
 int inode_void_base(struct inode *f)
 {
 	struct store *st = f->st;
-	struct redo_rec rec = {.type = REDO_VOID};
+	struct redo_rec recs[2] = {{.type = REDO_INTENT}, {.type = REDO_VOID}};
+	unsigned from = f->hinted ? 1 : 0;
+	uint8_t id[ID_LEN];
 	uint64_t lsn;
-	int err;
+	int err = random_bytes(id, ID_LEN);
 
-	base_of(f, &rec.base);
-	err = redo_append(st->redo, &rec, 1, &f->pin, 0, true, &lsn, NULL);
+	if (err)
+		return err;
+	base_of(f, &recs[0].base);
+	recs[1].base = recs[0].base;
+	recs[0].intent.sealed_len = f->base_len;
+	recs[0].intent.ino = f->ino;
+	recs[0].intent.path = f->path ? f->path : "";
+	err = redo_append(st->redo, recs + from, 2 - from, &f->pin, 0, true, &lsn, NULL);
 	if (!err)
 		err = redo_flush(st->redo, lsn);
 	if (err)
 		return err;
 	f->void_pin = f->pin;
+	f->void_seq = f->write_seq;
 	memset(&f->pin, 0, sizeof(f->pin));
 	memset(f->rec.content_id, 0, ID_LEN);
 	f->rec.generation = 0;
@@ -123,15 +133,12 @@ int inode_void_base(struct inode *f)
 	f->live = f->hinted = f->intent = false;
 	f->durable = false;
 	f->meta_seq++;
-	err = random_bytes(f->rec.file_id, ID_LEN);
-	if (!err)
-		err = new_header(f);
+	memcpy(f->rec.file_id, id, ID_LEN);
+	f->content = CONTENT_SPILLED; /* whatever happens now: all is in memory, and the seal writes the header again */
+	err = inode_new_header(f);
 	if (!err)
 		err = st->io.truncate(st->io.ctx, f->fd, SECTOR);
-	if (err)
-		return f->error = -EIO;
-	f->content = CONTENT_SPILLED;
-	return spill_dirty(f, false);
+	return err ? err : spill_dirty(f, false);
 }
 
 /* The first segment that may go in place: whole, never committed, never placed on this base, and beyond the sealed file's end. */
@@ -184,7 +191,7 @@ static int place_growth(struct inode *f, uint64_t first)
 	int err = 0;
 
 	if (!f->durable) { /* growth beyond a file that a crash may take away or tear */
-		err = st->io.sync(st->io.ctx, f->fd, true);
+		err = inode_sync_names(f);
 		if (err)
 			return f->error = -EIO;
 		f->durable = true;
@@ -299,6 +306,8 @@ int inode_pressure(struct inode *f)
 		err = redo_flush(st->redo, lsn);
 		if (!err)
 			commit_mark_live(f, lsn);
+		else if (redo_is_dead(st->redo))
+			st->failed = true;
 	}
 	if (st->dirty > st->opt.dirty_bytes)
 		writeback_kick(st);
@@ -333,7 +342,7 @@ static int shrink(struct inode *f, uint64_t size)
 		memset(s->buf + rest, 0, s->cap - rest);
 		s->len = rest;
 	} else if (!size) { /* the one segment of an empty file */
-		err = seg_get(f, 0, false, 0, &s);
+		err = seg_get(f, 0, false, 1, &s);
 		if (err)
 			return err;
 		memset(s->buf, 0, s->cap);
@@ -371,7 +380,8 @@ static int extend(struct inode *f, uint64_t to)
 
 static int grow(struct inode *f, uint64_t size)
 {
-	uint64_t old = UINT64_MAX;
+	uint64_t old = UINT64_MAX, seq = 0;
+	bool alone = true; /* nobody else has written since: only then can it be taken back */
 	int err = 0;
 
 	for (bool more = true; more && !err;) {
@@ -380,24 +390,30 @@ static int grow(struct inode *f, uint64_t size)
 			old = f->size;
 			err = inode_reserve(f, size, true);
 		}
-		if (!err && f->size < size)
+		if (!err && f->size < size) {
+			alone = alone && (!seq || seq == f->write_seq);
 			err = extend(f, MIN(size, f->size + STEP));
+			inode_touched(f);
+			seq = f->write_seq;
+		}
 		more = f->size < size;
-		inode_touched(f);
 		rwlock_unlock(&f->lock);
 		if (!err)
 			err = inode_pressure(f);
 	}
-	if (err && old < size) {
+	if (err && alone && seq) {
 		rwlock_write(&f->lock);
-		if (f->size > old && f->size <= size)
+		if (f->size > old && f->size <= size && seq == f->write_seq) {
 			(void)!shrink(f, old);
+			inode_touched(f);
+		}
 		rwlock_unlock(&f->lock);
 	}
 	return err;
 }
 
-int inode_truncate(struct inode *f, uint64_t size)
+/* @only_grow: make it longer or leave it, however long it has become meanwhile */
+static int resize(struct inode *f, uint64_t size, bool only_grow)
 {
 	int err = 0;
 	bool more;
@@ -410,12 +426,22 @@ int inode_truncate(struct inode *f, uint64_t size)
 	else if (size > PLAIN_MAX)
 		err = -EFBIG;
 	more = !err && size > f->size;
-	if (!err && size < f->size) {
+	if (!err && size < f->size && !only_grow) {
 		err = shrink(f, size);
 		inode_touched(f);
 	}
 	rwlock_unlock(&f->lock);
 	return more ? grow(f, size) : err;
+}
+
+int inode_truncate(struct inode *f, uint64_t size)
+{
+	return resize(f, size, false);
+}
+
+int inode_grow(struct inode *f, uint64_t size)
+{
+	return resize(f, size, true);
 }
 
 static int write_zeros(struct inode *f, uint64_t off, uint64_t end)
@@ -444,7 +470,7 @@ int inode_allocate(struct inode *f, int mode, uint64_t off, uint64_t len)
 	rwlock_unlock(&f->lock);
 	switch (mode) {
 	case 0:
-		return end > size ? inode_truncate(f, end) : 0;
+		return end > size ? inode_grow(f, end) : 0;
 	case FALLOC_FL_KEEP_SIZE:
 		rwlock_write(&f->lock);
 		err = inode_reserve(f, end, true);
@@ -454,7 +480,7 @@ int inode_allocate(struct inode *f, int mode, uint64_t off, uint64_t len)
 	case FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE:
 	case FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE:
 		if (mode == FALLOC_FL_ZERO_RANGE && end > size)
-			err = inode_truncate(f, end);
+			err = inode_grow(f, end);
 		return err ? err : write_zeros(f, off, MIN(end, mode == FALLOC_FL_ZERO_RANGE ? end : size));
 	default:
 		return -EOPNOTSUPP;

@@ -18,12 +18,14 @@
 #include "writeback.h"
 
 #define NEW_MEMORY_MAX ((uint64_t)1 << 20)    /* a new file stays in memory up to here */
-#define DIRTY_MAX ((uint64_t)8 << 20)	      /* dirty plaintext of one file before it is committed without being asked */
+#define DIRTY_MAX ((uint64_t)4 << 20)	      /* dirty plaintext of one file before it is committed without being asked */
 #define GROW_MIN ((uint64_t)1 << 20)	      /* unsynced growth from which it goes in place */
 #define GROW_OTHER_MAX ((uint64_t)512 << 10)  /* dirty bytes besides the growth that a growing file may hold: bounds what its seal needs */
 #define PLACE_MAX 4096u			      /* segments placed and not yet committed */
-#define INVOCATION_LEASE ((uint64_t)1 << 20)
 #define INVOCATION_MAX ((uint64_t)1 << 31)
+#define GAP_WAITS 40u /* times 250 us */
+#define GAP_MISSES 3u
+#define RUN_MAX ((size_t)512 << 10)	      /* ciphertext read or written with one call; also bounds the buffer each thread keeps */
 #define STEP ((uint64_t)8 << 20)	      /* growth by zeros goes in steps of this */
 
 enum content {
@@ -93,6 +95,9 @@ struct inode {
 	bool intent;	    /* INTENT is durable and space for a growing file's seal is kept: it may grow in place */
 	struct redo_pin pin;
 	struct redo_pin void_pin; /* REPLACED gave its base up: freed at the next sync of the file */
+	uint64_t void_seq;	  /* write_seq at that moment */
+	bool rewrite;		  /* SPILLED: a sync failed, so that what is in place may be only in the kernel's memory */
+	bool orphans;		  /* the log holds images that no COMMIT counts */
 	struct apply apply;
 
 	/* committed state (NEW, SPILLED: nothing is) */
@@ -128,6 +133,7 @@ struct inode {
 	uint64_t write_seq; /* + 1 at every change of content */
 	int error; /* a lost write: every fsync says so until the last close */
 	unsigned handles, writers;
+	_Atomic unsigned gap_misses; /* times that a write beyond the end waited for nothing */
 	uint64_t first_change, last_write, last_close, oldest_uncommitted; /* CLOCK_MONOTONIC ns, 0 = none */
 };
 
@@ -140,8 +146,10 @@ void inode_free(struct inode *f);
 bool inode_needs_seal(const struct inode *f);
 void inode_forget_content(struct inode *f); /* dirty segments, tags, images in memory */
 int inode_fresh_key(struct inode *f);	     /* new DEK and template */
+int inode_sync_names(struct inode *f); /* make the file and its name durable */
 
 /* inode_read.c; caller holds the lock */
+uint8_t *scratch_get(size_t len); /* this thread's buffer; NULL without memory; segment_load() and segment_crc() use it too */
 int segment_load(struct inode *f, uint64_t i, void *pt);		       /* plain bytes of a stored segment, checked */
 int segment_crc(struct inode *f, uint64_t i, uint32_t len, uint32_t *ret_crc); /* of the stored bytes; len: plain */
 struct image *image_find(struct inode *f, uint64_t no);
@@ -156,10 +164,15 @@ int segment_put(struct inode *f, uint64_t i, const void *pt, uint32_t len, uint8
 void inode_touched(struct inode *f);
 
 /* inode_grow.c */
+int inode_grow(struct inode *f, uint64_t size); /* no lock held: as inode_truncate(), but never makes a file shorter */
+int inode_new_header(struct inode *f);		/* lock held: header NEW in place */
 int inode_pressure(struct inode *f); /* no lock held: spill, place, commit what is too much for memory */
 int spill_dirty(struct inode *f, bool all); /* SPILLED, lock held: write dirty segments in place */
 int inode_void_base(struct inode *f);	    /* REPLACED, lock held: give the base up, go on SPILLED */
 int inode_reserve(struct inode *f, uint64_t size, bool exact); /* lock held: blocks for the file as it will be sealed with this plain size */
+
+/* seal.c; lock held for writing */
+int spilled_lost(struct inode *f); /* SPILLED: its sync failed; -EIO */
 
 /* commit.c; lock held for writing */
 int commit_append(struct inode *f, bool is_seal);

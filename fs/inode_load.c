@@ -33,10 +33,21 @@ static int open_lifted(struct store *st, int dirfd, const char *name, int flags)
 	return fd;
 }
 
+/* Closed files keep their descriptor until they are sealed: when there are no more, seal them. */
+static int open_room(struct store *st, int dirfd, const char *name, int flags, mode_t mode)
+{
+	int fd = st->io.open(st->io.ctx, dirfd, name, flags, mode);
+
+	if (fd != -EMFILE && fd != -ENFILE)
+		return fd;
+	writeback_descriptors(st);
+	return st->io.open(st->io.ctx, dirfd, name, flags, mode);
+}
+
 static int open_store_file(struct store *st, int dirfd, const char *name, bool write)
 {
 	int flags = (write ? O_RDWR : O_RDONLY) | O_NOCTTY | O_NONBLOCK;
-	int fd = st->io.open(st->io.ctx, dirfd, name, flags, 0);
+	int fd = open_room(st, dirfd, name, flags, 0);
 
 	return fd == -EACCES && !st->opt.no_threads ? open_lifted(st, dirfd, name, flags) : fd;
 }
@@ -80,7 +91,7 @@ int inode_create(struct store *st, int dirfd, const char *name, mode_t mode, con
 	f = inode_alloc(st);
 	if (!f)
 		return -ENOMEM;
-	f->fd = st->io.open(st->io.ctx, dirfd, name, O_RDWR | O_CREAT | O_EXCL | O_NOCTTY, mode);
+	f->fd = open_room(st, dirfd, name, O_RDWR | O_CREAT | O_EXCL | O_NOCTTY, mode);
 	if (f->fd < 0) {
 		err = f->fd;
 		inode_free(f);
@@ -98,7 +109,6 @@ int inode_create(struct store *st, int dirfd, const char *name, mode_t mode, con
 		f->load_err = err;
 		rwlock_unlock(&f->lock);
 		if (err) {
-			writeback_unlist(f);
 			st->io.unlink(st->io.ctx, dirfd, name, 0);
 			inode_put(f);
 			return err;

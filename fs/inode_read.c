@@ -2,9 +2,10 @@
 /* Reading: dirty plaintext, images in the log, segments in place; nothing is given out before its tag stands in the list. */
 #include "inode_i.h"
 
-#define RUN_MAX ((size_t)1 << 20) /* ciphertext fetched with one read */
-
-/* A buffer per thread, so that a read allocates nothing.  Holds ciphertext, and the plaintext of one segment at an edge. */
+/*
+ * A buffer per thread, so that reading and writing allocate nothing (and the allocator keeps no megabytes per thread).  Holds ciphertext, and the plaintext of one segment
+ * at an edge.  Good until the thread's next scratch_get().
+ */
 struct scratch {
 	uint8_t *p;
 	size_t len;
@@ -27,7 +28,7 @@ static void scratch_init(void)
 	lock_check(pthread_key_create(&scratch_key, scratch_free));
 }
 
-static uint8_t *scratch_get(size_t len)
+uint8_t *scratch_get(size_t len)
 {
 	struct scratch *s;
 

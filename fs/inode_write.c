@@ -2,8 +2,6 @@
 /* Writing into memory: dirty segments; and, for a new file that has spilled, whole segments straight into place. */
 #include "inode_i.h"
 
-#define RUN_MAX ((size_t)1 << 20)
-
 static size_t seg_index(const struct inode *f, uint64_t no)
 {
 	size_t lo = 0, hi = f->n_segs;
@@ -171,20 +169,38 @@ int segment_put(struct inode *f, uint64_t i, const void *pt, uint32_t len, uint8
 	return 0;
 }
 
+/* What stands in place of these segments is not known any more: what the file has of them goes to memory, to be written again later. */
+static void keep_in_memory(struct inode *f, uint64_t first, uint64_t n, const uint8_t *buf)
+{
+	for (uint64_t i = first; i < first + n && i * f->s < f->size; i++) {
+		uint32_t have = seg_plain(f->size, f->s, i);
+		struct seg *s;
+
+		if (seg_get(f, i, false, have, &s)) {
+			f->error = -EIO; /* without memory it is lost */
+			return;
+		}
+		memcpy(s->buf, buf + (i - first) * f->s, have);
+		s->len = have;
+	}
+}
+
 /* SPILLED: @n whole segments from the caller's buffer, one write. */
 static int write_through(struct inode *f, uint64_t first, uint64_t n, const uint8_t *buf)
 {
 	struct store *st = f->st;
 	uint64_t stride = (uint64_t)f->s + AEAD_OVERHEAD;
-	CLEANUP_FREE uint8_t *out = malloc(n * stride);
+	uint8_t *out = scratch_get(n * stride);
 	int err = out ? tags_room(f, first + n) : -ENOMEM;
 
+	if (err)
+		return err;
 	for (uint64_t k = 0; k < n && !err; k++)
 		err = segment_put(f, first + k, buf + k * f->s, f->s, out + k * stride);
 	if (!err)
 		err = io_pwrite(&st->io, f->fd, out, n * stride, seg_off(f->s, first));
 	if (err) {
-		f->error = err == -ENOSPC || err == -EDQUOT ? f->error : -EIO; /* tags and file may differ now */
+		keep_in_memory(f, first, n, buf);
 		return err;
 	}
 	for (uint64_t k = 0; k < n; k++) {
@@ -249,13 +265,42 @@ static int write_allowed(struct inode *f, uint64_t end)
 	return end > PLAIN_MAX ? -EFBIG : 0;
 }
 
+/*
+ * The kernel writes a file back with many requests at once, and threads take them in any order: a write beyond the end is nearly always a moment early, and filling the gap with
+ * zeros that are overwritten at once costs a second write of everything.  So wait a moment for the gap to close; for a file that really has holes only a few times.
+ */
+static void wait_for_gap(struct inode *f, uint64_t off)
+{
+	const struct timespec moment = {.tv_nsec = 250000};
+
+	if (f->st->opt.no_threads || f->st->opt.strict)
+		return;
+	for (unsigned k = 0; f->gap_misses < GAP_MISSES; k++) {
+		bool closed;
+
+		rwlock_read(&f->lock);
+		closed = off <= f->size || f->error;
+		rwlock_unlock(&f->lock);
+		if (closed)
+			return;
+		if (k == GAP_WAITS)
+			f->gap_misses++;
+		else
+			nanosleep(&moment, NULL);
+	}
+}
+
 static int write_at(struct inode *f, const void *buf, size_t len, uint64_t off, bool append)
 {
 	uint64_t hole;
 	int err;
 
+	if (!len)
+		return 0;
 	if (off + len < off)
 		return -EFBIG;
+	if (!append)
+		wait_for_gap(f, off);
 	for (;;) {
 		rwlock_write(&f->lock);
 		if (append)
@@ -265,13 +310,13 @@ static int write_at(struct inode *f, const void *buf, size_t len, uint64_t off, 
 			break;
 		hole = off;
 		rwlock_unlock(&f->lock);
-		err = inode_truncate(f, hole);
+		err = inode_grow(f, hole);
 		if (err)
 			return err;
 	}
 	if (!err)
 		err = inode_reserve(f, off + len, false);
-	if (!err && len) {
+	if (!err) {
 		err = write_locked(f, buf, len, off);
 		inode_touched(f);
 	}

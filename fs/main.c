@@ -4,6 +4,7 @@
 #include <fuse_lowlevel.h>
 
 #include <errno.h>
+#include <malloc.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
@@ -223,6 +224,10 @@ static int mount_prepare(const struct config *c, struct running *r)
 	struct rlimit files = {.rlim_cur = 1024};
 	bool root = !geteuid();
 
+	/* an arena per thread keeps what it once held: with many threads that is most of the daemon's memory */
+	mallopt(M_ARENA_MAX, 2);
+	mallopt(M_TRIM_THRESHOLD, 4 << 20);
+	mallopt(M_MMAP_THRESHOLD, 2 << 20);
 	getrlimit(RLIMIT_NOFILE, &files);
 	mutex_init(&m->lock);
 	m->cfg = c;

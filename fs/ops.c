@@ -34,7 +34,7 @@ struct node *req_node(fuse_req_t req, fuse_ino_t ino)
 /* Failures of the content that somebody should read about; the rest is everyday. */
 static bool worth_a_line(int err)
 {
-	return err == -EBADMSG || err == -EPROTO || err == -EIO || err == -ENOKEY || err == -ETIMEDOUT;
+	return err == -EBADMSG || err == -EPROTO || err == -ENOEXEC || err == -EIO || err == -ENOKEY || err == -ETIMEDOUT;
 }
 
 static void log_failure(struct mount *m, struct node *n, const char *what, int err)
@@ -55,6 +55,7 @@ static int app_errno(int err)
 	switch (err) {
 	case -EBADMSG:
 	case -EPROTO:
+	case -ENOEXEC: /* not a TDF at all */
 	case -EUCLEAN:
 		return EIO;
 	default:

@@ -118,27 +118,16 @@ static int open_content(struct mount *m, struct node *n, int flags, struct inode
 {
 	bool write = (flags & O_ACCMODE) != O_RDONLY || flags & O_TRUNC;
 	struct inode *live = inode_find(m->tree.store, m->tree.nodes->dev, n->ino), *f;
-	char path[PATH_MAX];
 	struct stat st;
-	struct at at;
 	int err = 0;
 
 	if (!live)
 		err = attr_get(&m->tree, n, NULL, &st);
 	if (!err)
-		err = node_at(m->tree.nodes, n, &at);
-	if (err == -ESTALE && live) { /* no name left, but open: through /proc */
-		*ret = live;
-		return 0;
-	}
-	if (!err) {
-		node_path(m->tree.nodes, at.dir, at.name, path, sizeof(path));
-		err = inode_get(m->tree.store, at.fd, at.name, write, path, &f);
-		at_put(m->tree.nodes, &at);
-	}
+		err = attr_content(&m->tree, n, write, &f);
 	content_put(live);
 	if (err)
-		return err == -ENODATA ? -EIO : err == -ENOENT ? -ESTALE : err;
+		return err == -ENODATA ? -EIO : err;
 	if (m->tree.foreign_deny && !strcmp(inode_origin(f), "foreign")) {
 		inode_put(f);
 		return -EACCES;

@@ -2,8 +2,6 @@
 /* Making a sealed file: of a new one in place, of a changed one through the log. */
 #include "inode_i.h"
 
-#define RUN_MAX ((size_t)1 << 20)
-
 /* Everything of a sealed state but where it is written. */
 struct sealed {
 	struct record rec;
@@ -31,7 +29,7 @@ static int sealed_make(struct inode *f, uint64_t size, uint64_t generation, uint
 	r->size = size;
 	r->tail_off = tail_offset(size, f->s);
 	r->generation = generation;
-	r->invocations = (f->invocations + INVOCATION_LEASE - 1) / INVOCATION_LEASE * INVOCATION_LEASE;
+	r->invocations = f->invocations;
 	r->mtime = f->mtime;
 	r->ctime = f->ctime;
 	clock_gettime(CLOCK_REALTIME, &r->made);
@@ -74,10 +72,12 @@ static void take_base(struct inode *f, const struct record *r, uint64_t file_len
 	f->base_crc = f->com_crc = crc;
 	f->com_size = r->size;
 	f->alloc_end = MAX(f->alloc_end, file_len);
-	f->live = f->hinted = f->intent = f->fresh = false;
+	f->live = f->hinted = f->intent = f->fresh = f->orphans = f->rewrite = false;
 	f->used_end = f->number = f->first_lsn = 0;
 	f->content = CONTENT_SEALED;
-	f->first_change = f->oldest_uncommitted = commit_needed(f) ? now_ns() : 0;
+	if (!commit_needed(f)) /* else it is as old as it was */
+		f->oldest_uncommitted = 0;
+	f->first_change = f->oldest_uncommitted;
 	f->st->n_seals++;
 }
 
@@ -92,7 +92,7 @@ int seal_new(struct inode *f)
 	struct store *st = f->st;
 	uint64_t n = seg_count(f->size, f->s), p = payload_len(f->size, f->s), len = SECTOR + p + tail_len(f->tmpl, f->size);
 	CLEANUP(sealed_cleanup) struct sealed s = {0};
-	CLEANUP_FREE uint8_t *out = malloc(len);
+	uint8_t *out = scratch_get(len);
 	uint32_t crc;
 	int err = out ? tags_room(f, n) : -ENOMEM;
 
@@ -130,12 +130,33 @@ static int spilled_make(struct inode *f, uint32_t *ret_crc, struct sealed *ret)
 	return sealed_make(f, f->size, 1, crc, NULL, ret);
 }
 
+/* A sync failed: a second one would say 0 for pages that are not on the disk.  What can still be read is written once more, what cannot stays as it is and says so when read. */
+static int spill_again(struct inode *f)
+{
+	uint64_t n = seg_count(f->size, f->s);
+	struct seg *s;
+	int err = 0;
+
+	for (uint64_t i = 0; i < n && !err && f->size; i++) {
+		err = seg_get(f, i, true, seg_plain(f->size, f->s, i), &s);
+		if (err == -EBADMSG)
+			err = 0;
+		if (!err && f->dirty > NEW_MEMORY_MAX)
+			err = spill_dirty(f, true);
+	}
+	return err;
+}
+
 /* An empty file has one empty segment, which nobody wrote. */
 static int spill_rest(struct inode *f)
 {
 	struct seg *s;
 	int err = f->size ? 0 : seg_get(f, 0, false, 0, &s);
 
+	if (!err && f->rewrite)
+		err = spill_again(f);
+	if (!err && (f->void_pin.runs || f->rewrite)) /* it may be the old one that stands there */
+		err = inode_new_header(f);
 	return err ? err : spill_dirty(f, true);
 }
 
@@ -165,7 +186,8 @@ int seal_spilled_finish(struct inode *f, uint64_t seq)
 	uint32_t crc;
 	int err;
 
-	redo_unpin(st->redo, &f->void_pin); /* the NEW header is synced: nobody needs the VOID record */
+	if (f->void_seq <= seq)
+		redo_unpin(st->redo, &f->void_pin); /* the NEW header is synced: nobody needs the VOID record */
 	if (f->content != CONTENT_SPILLED || f->write_seq != seq)
 		return -EAGAIN;
 	err = spilled_make(f, &crc, &s);
@@ -182,6 +204,14 @@ int seal_spilled_finish(struct inode *f, uint64_t seq)
 	return 0;
 }
 
+int spilled_lost(struct inode *f)
+{
+	f->rewrite = true;
+	if (f->handles) /* somebody who can be told */
+		f->error = -EIO;
+	return -EIO;
+}
+
 int seal_spilled(struct inode *f)
 {
 	uint64_t seq;
@@ -191,7 +221,7 @@ int seal_spilled(struct inode *f)
 	if (!err) {
 		err = f->st->io.sync(f->st->io.ctx, f->fd, false);
 		if (err)
-			return f->error = -EIO;
+			return spilled_lost(f);
 	}
 #endif
 	return err ? err : seal_spilled_finish(f, seq);
@@ -404,8 +434,8 @@ static int write_images(struct inode *f, const struct image *img, size_t n, uint
 {
 	struct store *st = f->st;
 	size_t room = MAX(RUN_MAX, (size_t)s + AEAD_OVERHEAD), len = 0, first = 0;
-	CLEANUP_FREE uint8_t *buf = n ? malloc(room) : NULL;
-	int err = n && !buf ? -ENOMEM : 0;
+	uint8_t *buf = scratch_get(room);
+	int err = buf ? 0 : -ENOMEM;
 
 	for (size_t k = 0; k < n && !err; k++) {
 		err = redo_read(st->redo, &img[k].loc, buf + len);
@@ -439,11 +469,11 @@ int seal_apply(struct inode *f)
 		err = io_pwrite(&st->io, f->fd, a->sector, SECTOR, 0);
 	if (err)
 		return err;
-	rwlock_read(&f->lock);
-	a->rec.mtime = f->mtime; /* the user may have set it since */
+	rwlock_read(&f->lock); /* inode_set_times() comes before or after */
+	a->rec.mtime = f->mtime;
 	a->meta_seq = f->meta_seq;
-	rwlock_unlock(&f->lock);
 	set_metadata(f, &a->rec, len);
+	rwlock_unlock(&f->lock);
 	a->applied = true;
 	return 0;
 }
@@ -485,6 +515,12 @@ int seal_gone(struct inode *f)
 		return err;
 	seal_done(f);
 	rwlock_write(&f->lock);
+	if (f->unlinked && f->content == CONTENT_REPLACED) { /* all in memory: the old content is not needed as a way back */
+		redo_unpin(f->st->redo, &f->pin);
+		f->content = CONTENT_NEW;
+	}
+	if (f->unlinked)
+		redo_unpin(f->st->redo, &f->void_pin);
 	if (f->unlinked && f->content == CONTENT_SEALED) {
 		err = write_images(f, f->images, f->n_images, f->s);
 		if (!err) {

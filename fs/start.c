@@ -192,6 +192,20 @@ static void recover_event(void *arg, const char *path, const char *text)
 	report(REPORT_NOTE, "%s%s%s: %s", c->store, path && *path ? "/" : "", path ? path : "", text);
 }
 
+/* As io_posix(), and for the name "" @dirfd itself, an O_PATH descriptor, is opened again: a file whose name went away between the kernel's
+ * lookup and its open (attr_content()) */
+static int open_entry(void *ctx, int dirfd, const char *name, int flags, mode_t mode)
+{
+	char path[40];
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", dirfd);
+	do {
+		fd = *name ? openat(dirfd, name, flags | O_CLOEXEC | O_NOFOLLOW, mode) : open(path, flags | O_CLOEXEC);
+	} while (fd < 0 && errno == EINTR);
+	return fd < 0 ? -errno : fd;
+}
+
 static enum exit_code open_store(const struct config *c, struct opened *o)
 {
 	struct volume *v = o->volume;
@@ -208,13 +222,14 @@ static enum exit_code open_store(const struct config *c, struct opened *o)
 	};
 	int err;
 
+	io.open = open_entry;
 	memcpy(keys.volume_id, v->id, ID_LEN);
 	fail_clear();
 	err = store_open(&io, v->store_fd, v->dir_fd, &keys, &opt, recover_event, (void *)c, &o->store);
 	if (err < 0) {
 		report(REPORT_ERROR, "%s: the volume log could not be used: %s; see: tdfs check %s", c->store,
 		       *fail_text() ? fail_text() : strerror(-err), c->store);
-		return exit_code_of(err);
+		return err == -ENOENT ? EXIT_TDFS_NEEDS_LOG : exit_code_of(err);
 	}
 	if (err)
 		report(REPORT_WARN, "%s: the volume log is damaged: mounted read-only, %zu files wait for: tdfs recover --salvage %s",

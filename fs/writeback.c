@@ -125,8 +125,10 @@ static void item_fail(struct item *it, int err, int *first_err)
 		return;
 	}
 	it->step = ITEM_FAILED;
+	rwlock_read(&it->f->lock); /* its path may change */
 	report(REPORT_ERROR, "%s: cannot be sealed: %s%s%s; its changes are kept and tried again", it->f->path ? it->f->path : "file", strerror(-err),
 	       *fail_text() ? ": " : "", fail_text());
+	rwlock_unlock(&it->f->lock);
 	if (!*first_err)
 		*first_err = err;
 }
@@ -140,7 +142,7 @@ static void batch_log(struct item *items, size_t n, bool commit, uint64_t *lsn, 
 		fail_clear();
 		rwlock_write(&it->f->lock);
 		if (it->f->content == CONTENT_SPILLED && !it->f->unlinked) {
-			err = it->f->error ? it->f->error : seal_spilled_begin(it->f, &it->seq);
+			err = it->f->error && it->f->handles ? it->f->error : seal_spilled_begin(it->f, &it->seq);
 			it->step = ITEM_SPILLED;
 			rwlock_unlock(&it->f->lock);
 		} else {
@@ -175,7 +177,7 @@ static int sync_items(struct store *st, struct item *items, size_t n)
 
 	for (size_t i = 0; i < n; i++)
 		k += items[i].step == ITEM_LOGGED || items[i].step == ITEM_SPILLED;
-	if (k >= SYNCFS_FROM)
+	if (k >= SYNCFS_FROM || (k && !st->io.names_with_files))
 		return st->io.syncfs(st->io.ctx, st->root_fd);
 	for (size_t i = 0; i < n && !err; i++) {
 		if (items[i].step == ITEM_LOGGED || items[i].step == ITEM_SPILLED)
@@ -194,10 +196,12 @@ static int batch_sync(struct store *st, struct item *items, size_t n, int *first
 	report(REPORT_WARN, "the disk failed a sync (%s); writing the sealed files again", strerror(-err));
 	for (size_t i = 0; i < n; i++) {
 		if (items[i].step == ITEM_SPILLED) { /* its data exists nowhere else */
+			int lost;
+
 			rwlock_write(&items[i].f->lock);
-			items[i].f->error = -EIO;
+			lost = spilled_lost(items[i].f);
 			rwlock_unlock(&items[i].f->lock);
-			item_fail(&items[i], -EIO, first_err);
+			item_fail(&items[i], lost, first_err);
 		}
 	}
 #ifndef TEST_NO_APPLY_RETRY
@@ -222,13 +226,10 @@ static void batch_finish(struct item *items, size_t n, int *first_err)
 				item_fail(it, err, first_err);
 		}
 		if (it->step != ITEM_FAILED) {
-			bool needed;
-
 			rwlock_read(&it->f->lock);
-			needed = inode_needs_seal(it->f);
-			rwlock_unlock(&it->f->lock);
-			if (!needed)
+			if (!inode_needs_seal(it->f))
 				writeback_unlist(it->f);
+			rwlock_unlock(&it->f->lock);
 		}
 	}
 }
@@ -238,7 +239,7 @@ static bool is_gone(struct inode *f)
 	bool gone;
 
 	rwlock_read(&f->lock);
-	gone = f->unlinked && (f->content == CONTENT_SEALED || f->pin.runs || f->apply.pending);
+	gone = f->unlinked && (f->content == CONTENT_SEALED || f->pin.runs || f->void_pin.runs || f->apply.pending);
 	rwlock_unlock(&f->lock);
 	return gone;
 }
@@ -276,7 +277,8 @@ static int seal_batch(struct store *st, struct inode **files, size_t n, bool com
 #ifndef TEST_NO_EARLY_APPLY
 	err = lsn ? redo_flush(st->redo, lsn) : 0;
 	if (err) {
-		st->failed = true;
+		if (redo_is_dead(st->redo))
+			st->failed = true;
 		return err;
 	}
 #endif
@@ -318,9 +320,26 @@ static bool want_pinned(struct inode *f, void *arg)
 	return yes;
 }
 
-static bool want_all(struct inode *f, void *arg)
+static bool want_closed(struct inode *f, void *arg)
 {
-	return true;
+	bool yes;
+
+	rwlock_read(&f->lock);
+	yes = !f->handles;
+	rwlock_unlock(&f->lock);
+	return yes;
+}
+
+void writeback_descriptors(struct store *st)
+{
+	struct inode **files;
+	size_t n;
+
+	if (!st->redo || writeback_collect(st, want_closed, NULL, &files, &n))
+		return;
+	if (n)
+		(void)!writeback_seal(st, files, n, true);
+	put_all(files, n);
 }
 
 /* First what holds the other half; if that was nothing (the space is reserved away), everything that holds any. */
@@ -353,6 +372,12 @@ struct due {
 	bool must, crowded;
 };
 
+/* @since may have been set after @now was looked up */
+static bool is_older(uint64_t since, uint64_t now, uint64_t age)
+{
+	return since && since + age <= now;
+}
+
 static bool want_due(struct inode *f, void *arg)
 {
 	const struct due *d = arg;
@@ -361,10 +386,11 @@ static bool want_due(struct inode *f, void *arg)
 
 	rwlock_read(&f->lock);
 	if (f->unlinked)
-		yes = d->must && (redo_must_seal(f->st->redo, &f->pin) || redo_must_seal(f->st->redo, &f->apply.pin));
+		yes = d->must && (redo_must_seal(f->st->redo, &f->pin) || redo_must_seal(f->st->redo, &f->apply.pin) || redo_must_seal(f->st->redo, &f->void_pin));
 	else
-		yes = f->apply.pending || (f->last_write && now - f->last_write >= IDLE_AGE) || (f->first_change && now - f->first_change >= CHANGE_AGE) ||
-		      (!f->writers && now - f->last_close >= CLOSED_AGE) || (d->crowded && (f->content == CONTENT_NEW || f->content == CONTENT_SEALED)) ||
+		yes = f->apply.pending || is_older(f->last_write, now, IDLE_AGE) || is_older(f->first_change, now, CHANGE_AGE) ||
+		      (!f->writers && f->last_close + CLOSED_AGE <= now) ||
+		      (d->crowded && (f->content == CONTENT_NEW || f->content == CONTENT_SEALED || !f->writers)) ||
 		      (d->must && (redo_must_seal(f->st->redo, &f->pin) || redo_must_seal(f->st->redo, &f->void_pin)));
 	rwlock_unlock(&f->lock);
 	return yes;
@@ -376,7 +402,7 @@ static bool want_commit(struct inode *f, void *arg)
 	bool yes;
 
 	rwlock_read(&f->lock);
-	yes = !f->unlinked && f->content == CONTENT_SEALED && f->oldest_uncommitted && d->now - f->oldest_uncommitted >= COMMIT_AGE;
+	yes = !f->unlinked && f->content == CONTENT_SEALED && is_older(f->oldest_uncommitted, d->now, COMMIT_AGE);
 	rwlock_unlock(&f->lock);
 	return yes;
 }
@@ -406,7 +432,7 @@ static void commit_due(struct store *st, const struct due *d)
 
 static void tick(struct store *st)
 {
-	struct due d = {.now = now_ns(), .crowded = st->dirty > st->opt.dirty_bytes, .must = redo_half_used(st->redo) >= 500};
+	struct due d = {.now = now_ns(), .crowded = st->dirty > st->opt.dirty_bytes, .must = st->redo && redo_half_used(st->redo) >= 500};
 	struct inode **files;
 	size_t n;
 
@@ -467,31 +493,65 @@ void writeback_stop(struct store *st)
 	mutex_unlock(&wb->lock);
 	if (!st->opt.no_threads && wb->thread)
 		pthread_join(wb->thread, NULL);
+	while (wb->first) /* what could not be sealed is given up; whoever closes the store was told */
+		writeback_unlist(wb->first);
 	cond_destroy(&wb->wake);
 	mutex_destroy(&wb->lock);
 	free(wb);
 	st->wb = NULL;
 }
 
+/* Changed before the sync began, and still not sealed. */
+static bool want_since(struct inode *f, void *arg)
+{
+	const uint64_t *start = arg;
+	bool yes;
+
+	rwlock_read(&f->lock);
+	yes = inode_needs_seal(f) && (f->apply.pending || f->first_change <= *start);
+	rwlock_unlock(&f->lock);
+	return yes;
+}
+
+/* A large new file that is being written all the time never stands still between the two halves of its seal. */
+static int seal_restless(struct inode *f)
+{
+	int err = 0;
+
+	rwlock_write(&f->lock);
+	if (f->content == CONTENT_SPILLED && !f->unlinked && !f->error)
+		err = seal_spilled(f);
+	rwlock_unlock(&f->lock);
+	return err;
+}
+
+/* There may be far more than the log holds at once: as many rounds as it takes, as long as each of them gets something done. */
 int store_sync(struct store *st)
 {
+	uint64_t start = now_ns(), done = UINT64_MAX;
+	int first_err = 0, err = 0, idle = 0;
 	struct inode **files;
 	size_t n;
-	int err = 0;
 
 	if (!st->redo)
 		return 0;
-	for (int round = 0; round < 3; round++) { /* a file that changes meanwhile, or did not fit, is taken again */
-		err = writeback_collect(st, want_all, NULL, &files, &n);
-		if (err || !n) {
-			if (!err)
-				free(files);
+	for (;;) {
+		err = writeback_collect(st, want_since, &start, &files, &n);
+		idle = done == st->n_seals + st->n_commits ? idle + 1 : 0;
+		if (err || !n || st->failed || idle > 2) /* the end of a seal begun before counts as nothing, but comes only once */
 			break;
-		}
+		done = st->n_seals + st->n_commits;
 		err = writeback_seal(st, files, n, true);
+		for (size_t i = 0; i < n && done == st->n_seals + st->n_commits; i++)
+			err = err ? err : seal_restless(files[i]);
+		first_err = first_err ? first_err : err;
 		put_all(files, n);
-		if (err)
-			break;
 	}
+	if (!err) {
+		if (n && !first_err)
+			first_err = st->failed ? -EIO : fail(-EIO, "%zu files cannot be sealed: the volume log has no room", n);
+		put_all(files, n);
+	}
+	err = first_err ? first_err : err;
 	return err ? err : st->io.syncfs(st->io.ctx, st->root_fd);
 }

@@ -44,10 +44,11 @@ struct volume_params { /* zero = default */
 	unsigned scrypt_log_n;
 	char recovery[RECOVERY_TEXT]; /* out: the recovery key, to be shown once; wipe it.  Empty when no recovery slot was wanted */
 	bool no_recovery;
+	bool in_place; /* the store may hold files already: `tdfs convert in --in-place` seals them */
 };
 
 /** volume_create() - make STORE (if absent) and STORE/.tdfs: new VK, slots for @first and a recovery key, embedded KAS key, log of zeros
- * Refuses: a store that has a .tdfs (-EEXIST), a store inside another volume (-ELOOP), a store path that is a symlink (-ELOOP), a directory with files in it (-ENOTEMPTY).
+ * Refuses: a store that has a .tdfs (-EEXIST), a store inside another volume (-ELOOP), a store path that is a symlink (-ELOOP), a directory with files in it (-ENOTEMPTY, unless @par says in_place).
  * On failure everything it made is removed again.  Blocks: disk, KDF.  fail() tells. */
 int volume_create(const char *store, struct volume_params *par, const struct credential *first) MUST_CHECK;
 

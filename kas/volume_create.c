@@ -55,14 +55,23 @@ static int remove_new_dir(int parent, const char *name)
 	return err;
 }
 
+struct empty {
+	const char *path;
+	bool in_place;
+};
+
 static int check_empty_entry(void *arg, const char *name, unsigned char d_type, ino_t ino)
 {
+	const struct empty *e = arg;
+
 	/* a fresh file system is empty */
 	if (strcmp(name, "lost+found") == 0 || strcmp(name, VOLUME_NEW_DIR) == 0)
 		return 0;
 	if (strcmp(name, TDFS_DIR) == 0)
-		return fail(-EEXIST, "%s has a .tdfs already: it is a volume, or was one", (const char *)arg);
-	return fail(-ENOTEMPTY, "%s is not empty (there is \"%.100s\"): a new volume needs an empty or absent directory", (const char *)arg,
+		return fail(-EEXIST, "%s has a .tdfs already: it is a volume, or was one", e->path);
+	if (e->in_place)
+		return 0;
+	return fail(-ENOTEMPTY, "%s is not empty (there is \"%.100s\"): a new volume needs an empty or absent directory", e->path,
 		    name);
 }
 
@@ -249,11 +258,12 @@ static int build(struct volume *v, struct volume_params *par, const struct crede
 static int create_in(struct volume *v, struct volume_params *par, const struct credential *first)
 {
 	struct io io = io_posix(v->store_fd);
+	struct empty e = {v->path, par->in_place};
 	int err;
 
 	if (flock(v->store_fd, LOCK_EX | LOCK_NB))
 		return errno == EWOULDBLOCK ? fail(-EBUSY, "another tdfs is making a volume in %s", v->path) : failed(v->path, "");
-	err = io.list(io.ctx, v->store_fd, check_empty_entry, v->path);
+	err = io.list(io.ctx, v->store_fd, check_empty_entry, &e);
 	if (err)
 		return err;
 	err = remove_new_dir(v->store_fd, VOLUME_NEW_DIR);

@@ -103,6 +103,12 @@ static void file_look(struct check *c, const struct tree_entry *e)
 	}
 	c->n_files++;
 	err = target_container(&c->target, &io, fd, &t);
+	/* in a mounted store it may be the moment of its seal: look again */
+	for (int i = 0; i < 3 && c->in_use && (err == -EBADMSG || err == -EPROTO) && !interrupted(); i++) {
+		nanosleep(&(struct timespec){0, 500000000}, NULL);
+		fail_clear();
+		err = target_container(&c->target, &io, fd, &t);
+	}
 	if (!err && t->native) {
 		native_look(c, e, t);
 	} else if (!err || err == -ENOKEY) {

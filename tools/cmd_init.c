@@ -12,7 +12,7 @@ struct args {
 	struct credential_source cred;
 	uint64_t segment_size, log_size, log_n;
 	const char *kas_url;
-	bool no_recovery, json;
+	bool no_recovery, in_place, json;
 };
 
 static int args_check(const struct args *a)
@@ -67,6 +67,7 @@ static int run(const void *args, int n, char **pos)
 	    .kas_url = a->kas_url,
 	    .scrypt_log_n = (unsigned)a->log_n,
 	    .no_recovery = a->no_recovery,
+    .in_place = a->in_place,
 	};
 	struct credential c = {0};
 	CLEANUP_FREE char *inside = NULL;
@@ -103,6 +104,7 @@ static const struct option_row rows[] = {
     {OPTION_TEXT, 0, "kas-url", "URL", offsetof(struct args, kas_url), "the KAS address written into files"},
     {OPTION_NUMBER, 0, "scrypt-logn", "N", offsetof(struct args, log_n), "cost of guessing: 15..20; else measured"},
     {OPTION_FLAG, 0, "no-recovery", NULL, offsetof(struct args, no_recovery), "make no recovery key"},
+    {OPTION_FLAG, 0, "in-place", NULL, offsetof(struct args, in_place), "in a folder that has files: see tdfs convert"},
     {OPTION_FLAG, 0, "json", NULL, offsetof(struct args, json), "answer in JSON"},
     SECRET_ROWS(struct args, cred),
     {0},

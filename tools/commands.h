@@ -6,6 +6,6 @@
 #include "options.h"
 
 extern const struct command command_init, command_mount, command_umount, command_sync, command_status, command_info, command_cat,
-    command_decrypt, command_encrypt, command_verify, command_check, command_recover, command_key, command_doctor;
+    command_decrypt, command_encrypt, command_convert, command_verify, command_check, command_recover, command_key, command_doctor;
 
 #endif

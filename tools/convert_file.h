@@ -35,8 +35,8 @@ int plain_hash(struct sealer *s, int fd, uint64_t size, uint32_t unit, uint8_t r
 
 /** sealed_open() - open and unlock with the key unwrapped from the file itself; 0 or as container_open(), kas_unwrap(), container_unlock() */
 int sealed_open(const struct volume *v, const struct io *io, int fd, struct container **ret) MUST_CHECK;
-/** sealed_read() - every segment, checked; to @out (-1: nowhere), hash of the plain bytes; 0; -EBADMSG; -errno of reading or writing */
-int sealed_read(struct sealer *s, const struct io *io, int fd, const struct container *c, int out, uint8_t ret_hash[static HASH_LEN]) MUST_CHECK;
+/** sealed_read() - every segment, checked; to @out (-1: nowhere), hash of the plain bytes if it is wanted; 0; -EBADMSG; -errno of reading or writing */
+int sealed_read(struct sealer *s, const struct io *io, int fd, const struct container *c, int out, uint8_t *ret_hash) MUST_CHECK;
 
 /* What a file that stands where one is needed turns out to be. */
 enum sibling {

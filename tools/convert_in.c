@@ -5,7 +5,6 @@
 
 #include "convert_one.h"
 #include "report.h"
-#include "tree.h"
 
 /* Is the content of the sealed file @fd what @hash says (in units of the file's own segments)?  0, 1 no, -errno */
 static int sealed_compare(struct one *w, int fd, const uint8_t hash[static HASH_LEN])
@@ -105,8 +104,7 @@ static int existing_in(struct one *w, int from, const struct stat *st, const cha
 	}
 }
 
-/* A name that ends in .tdf, in place: ours already?  true: @a says what it is */
-static bool already(struct one *w, int fd, const struct stat *st, const char *name, struct item_answer *a)
+bool already_in(struct one *w, int fd, const struct stat *st, const char *name, struct item_answer *a)
 {
 	char plain[NAME_ROOM];
 	struct record r = {0};
@@ -168,8 +166,6 @@ void stage_in(struct one *w, const struct item_order *o, const char *name, unsig
 	int err;
 
 	if (!one_source(w, name, links, &fd, &st, a))
-		return;
-	if (w->run->in_place && name_is_tdf(name) && already(w, fd, &st, name, a))
 		return;
 	err = one_target(w->run, name, target);
 	if (!err && (!w->run->in_place || w->run->recover)) {

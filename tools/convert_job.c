@@ -30,6 +30,7 @@ struct job_log {
 	uint8_t chain[MAC_LEN]; /* each line's MAC covers the one before */
 	uint64_t off;
 	bool failed;
+	int way;
 	/* from the past */
 	struct job_past past;
 	struct open_dir *dirs;
@@ -195,6 +196,10 @@ static int line_take(struct job_log *j, char *text)
 	text += at ? at : 1;
 	switch (kind) {
 	case 'S':
+		if (sscanf(text, "%" SCNd64 ".%" SCNu32 " %d", &s, &ns, &j->way) != 3)
+			return -EPROTO;
+		j->past.durable = (struct timespec){s, (long)ns};
+		return 0;
 	case 'B':
 		if (sscanf(text, "%" SCNd64 ".%" SCNu32, &s, &ns) != 2)
 			return -EPROTO;
@@ -313,8 +318,15 @@ static void temp_clean(const struct job_log *j)
 		(void)io.list(io.ctx, fd, temp_remove, &fd);
 }
 
+/* Runs of one way carry on each other's names. */
+static int way_of(const struct convert_run *run)
+{
+	return (run->verb == CONVERT_OUT) + 2 * run->in_place;
+}
+
 static int new_journal(struct job_log *j, const struct convert_run *run)
 {
+	struct timespec from = j->past.any && !j->past.clean ? j->past.durable : run->started;
 	int err;
 
 	memset(j->chain, 0, MAC_LEN);
@@ -322,8 +334,7 @@ static int new_journal(struct job_log *j, const struct convert_run *run)
 	if (j->fd < 0)
 		return fail(-errno, "the converter's journal: %s", strerror(errno));
 	/* until the first barrier what the last run left in doubt stays in doubt */
-	err = line_add(j, "S %" PRId64 ".%09ld", (int64_t)(j->past.any && !j->past.clean ? j->past.durable : run->started).tv_sec,
-		       (j->past.any && !j->past.clean ? j->past.durable : run->started).tv_nsec);
+	err = line_add(j, "S %" PRId64 ".%09ld %d", (int64_t)from.tv_sec, from.tv_nsec, way_of(run));
 	if (!err && j->past.names_done)
 		err = line_add(j, "N");
 	for (struct open_dir *d = j->dirs; d && !err; d = d->next) {
@@ -352,15 +363,21 @@ int job_begin(const struct volume *v, const struct convert_run *run, struct job_
 	if (!j)
 		return -ENOMEM;
 	j->dir = j->fd = -1;
-	j->key = derive(v->vk, run->verb == CONVERT_IN ? "convert in" : "convert out");
+	j->key = derive(v->vk, "convert");
 	err = j->key ? dirs_make(v, j) : -ENOMEM;
 	if (!err) {
 		temp_clean(j);
 		err = past_read(j);
-		if (err == -EBADMSG || err == -EPROTO) { /* of the other verb, or edited: everything is looked at anew */
+		if (err == -EBADMSG || err == -EPROTO) { /* edited: everything is looked at anew */
 			past_forget(j);
 			err = 0;
 		}
+	}
+	if (!err && j->past.any && j->way != way_of(run)) {
+		if (j->n_renames && j->renames_complete)
+			err = fail(-EBUSY, "an interrupted conversion has renamed a part of the folders: run the same `tdfs convert %s --in-place` again first", j->way & 1 ? "out" : "in");
+		renames_forget(j);
+		j->past.names_done = false;
 	}
 	if (!err)
 		err = new_journal(j, run);

@@ -7,6 +7,7 @@
 #include <sys/xattr.h>
 
 #include "report.h"
+#include "tree.h"
 
 #define YOUNG_NS 20000000 /* ctime has a grain of up to 10 ms: a change within it would not show */
 #define LARGE ((off_t)16 << 20) /* worth asking whether it is in use before the work is done */
@@ -149,8 +150,15 @@ bool one_source(struct one *w, const char *name, unsigned links, int *ret_fd, st
 		fail(-EXDEV, "lies on another file system");
 		return answer(a, ITEM_SKIPPED);
 	}
-	if (w->run->in_place ? st.st_nlink != links : st.st_nlink > 1 && links == 1)
+	a->bytes = (uint64_t)st.st_size;
+	a->stamp = stamp_of(&st);
+	*ret_st = st;
+	if (w->run->in_place && w->run->verb == CONVERT_IN && name_is_tdf(name) && already_in(w, fd, &st, name, a))
+		return false;
+	if (w->run->in_place ? st.st_nlink != links : st.st_nlink > 1 && links == 1) {
+		fail(-EMLINK, "has %lu names, and not all of them are in the tree", (unsigned long)st.st_nlink);
 		return answer(a, ITEM_LINKED);
+	}
 	if (w->run->in_place) {
 		flag = meta_flags(fd);
 		if (flag) {
@@ -164,7 +172,7 @@ bool one_source(struct one *w, const char *name, unsigned links, int *ret_fd, st
 		fail(-EBUSY, "is open in another program");
 		return answer(a, ITEM_BUSY);
 	}
-	a->bytes = (uint64_t)st.st_size;
+	a->bytes = (uint64_t)st.st_size; /* it may have waited */
 	a->stamp = stamp_of(&st);
 	*ret_st = st;
 	*ret_fd = fd;

@@ -33,6 +33,8 @@ enum item_result one_fail(int err);
 bool one_is_busy(int fd);
 /** one_source() - open and look at the file to be converted; false: @a says why not */
 bool one_source(struct one *w, const char *name, unsigned links, int *ret_fd, struct stat *ret_st, struct item_answer *a);
+/** already_in() - a name that ends in .tdf, in place: ours already?  true: @a says what it is */
+bool already_in(struct one *w, int fd, const struct stat *st, const char *name, struct item_answer *a);
 /** one_drop_target() - take back what was staged, if it still is that */
 void one_drop_target(struct one *w, const char *target, uint64_t ino);
 /** one_unlink_source() - the end of the original: only if it is still what was read and nobody has it open */

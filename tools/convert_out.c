@@ -38,7 +38,8 @@ static int existing_out(struct one *w, int from, const struct stat *st, const st
 		}
 	}
 	fail_clear();
-	if (!w->run->in_place && (uint64_t)s.st_size == c->m->size && s.st_mtim.tv_sec == st->st_mtim.tv_sec && s.st_mtim.tv_nsec == st->st_mtim.tv_nsec) {
+	/* after a run without an end a file may be there whose bytes never reached the disk (where it could not be marked) */
+	if (!w->run->in_place && !w->run->suspect_from.tv_sec && (uint64_t)s.st_size == c->m->size && s.st_mtim.tv_sec == st->st_mtim.tv_sec && s.st_mtim.tv_nsec == st->st_mtim.tv_nsec) {
 		a->result = ITEM_ALREADY;
 		return 1;
 	}
@@ -56,7 +57,7 @@ static int existing_out(struct one *w, int from, const struct stat *st, const st
 	return 1;
 }
 
-static int open_to(struct one *w, int from, const struct stat *st, const struct container *c, const char *target, struct item_answer *a)
+static int open_to(struct one *w, int from, const struct stat *st, const struct container *c, bool hash, const char *target, struct item_answer *a)
 {
 	char temp_name[TEMP_ROOM];
 	CLEANUP_FD int temp = temp_open(w->to_dir, w->run->temp_dir, temp_name);
@@ -67,9 +68,11 @@ static int open_to(struct one *w, int from, const struct stat *st, const struct 
 	if (c->m->size > SEG_MAX && fallocate(temp, 0, 0, (off_t)c->m->size) && (errno == ENOSPC || errno == EDQUOT || errno == EFBIG))
 		err = fail(-errno, "room for %llu bytes: %s", (unsigned long long)c->m->size, strerror(errno));
 	else
-		err = sealed_read(&w->sealer, &w->io, from, c, temp, a->hash);
+		err = sealed_read(&w->sealer, &w->io, from, c, temp, hash ? a->hash : NULL);
 	if (!err)
 		err = stage_mark(w->run->v, temp, &c->rec);
+	if (err == -ENOTSUP && !w->run->in_place)
+		err = 0; /* a file system without attributes: size, time and, after a crash, content tell */
 	if (!err)
 		err = one_put(w, from, st, temp, temp_name, target, a);
 	while (err == -EEXIST) {
@@ -142,7 +145,7 @@ void stage_out(struct one *w, const struct item_order *o, const char *name, unsi
 		}
 	}
 	if (err == 0)
-		err = open_to(w, fd, &st, c, target, a);
+		err = open_to(w, fd, &st, c, o->verify, target, a);
 	if (err < 0 && !a->result)
 		a->result = (uint8_t)one_fail(err);
 }
@@ -165,7 +168,7 @@ static int settle_out(struct one *w, const struct item_order *o, const char *tar
 		if (!err && memcmp(got, o->hash, HASH_LEN) != 0)
 			err = fail(-EBADMSG, "%s does not hold what was decrypted", target);
 	}
-	if (!err && fremovexattr(fd, HINT_XATTR) && errno != ENODATA)
+	if (!err && fremovexattr(fd, HINT_XATTR) && errno != ENODATA && errno != ENOTSUP)
 		err = fail(-errno, "%s: its mark: %s", target, strerror(errno));
 	return err;
 }

@@ -300,7 +300,7 @@ int sealed_open(const struct volume *v, const struct io *io, int fd, struct cont
 	return err;
 }
 
-int sealed_read(struct sealer *s, const struct io *io, int fd, const struct container *c, int out, uint8_t ret_hash[static HASH_LEN])
+int sealed_read(struct sealer *s, const struct io *io, int fd, const struct container *c, int out, uint8_t *ret_hash)
 {
 	uint32_t unit = c->m->seg_default;
 	size_t room = MAX(STRETCH / unit, 1) * unit;
@@ -317,13 +317,13 @@ int sealed_read(struct sealer *s, const struct io *io, int fd, const struct cont
 
 		if (n <= 0)
 			return n < 0 ? (int)n : -EIO;
-		for (size_t at = 0; !err && at < (size_t)n; at += unit)
+		for (size_t at = 0; ret_hash && !err && at < (size_t)n; at += unit)
 			err = chain(hash, s->plain + at, MIN(unit, (size_t)n - at));
 		if (!err && out >= 0)
 			err = write_all(out, s->plain, (size_t)n, off);
 		off += (uint64_t)n;
 	}
-	if (!err)
+	if (!err && ret_hash)
 		memcpy(ret_hash, hash, HASH_LEN);
 	return err;
 }

@@ -25,11 +25,11 @@ struct progress {
 	bool stop, drawn;
 };
 
-static volatile sig_atomic_t signalled; /* the one thing a signal handler can set */
+static atomic_bool signalled; /* lock-free, so a signal handler may set it and any thread read it */
 
 static void on_signal(int signo)
 {
-	signalled = signo;
+	atomic_store_explicit(&signalled, true, memory_order_relaxed);
 }
 
 void interrupt_catch(void)
@@ -45,7 +45,7 @@ void interrupt_catch(void)
 
 bool interrupted(void)
 {
-	return signalled != 0;
+	return atomic_load_explicit(&signalled, memory_order_relaxed);
 }
 
 static double seconds_since(const struct timespec *t)

@@ -11,7 +11,7 @@
 
 static const struct command *const commands[] = {
     &command_init,    &command_mount,  &command_umount, &command_sync,    &command_status, &command_info,   &command_cat, &command_decrypt,
-    &command_encrypt, &command_verify, &command_check,  &command_recover, &command_key,    &command_doctor, NULL,
+    &command_encrypt, &command_convert, &command_verify, &command_check,  &command_recover, &command_key,    &command_doctor, NULL,
 };
 
 static void help(void)

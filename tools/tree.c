@@ -72,6 +72,13 @@ static int names_read(int dir_fd, struct names *ret)
 	return err;
 }
 
+/* A volume's own folder; in a mount anybody may have a folder called .tdfs further down, which is an ordinary one. */
+static bool is_volume_dir(int dir_fd, const char *name)
+{
+	return strcmp(name, TDFS_DIR) == 0 && (faccessat(dir_fd, TDFS_DIR "/volume.json", F_OK, AT_SYMLINK_NOFOLLOW) == 0 ||
+					       faccessat(dir_fd, TDFS_DIR "/volume.json.bak", F_OK, AT_SYMLINK_NOFOLLOW) == 0);
+}
+
 static int walk(int dir_fd, const char *path, dev_t dev, const struct tree_calls *calls);
 
 static int visit(int dir_fd, const char *dir_path, const char *name, dev_t dev, const struct tree_calls *calls)
@@ -89,7 +96,7 @@ static int visit(int dir_fd, const char *dir_path, const char *name, dev_t dev, 
 			calls->bad(calls->arg, path, -errno);
 		return 0;
 	}
-	if (S_ISDIR(e.st.st_mode) && (strcmp(name, TDFS_DIR) == 0 || e.st.st_dev != dev))
+	if (S_ISDIR(e.st.st_mode) && (e.st.st_dev != dev || is_volume_dir(dir_fd, name)))
 		return 0;
 	err = calls->each(calls->arg, &e);
 	if (err || !S_ISDIR(e.st.st_mode))

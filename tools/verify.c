@@ -77,6 +77,16 @@ static bool look_again(struct verify *v, struct verify_item *f)
 	return false;
 }
 
+/* By place, what is wrong with the whole last: the threads found them in any order. */
+static int by_place(const void *a, const void *b)
+{
+	const struct verify_problem *x = a, *y = b;
+
+	if (x->whole != y->whole)
+		return x->whole - y->whole;
+	return (x->file_off > y->file_off) - (x->file_off < y->file_off);
+}
+
 static void item_done(struct verify *v, struct verify_item *f, int open_err)
 {
 	struct verify_result r = {.path = f->path};
@@ -99,6 +109,7 @@ static void item_done(struct verify *v, struct verify_item *f, int open_err)
 			return;
 	}
 	if (!interrupted()) {
+		qsort(f->problems, MIN(f->n_problems, VERIFY_SHOWN), sizeof(*f->problems), by_place);
 		r.n_problems = f->n_problems;
 		r.problems = f->problems;
 		mutex_lock(&v->result_lock);

@@ -159,7 +159,7 @@ static void set_stage(struct worker *w, const struct job *jobs, size_t n, struct
 
 	/* copying may take a part of the names; in place it must be all */
 	one_do(w, CHUNK_STAGE, &jobs[0], w->one.run->in_place ? (unsigned)n : (unsigned)MAX(n, 2), a);
-	if (a->result != ITEM_STAGED && a->result != ITEM_ALREADY)
+	if (a->result != ITEM_STAGED && (a->result != ITEM_ALREADY || w->one.run->in_place))
 		return;
 	err = one_enter(&w->one, jobs[0].path, &name);
 	if (!err)

@@ -2,7 +2,8 @@
 /*
  * One case for each rule of the protocol: the shortest history in which a power cut breaks a promise if the rule is left out.
  *
- * cases NAME [--expect-violation]: the program is also built once for each rule with that rule switched off (-DTEST_NO_...); there the violation must be seen.
+ * cases NAME [--expect-violation]: the program is also built once for each rule with that rule switched off (-DTEST_NO_...); there the
+ * violation must be seen.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -288,11 +289,11 @@ static const struct test_case {
 	const char *name;
 	void (*run)(struct world *w);
 } cases[] = {
-	{"lost-base", lost_base},	{"early-apply", early_apply},	  {"early-reuse", early_reuse},	  {"drop-early", drop_early},
-	{"no-tail-redo", no_tail_redo}, {"over-tail", over_tail},	  {"commit-first", commit_first}, {"no-intent", no_intent},
-	{"rec-cut", rec_cut},		{"reuse-place", reuse_place},	  {"partial-place", partial_place}, {"g-only", g_only},
-	{"rename-early", rename_early}, {"fsync-retry", fsync_retry},	  {"apply-retry", apply_retry},	  {"rec-early", rec_early},
-	{"rec-chain", rec_chain},	{"one-flush-new", one_flush_new},
+    {"lost-base", lost_base},       {"early-apply", early_apply},     {"early-reuse", early_reuse},     {"drop-early", drop_early},
+    {"no-tail-redo", no_tail_redo}, {"over-tail", over_tail},         {"commit-first", commit_first},   {"no-intent", no_intent},
+    {"rec-cut", rec_cut},           {"reuse-place", reuse_place},     {"partial-place", partial_place}, {"g-only", g_only},
+    {"rename-early", rename_early}, {"fsync-retry", fsync_retry},     {"apply-retry", apply_retry},     {"rec-early", rec_early},
+    {"rec-chain", rec_chain},       {"one-flush-new", one_flush_new},
 };
 
 static unsigned run_case(const struct test_case *c, bool expect)

@@ -13,7 +13,7 @@ uint64_t simdisk_random(uint64_t *state)
 	return z ^ z >> 31;
 }
 
-static void *must(void *p)
+void *sim_must(void *p)
 {
 	if (!p)
 		abort();
@@ -22,7 +22,7 @@ static void *must(void *p)
 
 /* --- pages ------------------------------------------------------------------------------------------------------------------- */
 
-static struct sim_page *page_get(struct sim_page *p)
+struct sim_page *sim_page_get(struct sim_page *p)
 {
 	if (p)
 		p->refs++;
@@ -35,9 +35,9 @@ static void page_put(struct sim_page *p)
 		free(p);
 }
 
-static struct sim_page *page_copy(const struct sim_page *from)
+struct sim_page *sim_page_copy(const struct sim_page *from)
 {
-	struct sim_page *p = must(malloc(sizeof(*p)));
+	struct sim_page *p = sim_must(malloc(sizeof(*p)));
 
 	p->refs = 1;
 	if (from)
@@ -52,20 +52,20 @@ static bool page_zero(const struct sim_page *p)
 	return !p->b[0] && !memcmp(p->b, p->b + 1, SIM_PAGE - 1);
 }
 
-static struct sim_page *map_get(const struct sim_map *m, size_t i)
+struct sim_page *sim_map_get(const struct sim_map *m, size_t i)
 {
 	return i < m->n ? m->p[i] : NULL;
 }
 
 /* takes the reference */
-static void map_set(struct sim_map *m, size_t i, struct sim_page *p)
+void sim_map_set(struct sim_map *m, size_t i, struct sim_page *p)
 {
 	if (i >= m->n) {
 		size_t n = MAX(i + 1, 2 * m->n);
 
 		if (!p)
 			return;
-		m->p = must(reallocarray(m->p, n, sizeof(*m->p)));
+		m->p = sim_must(reallocarray(m->p, n, sizeof(*m->p)));
 		memset(m->p + m->n, 0, (n - m->n) * sizeof(*m->p));
 		m->n = n;
 	}
@@ -73,15 +73,15 @@ static void map_set(struct sim_map *m, size_t i, struct sim_page *p)
 	m->p[i] = p;
 }
 
-static void map_copy(struct sim_map *to, const struct sim_map *from)
+void sim_map_copy(struct sim_map *to, const struct sim_map *from)
 {
 	to->n = from->n;
-	to->p = from->n ? must(malloc(from->n * sizeof(*to->p))) : NULL;
+	to->p = from->n ? sim_must(malloc(from->n * sizeof(*to->p))) : NULL;
 	for (size_t i = 0; i < from->n; i++)
-		to->p[i] = page_get(from->p[i]);
+		to->p[i] = sim_page_get(from->p[i]);
 }
 
-static void map_free(struct sim_map *m)
+void sim_map_free(struct sim_map *m)
 {
 	for (size_t i = 0; i < m->n; i++)
 		page_put(m->p[i]);
@@ -90,19 +90,19 @@ static void map_free(struct sim_map *m)
 }
 
 /* Put the sectors of @mask of @from into page @i. */
-static void map_merge(struct sim_map *m, size_t i, struct sim_page *from, uint8_t mask)
+void sim_map_merge(struct sim_map *m, size_t i, struct sim_page *from, uint8_t mask)
 {
 	struct sim_page *p;
 
 	if (mask == 0xFF) {
-		map_set(m, i, page_get(from));
+		sim_map_set(m, i, sim_page_get(from));
 		return;
 	}
-	p = page_copy(map_get(m, i));
+	p = sim_page_copy(sim_map_get(m, i));
 	for (unsigned k = 0; k < 8; k++)
 		if (mask & 1 << k)
 			memcpy(p->b + k * SIM_SECTOR, from->b + k * SIM_SECTOR, SIM_SECTOR);
-	map_set(m, i, p);
+	sim_map_set(m, i, p);
 }
 
 /* --- files ------------------------------------------------------------------------------------------------------------------- */
@@ -117,11 +117,11 @@ struct sim_node *sim_node(const struct simdisk *d, uint64_t ino)
 
 struct sim_node *sim_node_new(struct simdisk *d, uint64_t ino, bool dir, mode_t mode)
 {
-	struct sim_node *n = must(calloc(1, sizeof(*n)));
+	struct sim_node *n = sim_must(calloc(1, sizeof(*n)));
 
 	if (d->n_nodes == d->cap_nodes) {
 		d->cap_nodes = MAX(16, 2 * d->cap_nodes);
-		d->nodes = must(reallocarray(d->nodes, d->cap_nodes, sizeof(*d->nodes)));
+		d->nodes = sim_must(reallocarray(d->nodes, d->cap_nodes, sizeof(*d->nodes)));
 	}
 	d->nodes[d->n_nodes++] = n;
 	n->ino = ino;
@@ -132,18 +132,18 @@ struct sim_node *sim_node_new(struct simdisk *d, uint64_t ino, bool dir, mode_t 
 	return n;
 }
 
-static void writes_drop(struct sim_node *n)
+void sim_writes_drop(struct sim_node *n)
 {
 	for (size_t i = 0; i < n->n_writes; i++)
 		page_put(n->writes[i].p);
 	n->n_writes = 0;
 }
 
-static void node_free(struct sim_node *n)
+void sim_node_free(struct sim_node *n)
 {
-	writes_drop(n);
-	map_free(&n->d);
-	map_free(&n->v);
+	sim_writes_drop(n);
+	sim_map_free(&n->d);
+	sim_map_free(&n->v);
 	free(n->writes);
 	free(n->sizes);
 	free(n);
@@ -155,7 +155,7 @@ void sim_node_read(const struct sim_node *n, void *buf, size_t len, uint64_t off
 
 	while (len) {
 		size_t at = off % SIM_PAGE, k = MIN(len, SIM_PAGE - at);
-		const struct sim_page *p = map_get(&n->v, off / SIM_PAGE);
+		const struct sim_page *p = sim_map_get(&n->v, off / SIM_PAGE);
 
 		if (p)
 			memcpy(b, p->b + at, k);
@@ -167,20 +167,20 @@ void sim_node_read(const struct sim_node *n, void *buf, size_t len, uint64_t off
 	}
 }
 
-static void node_pend(struct sim_node *n, size_t page, uint8_t mask, uint32_t call, struct sim_page *p)
+void sim_node_pend(struct sim_node *n, size_t page, uint8_t mask, uint32_t call, struct sim_page *p)
 {
 	if (n->n_writes == n->cap_writes) {
 		n->cap_writes = MAX(64, 2 * n->cap_writes);
-		n->writes = must(reallocarray(n->writes, n->cap_writes, sizeof(*n->writes)));
+		n->writes = sim_must(reallocarray(n->writes, n->cap_writes, sizeof(*n->writes)));
 	}
-	n->writes[n->n_writes++] = (struct sim_write){(uint32_t)page, call, mask, page_get(p)};
+	n->writes[n->n_writes++] = (struct sim_write){(uint32_t)page, call, mask, sim_page_get(p)};
 }
 
-static void node_size(struct sim_node *n, uint64_t size)
+void sim_node_size(struct sim_node *n, uint64_t size)
 {
 	if (n->n_sizes == n->cap_sizes) {
 		n->cap_sizes = MAX(16, 2 * n->cap_sizes);
-		n->sizes = must(reallocarray(n->sizes, n->cap_sizes, sizeof(*n->sizes)));
+		n->sizes = sim_must(reallocarray(n->sizes, n->cap_sizes, sizeof(*n->sizes)));
 	}
 	n->sizes[n->n_sizes++] = size;
 	n->vsize = size;
@@ -193,7 +193,7 @@ static void node_put(struct simdisk *d, struct sim_node *n, const uint8_t *buf, 
 
 	while (len) {
 		size_t at = off % SIM_PAGE, k = MIN(len, SIM_PAGE - at), page = off / SIM_PAGE;
-		struct sim_page *p = page_copy(map_get(&n->v, page));
+		struct sim_page *p = sim_page_copy(sim_map_get(&n->v, page));
 		uint8_t mask = 0;
 
 		for (size_t s = at / SIM_SECTOR; s <= (at + k - 1) / SIM_SECTOR; s++)
@@ -202,12 +202,12 @@ static void node_put(struct simdisk *d, struct sim_node *n, const uint8_t *buf, 
 			memcpy(p->b + at, buf, k);
 		else
 			memset(p->b + at, 0, k);
-		node_pend(n, page, mask, call, p);
+		sim_node_pend(n, page, mask, call, p);
 		if (k == SIM_PAGE && page_zero(p)) {
 			page_put(p);
 			p = NULL;
 		}
-		map_set(&n->v, page, p);
+		sim_map_set(&n->v, page, p);
 		buf = buf ? buf + k : NULL;
 		off += k;
 		len -= k;
@@ -224,7 +224,7 @@ void sim_node_write(struct simdisk *d, struct sim_node *n, const void *buf, size
 {
 	node_put(d, n, buf, len, off);
 	if (off + len > n->vsize)
-		node_size(n, off + len);
+		sim_node_size(n, off + len);
 	now(n);
 }
 
@@ -236,341 +236,21 @@ void sim_node_truncate(struct simdisk *d, struct sim_node *n, uint64_t len)
 		return;
 	if (len < end)
 		node_put(d, n, NULL, end - len, len);
-	node_size(n, len);
+	sim_node_size(n, len);
 	now(n);
 }
 
 /* the first error of a sync is the last: the pages are clean now, and lost; the size is metadata and stays pending */
 void sim_node_lose(struct sim_node *n)
 {
-	writes_drop(n);
+	sim_writes_drop(n);
 }
 
 void sim_node_sync(struct sim_node *n)
 {
 	for (size_t i = 0; i < n->n_writes; i++)
-		map_merge(&n->d, n->writes[i].page, n->writes[i].p, n->writes[i].mask);
-	writes_drop(n);
+		sim_map_merge(&n->d, n->writes[i].page, n->writes[i].p, n->writes[i].mask);
+	sim_writes_drop(n);
 	n->n_sizes = 0;
 	n->dsize = n->vsize;
-}
-
-/* --- names ------------------------------------------------------------------------------------------------------------------- */
-
-struct sim_name *sim_names_find(const struct sim_names *s, uint64_t dir, const char *name)
-{
-	for (size_t i = 0; i < s->n; i++)
-		if (s->e[i].dir == dir && !strcmp(s->e[i].name, name))
-			return &s->e[i];
-	return NULL;
-}
-
-static void names_put(struct sim_names *s, const struct sim_name *e)
-{
-	struct sim_name *old = sim_names_find(s, e->dir, e->name);
-
-	if (old) {
-		old->ino = e->ino;
-		return;
-	}
-	if (s->n == s->cap) {
-		s->cap = MAX(16, 2 * s->cap);
-		s->e = must(reallocarray(s->e, s->cap, sizeof(*s->e)));
-	}
-	s->e[s->n++] = *e;
-}
-
-static void names_apply(struct sim_names *s, const struct sim_op *op)
-{
-	for (int i = 0; i < op->n_take; i++) {
-		struct sim_name *e = sim_names_find(s, op->take[i].dir, op->take[i].name);
-
-		if (e)
-			*e = s->e[--s->n];
-	}
-	for (int i = 0; i < op->n_put; i++)
-		names_put(s, &op->put[i]);
-}
-
-static void names_copy(struct sim_names *to, const struct sim_names *from)
-{
-	to->n = to->cap = from->n;
-	to->e = must(malloc((from->n + 1) * sizeof(*to->e)));
-	if (from->n)
-		memcpy(to->e, from->e, from->n * sizeof(*to->e));
-}
-
-void sim_op_do(struct simdisk *d, const struct sim_op *op)
-{
-	names_apply(&d->v, op);
-	if (d->n_ops == d->cap_ops) {
-		d->cap_ops = MAX(16, 2 * d->cap_ops);
-		d->ops = must(reallocarray(d->ops, d->cap_ops, sizeof(*d->ops)));
-	}
-	d->ops[d->n_ops++] = *op;
-}
-
-static bool op_in(const struct sim_op *op, uint64_t dir)
-{
-	for (int i = 0; i < op->n_take; i++)
-		if (op->take[i].dir == dir)
-			return true;
-	for (int i = 0; i < op->n_put; i++)
-		if (op->put[i].dir == dir)
-			return true;
-	return false;
-}
-
-/* @dir 0: all */
-void sim_names_commit(struct simdisk *d, uint64_t dir)
-{
-	size_t kept = 0;
-
-	for (size_t i = 0; i < d->n_ops; i++) {
-		if (dir && !op_in(&d->ops[i], dir))
-			d->ops[kept++] = d->ops[i];
-		else
-			names_apply(&d->d, &d->ops[i]);
-	}
-	d->n_ops = kept;
-}
-
-/* --- disks ------------------------------------------------------------------------------------------------------------------- */
-
-static struct simdisk *disk_new(enum sim_mode mode)
-{
-	struct simdisk *d = must(calloc(1, sizeof(*d)));
-
-	d->mode = mode;
-	d->next_ino = 10;
-	sim_io_init(d);
-	return d;
-}
-
-struct simdisk *simdisk_new(enum sim_mode mode)
-{
-	struct simdisk *d = disk_new(mode);
-
-	sim_node_new(d, SIM_ROOT, true, S_IFDIR | 0755);
-	return d;
-}
-
-void simdisk_free(struct simdisk *d)
-{
-	if (!d)
-		return;
-	for (size_t i = 0; i < d->n_nodes; i++)
-		node_free(d->nodes[i]);
-	free(d->nodes);
-	free(d->d.e);
-	free(d->v.e);
-	free(d->ops);
-	free(d);
-}
-
-struct simdisk *simdisk_copy(const struct simdisk *from)
-{
-	struct simdisk *d = disk_new(from->mode);
-
-	d->next_ino = from->next_ino;
-	d->calls = from->calls;
-	names_copy(&d->d, &from->d);
-	names_copy(&d->v, &from->v);
-	for (size_t i = 0; i < from->n_ops; i++) { /* already in v */
-		struct sim_names v = d->v;
-
-		d->v = (struct sim_names){0};
-		sim_op_do(d, &from->ops[i]);
-		free(d->v.e);
-		d->v = v;
-	}
-	for (size_t i = 0; i < from->n_nodes; i++) {
-		const struct sim_node *o = from->nodes[i];
-		struct sim_node *n = sim_node_new(d, o->ino, o->dir, 0);
-
-		map_copy(&n->d, &o->d);
-		map_copy(&n->v, &o->v);
-		n->dsize = o->dsize;
-		n->da = o->da;
-		n->va = o->va;
-		n->ctime = o->ctime;
-		for (size_t k = 0; k < o->n_writes; k++)
-			node_pend(n, o->writes[k].page, o->writes[k].mask, o->writes[k].call, o->writes[k].p);
-		for (size_t k = 0; k < o->n_sizes; k++)
-			node_size(n, o->sizes[k]);
-		n->vsize = o->vsize;
-	}
-	return d;
-}
-
-void simdisk_sync(struct simdisk *d)
-{
-	for (size_t i = 0; i < d->n_nodes; i++) {
-		sim_node_sync(d->nodes[i]);
-		d->nodes[i]->da = d->nodes[i]->va;
-	}
-	sim_names_commit(d, 0);
-}
-
-/* Which of the sectors of one write persist?  Whole files, whole writes and single sectors, so that every kind of mixture comes up often. */
-static uint8_t choose(const struct simdisk *d, const struct sim_node *n, const struct sim_write *w, unsigned how, uint64_t write_seed, uint64_t *rnd,
-		      uint8_t *written)
-{
-	uint64_t call = write_seed + w->call;
-	uint8_t mask = 0;
-
-	if (how == 1 || (how == 2 && simdisk_random(&call) & 1))
-		mask = w->mask;
-	else if (how == 3)
-		mask = w->mask & (uint8_t)simdisk_random(rnd);
-	/* a block that the file did not have is not shown before its data */
-	if (d->mode == SIM_EXT4 && (uint64_t)w->page * SIM_PAGE >= n->dsize)
-		mask |= w->mask & (uint8_t)~*written;
-	*written |= w->mask;
-	return mask;
-}
-
-static void crash_content(const struct simdisk *d, const struct sim_node *o, struct sim_node *n, uint64_t *rnd)
-{
-	unsigned how = simdisk_random(rnd) & 3, how_size = (unsigned)(simdisk_random(rnd) % 3);
-	uint64_t write_seed = simdisk_random(rnd), size = o->dsize;
-	size_t pages;
-
-	map_copy(&n->d, &o->d);
-	if (o->n_writes) {
-		size_t most = 0;
-		uint8_t *written;
-
-		for (size_t i = 0; i < o->n_writes; i++)
-			most = MAX(most, o->writes[i].page + 1);
-		written = must(calloc(most, 1));
-		for (size_t i = 0; i < o->n_writes; i++) {
-			const struct sim_write *w = &o->writes[i];
-			uint8_t mask = choose(d, o, w, how, write_seed, rnd, &written[w->page]);
-
-			if (mask)
-				map_merge(&n->d, w->page, w->p, mask);
-		}
-		free(written);
-	}
-	if (o->n_sizes && how_size == 1)
-		size = o->vsize;
-	else if (o->n_sizes && how_size == 2)
-		size = o->sizes[simdisk_random(rnd) % o->n_sizes];
-	n->dsize = n->vsize = size;
-	pages = (size + SIM_PAGE - 1) / SIM_PAGE;
-	for (size_t i = pages; i < n->d.n; i++)
-		map_set(&n->d, i, NULL);
-	if (size % SIM_PAGE && map_get(&n->d, pages - 1)) {
-		struct sim_page *p = page_copy(map_get(&n->d, pages - 1));
-
-		memset(p->b + size % SIM_PAGE, 0, SIM_PAGE - size % SIM_PAGE);
-		map_set(&n->d, pages - 1, p);
-	}
-	map_copy(&n->v, &n->d);
-}
-
-struct simdisk *simdisk_crash(const struct simdisk *from, uint64_t seed)
-{
-	struct simdisk *d = disk_new(from->mode);
-	uint64_t rnd = seed;
-	unsigned how = (unsigned)(simdisk_random(&rnd) % 3);
-	size_t prefix = how == 0 ? 0 : how == 1 ? from->n_ops : simdisk_random(&rnd) % (from->n_ops + 1);
-
-	d->next_ino = from->next_ino;
-	names_copy(&d->d, &from->d);
-	for (size_t i = 0; i < from->n_ops; i++) {
-		bool keep = i < prefix;
-
-		if (from->mode == SIM_POSIX && how == 2)
-			keep = simdisk_random(&rnd) & 1;
-		if (keep)
-			names_apply(&d->d, &from->ops[i]);
-	}
-	names_copy(&d->v, &d->d);
-	for (size_t i = 0; i < from->n_nodes; i++) {
-		const struct sim_node *o = from->nodes[i];
-		bool used = o->ino == SIM_ROOT;
-		struct sim_node *n;
-
-		for (size_t k = 0; k < d->d.n && !used; k++)
-			used = d->d.e[k].ino == o->ino;
-		if (!used)
-			continue;
-		n = sim_node_new(d, o->ino, o->dir, 0);
-		n->da = n->va = simdisk_random(&rnd) & 1 ? o->va : o->da;
-		n->ctime = o->ctime;
-		crash_content(from, o, n, &rnd);
-	}
-	return d;
-}
-
-void simdisk_hook(struct simdisk *d, void (*hook)(void *arg), void *arg)
-{
-	d->hook = hook;
-	d->hook_arg = arg;
-}
-
-void simdisk_fail(struct simdisk *d, enum sim_call call, unsigned nth, int err, const char *name)
-{
-	d->fault.call = call;
-	d->fault.left = nth;
-	d->fault.err = err;
-	strcpy(d->fault.name, name ? name : "");
-}
-
-unsigned simdisk_syncs(const struct simdisk *d)
-{
-	return d->n_syncs;
-}
-
-int simdisk_graft(struct simdisk *to, struct simdisk *from, const char *name)
-{
-	const struct sim_name *t = sim_names_find(&to->v, SIM_ROOT, name), *f = sim_names_find(&from->d, SIM_ROOT, name);
-	struct sim_node *n = t ? sim_node(to, t->ino) : NULL;
-	const struct sim_node *o = f ? sim_node(from, f->ino) : NULL;
-
-	if (!n || !o)
-		return -ENOENT;
-	writes_drop(n);
-	n->n_sizes = 0;
-	map_free(&n->d);
-	map_free(&n->v);
-	map_copy(&n->d, &o->d);
-	map_copy(&n->v, &o->d);
-	n->dsize = n->vsize = o->dsize;
-	return 0;
-}
-
-static uint64_t fnv(uint64_t h, const void *p, size_t len)
-{
-	const uint8_t *b = p;
-
-	for (size_t i = 0; i < len; i++)
-		h = (h ^ b[i]) * 0x100000001B3u;
-	return h;
-}
-
-uint64_t simdisk_hash(struct simdisk *d)
-{
-	const struct sim_name *tdfs = sim_names_find(&d->d, SIM_ROOT, ".tdfs");
-	uint64_t sum = 0;
-
-	for (size_t i = 0; i < d->d.n; i++) {
-		const struct sim_name *e = &d->d.e[i];
-		const struct sim_node *n = sim_node(d, e->ino);
-		uint64_t h = fnv(0xCBF29CE484222325u, e->name, strlen(e->name));
-
-		if (n->dir || (tdfs && e->dir == tdfs->ino))
-			continue;
-		h = fnv(h, &n->dsize, sizeof(n->dsize));
-		for (size_t k = 0; k < (n->dsize + SIM_PAGE - 1) / SIM_PAGE; k++) {
-			static const uint8_t zeros[SIM_PAGE];
-			const struct sim_page *p = map_get(&n->d, k);
-
-			h = fnv(h, p ? p->b : zeros, MIN(SIM_PAGE, n->dsize - k * SIM_PAGE));
-		}
-		sum += h; /* whatever order the names are in */
-	}
-	return sum;
 }

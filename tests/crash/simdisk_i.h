@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Inside of the simulated disk: simdisk.c has the files, simdisk_io.c the calls. */
+/* Inside of the simulated disk: simdisk.c has pages and files, simdisk_state.c names and crash states, simdisk_io.c the calls. */
 #ifndef TDFS_SIMDISK_I_H
 #define TDFS_SIMDISK_I_H
 
@@ -95,6 +95,19 @@ struct simdisk {
 	unsigned n_syncs;
 };
 
+/* simdisk.c: pages and files */
+void *sim_must(void *p);
+struct sim_page *sim_page_get(struct sim_page *p);
+struct sim_page *sim_page_copy(const struct sim_page *from);
+struct sim_page *sim_map_get(const struct sim_map *m, size_t i);
+void sim_map_set(struct sim_map *m, size_t i, struct sim_page *p);
+void sim_map_copy(struct sim_map *to, const struct sim_map *from);
+void sim_map_free(struct sim_map *m);
+void sim_map_merge(struct sim_map *m, size_t i, struct sim_page *from, uint8_t mask);
+void sim_node_free(struct sim_node *n);
+void sim_node_pend(struct sim_node *n, size_t page, uint8_t mask, uint32_t call, struct sim_page *p);
+void sim_node_size(struct sim_node *n, uint64_t size);
+void sim_writes_drop(struct sim_node *n);
 struct sim_node *sim_node(const struct simdisk *d, uint64_t ino);
 struct sim_node *sim_node_new(struct simdisk *d, uint64_t ino, bool dir, mode_t mode);
 void sim_node_read(const struct sim_node *n, void *buf, size_t len, uint64_t off);

@@ -6,10 +6,9 @@
 
 #include "random.h"
 #include "report.h"
-#include "world.h"
+#include "world_i.h"
 
-#define POLICY                                                                                                                             \
-	"eyJ1dWlkIjoiMDAwMDAwMDAtMDAwMC00MDAwLTgwMDAtMDAwMDAwMDAwMDAwIiwiYm9keSI6eyJkYXRhQXR0cmlidXRlcyI6W10sImRpc3NlbSI6W119fQ=="
+#define POLICY "eyJ1dWlkIjoiMDAwMDAwMDAtMDAwMC00MDAwLTgwMDAtMDAwMDAwMDAwMDAwIiwiYm9keSI6eyJkYXRhQXR0cmlidXRlcyI6W10sImRpc3NlbSI6W119fQ=="
 
 static struct {
 	struct secret *seal, *hint, *rec, *log;
@@ -17,15 +16,6 @@ static struct {
 	uint8_t volume_id[ID_LEN];
 	struct simdisk *fresh[2];
 } common;
-
-#define MUST(call)                                                                                                                         \
-	do {                                                                                                                               \
-		int must_ = (call);                                                                                                        \
-		if (must_ < 0) {                                                                                                           \
-			fprintf(stderr, "%s:%d: %s: %s %s\n", __FILE__, __LINE__, #call, strerror(-must_), fail_text());                   \
-			abort();                                                                                                           \
-		}                                                                                                                          \
-	} while (0)
 
 /* Instead of crypto/random.c, so that a seed gives the same run again: files are recovered in the order of their random ids. */
 static uint64_t random_state;
@@ -53,7 +43,8 @@ struct secret *secret_random(void)
 
 static struct store_keys store_keys(void)
 {
-	struct store_keys k = {.k_seal = common.seal, .k_hint = common.hint, .k_rec = common.rec, .k_log = common.log, .kas = common.kas, .policy = POLICY};
+	struct store_keys k = {
+	    .k_seal = common.seal, .k_hint = common.hint, .k_rec = common.rec, .k_log = common.log, .kas = common.kas, .policy = POLICY};
 
 	memcpy(k.volume_id, common.volume_id, ID_LEN);
 	return k;
@@ -95,18 +86,12 @@ void world_teardown(void)
 	secret_free(common.log);
 }
 
-static bool tracing;
+bool world_tracing;
 
 void world_trace(void)
 {
-	tracing = true;
+	world_tracing = true;
 }
-
-#define TRACE(w, fmt, ...)                                                                                                                 \
-	do {                                                                                                                               \
-		if (tracing)                                                                                                               \
-			fprintf(stderr, "  " fmt "\n", __VA_ARGS__);                                                                       \
-	} while (0)
 
 void world_violation(struct world *w, const char *fmt, ...)
 {
@@ -139,11 +124,11 @@ uint64_t world_hash(const uint8_t *p, size_t len)
 static int open_store(struct simdisk *d, bool live_mark, int *ret_root, int *ret_tdfs, struct store **ret)
 {
 	struct store_options opt = {
-		.segment_size = WORLD_S,
-		.live_mark = live_mark,
-		.cache_bytes = (size_t)1 << 20,
-		.dirty_bytes = (size_t)64 << 20,
-		.no_threads = true,
+	    .segment_size = WORLD_S,
+	    .live_mark = live_mark,
+	    .cache_bytes = (size_t)1 << 20,
+	    .dirty_bytes = (size_t)64 << 20,
+	    .no_threads = true,
 	};
 	struct store_keys keys = store_keys();
 
@@ -163,7 +148,7 @@ static void before_sync(void *arg)
 	w->meanwhile = NULL;
 	if (meanwhile)
 		meanwhile(w);
-	if ( !w->per_point || simdisk_random(&w->rnd) % w->one_in)
+	if (!w->per_point || simdisk_random(&w->rnd) % w->one_in)
 		return;
 	world_look(w, w->per_point);
 }
@@ -265,323 +250,6 @@ int world_read(struct store *st, int root, const char *name, uint64_t *ret_hash,
 	return n < 0 ? (int)n : 0;
 }
 
-/* --- what may be seen -------------------------------------------------------------------------------------------------------- */
-
-static void states_add(struct states *s, uint64_t hash)
-{
-	for (size_t i = s->n; i-- > 0;)
-		if (s->hash[i] == hash)
-			return;
-	if (s->n == s->cap) {
-		s->cap = MAX(16, 2 * s->cap);
-		s->hash = realloc(s->hash, s->cap * sizeof(*s->hash));
-		if (!s->hash)
-			abort();
-	}
-	s->hash[s->n++] = hash;
-}
-
-/* An unsynced rename: a change may still show under the old name. */
-static void may_see(struct world *w, int i, uint64_t hash)
-{
-	for (int k = 0; k < WORLD_FILES; k++)
-		if (k == i || w->files[i].aliases & 1u << k)
-			states_add(&w->files[k].ok, hash);
-	if (i == w->syncing && w->n_during < ARRAY_SIZE(w->during))
-		w->during[w->n_during++] = hash;
-}
-
-static void may_see_current(struct world *w, int i)
-{
-	may_see(w, i, world_hash(w->files[i].plain, w->files[i].size));
-}
-
-static void only_current(struct world *w, int i)
-{
-	struct wfile *x = &w->files[i];
-
-	x->ok.n = 0;
-	x->ok.absent = x->ok.nothing = x->ok.damaged = false;
-	x->aliases = 0;
-	states_add(&x->ok, world_hash(x->plain, x->size));
-}
-
-static void room(struct wfile *x, uint64_t size)
-{
-	if (size <= x->cap)
-		return;
-	x->cap = size + size / 2;
-	x->plain = realloc(x->plain, x->cap);
-	if (!x->plain)
-		abort();
-}
-
-/* --- operations -------------------------------------------------------------------------------------------------------------- */
-
-void world_create(struct world *w, int i)
-{
-	struct wfile *x = &w->files[i];
-
-	TRACE(w, "create %s", x->name);
-	x->exists = true;
-	x->size = 0;
-	x->aliases = 0;
-	x->seal_step = 0;
-	room(x, 1);
-	x->ok.absent = x->ok.nothing = true;
-	x->ok.damaged |= w->mode == SIM_POSIX;
-	may_see_current(w, i);
-	MUST(inode_create(w->st, w->root, x->name, 0644, x->name, &x->f));
-	inode_opened(x->f, true);
-}
-
-void world_open(struct world *w, int i)
-{
-	struct wfile *x = &w->files[i];
-
-	TRACE(w, "open %s", x->name);
-	MUST(inode_get(w->st, w->root, x->name, true, x->name, &x->f));
-	inode_opened(x->f, true);
-}
-
-void world_close(struct world *w, int i)
-{
-	struct wfile *x = &w->files[i];
-
-	TRACE(w, "close %s", x->name);
-	MUST(inode_flush(x->f));
-	inode_closed(x->f, true);
-	inode_put(x->f);
-	x->f = NULL;
-	x->seal_step = 0;
-}
-
-void world_write(struct world *w, int i, uint64_t off, size_t len)
-{
-	struct wfile *x = &w->files[i];
-
-	TRACE(w, "write %s at %llu, %zu, of %llu", x->name, (unsigned long long)off, len, (unsigned long long)x->size);
-	room(x, off + len);
-	for (size_t k = 0; k < len; k += 8) {
-		uint64_t v = simdisk_random(&w->rnd);
-
-		memcpy(x->plain + off + k, &v, MIN(8, len - k));
-	}
-	x->size = MAX(x->size, off + len);
-	may_see_current(w, i);
-	MUST(inode_write(x->f, x->plain + off, len, off));
-}
-
-void world_truncate(struct world *w, int i, uint64_t size)
-{
-	struct wfile *x = &w->files[i];
-
-	TRACE(w, "truncate %s to %llu", x->name, (unsigned long long)size);
-	room(x, size);
-	if (size > x->size)
-		memset(x->plain + x->size, 0, size - x->size);
-	x->size = size;
-	/* a file cut to nothing whose new content is large gives its old state up (never an empty file: EIO until committed) */
-	if (!size)
-		for (int k = 0; k < WORLD_FILES; k++)
-			w->files[k].ok.nothing |= k == i || x->aliases & 1u << k;
-	may_see_current(w, i);
-	MUST(inode_truncate(x->f, size));
-}
-
-int world_fsync(struct world *w, int i)
-{
-	struct wfile *x = &w->files[i];
-	uint64_t hash = world_hash(x->plain, x->size);
-	int err;
-
-	w->syncing = i;
-	w->n_during = 0;
-	err = inode_fsync(x->f, false);
-	w->syncing = -1;
-	TRACE(w, "fsync %s: %d", x->name, err);
-	if (err)
-		return err;
-	only_current(w, i);
-	x->ok.n = 0;
-	states_add(&x->ok, hash);
-	for (size_t k = 0; k < w->n_during; k++)
-		states_add(&x->ok, w->during[k]);
-	return 0;
-}
-
-static struct inode *live(struct world *w, const char *name)
-{
-	const struct io *io = simdisk_io(w->disk);
-	int fd = io->open(io->ctx, w->root, name, O_PATH, 0);
-	struct stat s;
-
-	MUST(fd);
-	MUST(io->stat(io->ctx, fd, &s));
-	io->close(io->ctx, fd);
-	return inode_find(w->st, s.st_dev, s.st_ino);
-}
-
-/* As fs/dir_rename.c does it. */
-static void before_rename(struct world *w, int i)
-{
-	const struct io *io = simdisk_io(w->disk);
-	struct inode *f = live(w, w->files[i].name);
-	int fd;
-
-	if (f) {
-		MUST(inode_before_rename(f));
-		inode_put(f);
-		only_current(w, i);
-		return;
-	}
-	fd = io->open(io->ctx, w->root, w->files[i].name, O_RDONLY, 0);
-	MUST(fd);
-	MUST(io->sync(io->ctx, fd, false));
-	io->close(io->ctx, fd);
-}
-
-static void gone(struct world *w, int i)
-{
-	struct wfile *x = &w->files[i];
-	struct inode *f = live(w, x->name);
-
-	if (f) {
-		inode_unlinked(f);
-		inode_put(f);
-	}
-	if (x->f) {
-		inode_closed(x->f, true);
-		inode_put(x->f);
-	}
-	x->f = NULL;
-	x->exists = false;
-	x->seal_step = 0;
-}
-
-void world_rename(struct world *w, int from, int to)
-{
-	struct wfile *a = &w->files[from], *b = &w->files[to], t;
-	const struct io *io = simdisk_io(w->disk);
-	struct inode *f, *old = NULL;
-
-	TRACE(w, "rename %s %s", a->name, b->name);
-	if (b->exists) {
-		before_rename(w, from);
-		old = live(w, b->name);
-		if (old)
-			inode_put(old);
-	}
-	/* what is seen under the new name: what was there, or the content that moves in; under the old one also nothing */
-	for (size_t k = 0; k < a->ok.n; k++)
-		states_add(&b->ok, a->ok.hash[k]);
-	if (!b->exists)
-		b->ok.absent = b->ok.nothing = true;
-	b->ok.damaged |= a->ok.damaged;
-	a->ok.absent = true;
-	f = live(w, a->name);
-	if (b->exists)
-		gone(w, to);
-	MUST(io->rename(io->ctx, w->root, a->name, w->root, b->name, 0));
-	if (f) {
-		inode_renamed(f, b->name);
-		inode_changed(f);
-		inode_put(f);
-	}
-	/* the content moves, names and what may be seen under them stay */
-	t = *b;
-	b->f = a->f;
-	b->plain = a->plain;
-	b->size = a->size;
-	b->cap = a->cap;
-	b->seal_step = a->seal_step;
-	b->seal_lsn = a->seal_lsn;
-	b->exists = true;
-	b->aliases = a->aliases | 1u << from;
-	a->plain = t.plain;
-	a->cap = t.cap;
-	a->f = NULL;
-	a->exists = false;
-	a->aliases = 0;
-	a->seal_step = 0;
-}
-
-void world_unlink(struct world *w, int i)
-{
-	struct wfile *x = &w->files[i];
-	const struct io *io = simdisk_io(w->disk);
-
-	TRACE(w, "unlink %s", x->name);
-	x->ok.absent = true;
-	gone(w, i); /* looks the inode up by its name, so before */
-	MUST(io->unlink(io->ctx, w->root, x->name, 0));
-}
-
-void world_seal(struct world *w, int i, bool commit)
-{
-	struct inode *f = live(w, w->files[i].name);
-
-	TRACE(w, "seal %s %d", w->files[i].name, commit);
-	if (!f)
-		return;
-	(void)!writeback_seal(w->st, &f, 1, commit);
-	inode_put(f);
-}
-
-void world_seal_step(struct world *w, int i, bool commit)
-{
-	struct wfile *x = &w->files[i];
-	const struct io *io = simdisk_io(w->disk);
-	int err = 0;
-
-	TRACE(w, "seal step %d of %s", x->seal_step, x->name);
-	if (!x->f)
-		return;
-	mutex_lock(&w->st->seal_lock);
-	if (x->seal_step && !seal_pending(x->f))
-		x->seal_step = 0; /* somebody else has finished it */
-	switch (x->seal_step) {
-	case 0:
-		err = seal_log(x->f, commit, &x->seal_lsn);
-		if (err || !x->seal_lsn)
-			x->seal_step = -1;
-		break;
-	case 1:
-		err = redo_flush(w->st->redo, x->seal_lsn);
-		break;
-	case 2:
-		err = seal_apply(x->f);
-		break;
-	case 3:
-		err = io->sync(io->ctx, inode_fd(x->f), true);
-		break;
-	default:
-		seal_done(x->f);
-		x->seal_step = -1;
-	}
-	x->seal_step++;
-	mutex_unlock(&w->st->seal_lock);
-	if (err && err != -EAGAIN)
-		world_violation(w, "step %d of a seal of %s: %s", x->seal_step, x->name, strerror(-err));
-}
-
-void world_sync(struct world *w)
-{
-	TRACE(w, "sync%s", "");
-	MUST(store_sync(w->st));
-	for (int i = 0; i < WORLD_FILES; i++) {
-		struct wfile *x = &w->files[i];
-
-		if (x->exists) {
-			only_current(w, i);
-		} else {
-			x->ok.n = 0;
-			x->ok.absent = true;
-			x->ok.nothing = x->ok.damaged = false;
-		}
-	}
-}
-
 /* --- looking ----------------------------------------------------------------------------------------------------------------- */
 
 struct nested {
@@ -621,10 +289,11 @@ static void compare(struct world *w, struct store *st, int root, unsigned depth)
 				ok = x->ok.hash[k] == hash;
 		}
 		if (!ok)
-			world_violation(w, "%s, crash %u deep: %s %s%s%s; %zu states are allowed%s%s%s", w->mode == SIM_EXT4 ? "ext4" : "posix", depth, x->name,
+			world_violation(w, "%s, crash %u deep: %s %s%s%s; %zu states are allowed%s%s%s",
+					w->mode == SIM_EXT4 ? "ext4" : "posix", depth, x->name,
 					err == -ENOENT    ? "is gone"
 					: err == -ENODATA ? "was never committed"
-					: err		  ? strerror(-err)
+					: err             ? strerror(-err)
 							  : "reads something else",
 					err ? ": " : "", err ? fail_text() : "", x->ok.n, x->ok.absent ? ", absent" : "",
 					x->ok.nothing ? ", never committed" : "", x->ok.damaged ? ", damaged" : "");
@@ -699,7 +368,7 @@ void world_crash(struct world *w)
 			x->plain = buf;
 			x->size = x->cap = size;
 			x->exists = true;
-			only_current(w, i);
+			world_only_current(w, i);
 		} else if (err != -ENOENT) { /* never committed: the user removes it */
 			MUST(io->unlink(io->ctx, w->root, x->name, 0));
 		}

@@ -2,8 +2,9 @@
 /*
  * The engine on a simulated disk, a copy of what the user wrote, and what may be found after a power cut (fs/DESIGN.md "Promises").
  *
- * For each name the world keeps every state that may legally be read: one after an acknowledged fsync, one more for each change since.  Before each sync of the disk
- * (until then the possible crash states only grow) it draws crash states, recovers each, recovers crashes inside that recovery, and compares.
+ * For each name the world keeps every state that may legally be read: one after an acknowledged fsync, one more for each change since.
+ * Before each sync of the disk (until then the possible crash states only grow) it draws crash states, recovers each, recovers crashes
+ * inside that recovery, and compares.
  */
 #ifndef TDFS_CRASH_WORLD_H
 #define TDFS_CRASH_WORLD_H
@@ -45,12 +46,12 @@ struct world {
 	struct wfile files[WORLD_FILES];
 	uint64_t rnd;
 	void (*meanwhile)(struct world *w); /* run once inside the next sync: another thread's doing while this one waits for the disk */
-	int syncing;			    /* slot in world_fsync(), or -1 */
-	uint64_t during[8];		    /* what was written to it meanwhile */
+	int syncing;                        /* slot in world_fsync(), or -1 */
+	uint64_t during[8];                 /* what was written to it meanwhile */
 	size_t n_during;
 	/* checking */
-	unsigned per_point;  /* crash states drawn at each sync; 0 = do not look */
-	unsigned one_in;     /* ... at one sync of so many */
+	unsigned per_point; /* crash states drawn at each sync; 0 = do not look */
+	unsigned one_in;    /* ... at one sync of so many */
 	uint64_t states, violations;
 	char why[512]; /* the first violation */
 	bool inside;   /* a check is running */

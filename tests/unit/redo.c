@@ -137,11 +137,11 @@ static size_t all_kinds(struct redo_rec ret[static 7], uint8_t *bytes, struct re
 	ret[0] = (struct redo_rec){.type = REDO_INTENT, .base = base_no(3), .intent = {12345, 77, 0100644, "dir/some name"}};
 	ret[1] = image_rec(3, 5, bytes, 1001);
 	ret[2] = (struct redo_rec){.type = REDO_PLACE, .base = base_no(3), .place = {.first = 6, .each = places, .count = 3}};
-	ret[3] = (struct redo_rec){.type = REDO_COMMIT,
-				   .base = base_no(3),
-				   .commit = {1, 400000, 1 << 20, {-5, 999999999}, {1700000000, 1}, 0xdeadbeef, root}};
+	ret[3] = (struct redo_rec){
+	    .type = REDO_COMMIT, .base = base_no(3), .commit = {1, 400000, 1 << 20, {-5, 999999999}, {1700000000, 1}, 0xdeadbeef, root}};
 	ret[4] = (struct redo_rec){.type = REDO_SEAL, .base = base_no(3), .seal = {4, root, 3000, {1, 2}, 2000, 1000, sector, bytes, NULL}};
-	ret[5] = (struct redo_rec){.type = REDO_SEAL, .base = base_no(3), .seal = {4, root, 9002000, {1, 2}, 2000, 9000000, sector, NULL, root}};
+	ret[5] =
+	    (struct redo_rec){.type = REDO_SEAL, .base = base_no(3), .seal = {4, root, 9002000, {1, 2}, 2000, 9000000, sector, NULL, root}};
 	ret[6] = (struct redo_rec){.type = REDO_VOID, .base = base_no(3)};
 	return 7;
 }
@@ -364,8 +364,8 @@ static void *flusher_run(void *arg)
 		uint64_t lsn;
 
 		bytes[0] = (uint8_t)i;
-		if (redo_append(f->b->r, &rec, 1, &pin, 100, false, &lsn, &loc) || redo_flush(f->b->r, lsn) || redo_read(f->b->r, &loc, got) ||
-		    memcmp(got, bytes, 300))
+		if (redo_append(f->b->r, &rec, 1, &pin, 100, false, &lsn, &loc) || redo_flush(f->b->r, lsn) ||
+		    redo_read(f->b->r, &loc, got) || memcmp(got, bytes, 300))
 			break;
 		f->done++;
 	}
@@ -693,9 +693,21 @@ static void test_create(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(test_format),	     T(test_damage),	T(test_mac),		   T(test_read_back),		  T(test_group_commit), T(test_space),
-		T(test_names_durable), T(test_reservations), T(test_limits),	   T(test_sync_fails),	  T(test_sync_fails_twice),
-		T(test_write_fails_with_queue), T(test_retired), T(test_side),	   T(test_create),
+	    T(test_format),
+	    T(test_damage),
+	    T(test_mac),
+	    T(test_read_back),
+	    T(test_group_commit),
+	    T(test_space),
+	    T(test_names_durable),
+	    T(test_reservations),
+	    T(test_limits),
+	    T(test_sync_fails),
+	    T(test_sync_fails_twice),
+	    T(test_write_fails_with_queue),
+	    T(test_retired),
+	    T(test_side),
+	    T(test_create),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,498 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The engine on a disk that fails: errors on chosen calls, a process killed between two calls, too few descriptors, many threads; each test is a bug that was there
+ * once, and at the end stands a random walk against a plain copy in memory.
+ *
+ * inode_faults random SEED [STEPS] replays one walk.
+ */
+#include "faults.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <cmocka.h> /* has a fail() of its own */
+
+/* A full disk under a new file that has spilled: what was there before is still there, or the new bytes are; never neither. */
+static void test_spilled_overwrite_fails(void **state)
+{
+	static const int errors[] = {-ENOSPC, -EIO};
+
+	for (size_t i = 0; i < ARRAY_SIZE(errors); i++) {
+		struct world *w = *state;
+		struct file *f = file_create(w, "spilled");
+
+		file_write(w, f, 0, 3 << 20, 1);
+		fault_set(w, FAULT_PWRITE, ON_FILE, 1, errors[i], 1);
+		file_try_write(w, f, 16 * S, 32 * S, 2);
+		fault_clear(w);
+		file_check(w, f);
+		file_close(w, f);
+		assert_int_equal(store_sync(w->st), 0);
+		file_reopen(w, f);
+		file_check(w, f);
+		file_check_at_rest(w, f);
+		file_unlink(w, f);
+		file_close(w, f);
+	}
+}
+
+/* More dirty data than the log holds: sync takes as many rounds as it needs. */
+static void test_sync_takes_all(void **state)
+{
+	struct world *w = *state;
+	struct file *f[12];
+
+	for (size_t i = 0; i < ARRAY_SIZE(f); i++) {
+		char name[32];
+
+		snprintf(name, sizeof(name), "all%zu", i);
+		f[i] = file_create(w, name);
+		file_write(w, f[i], 0, 7 << 20, (int)i);
+		file_fsync(w, f[i]);
+	}
+	assert_int_equal(store_sync(w->st), 0);
+	for (size_t i = 0; i < ARRAY_SIZE(f); i++) {
+		file_write(w, f[i], 0, 7 << 20, (int)i + 100);
+		file_close(w, f[i]);
+	}
+	assert_int_equal(store_sync(w->st), 0);
+	assert_int_equal(w->st->dirty, 0);
+	world_kill(w);
+	for (size_t i = 0; i < ARRAY_SIZE(f); i++) {
+		file_reopen(w, f[i]);
+		file_check(w, f[i]);
+		file_unlink(w, f[i]);
+		file_close(w, f[i]);
+	}
+}
+
+static void fill_log(struct world *w)
+{
+	struct file *f = file_create(w, "fill");
+
+	file_write(w, f, 0, 4 << 20, 1);
+	file_fsync(w, f);
+	assert_int_equal(store_sync(w->st), 0);
+	for (int i = 0; i < 12; i++) {
+		file_write(w, f, 0, 4 << 20, i);
+		file_fsync(w, f);
+	}
+	file_check(w, f);
+	file_unlink(w, f);
+	file_close(w, f);
+}
+
+/* Unlinked while open: whatever state it is in, it must not hold the log back for ever. */
+static void test_unlinked_lets_go_of_the_log(void **state)
+{
+	static const size_t after[] = {0, 100, 2 << 20};
+
+	for (size_t i = 0; i < ARRAY_SIZE(after); i++) {
+		struct world *w = *state;
+		struct file *f = file_create(w, "gone");
+
+		file_write(w, f, 0, 200000, 1);
+		file_fsync(w, f);
+		file_write(w, f, 1000, 50000, 2);
+		file_fsync(w, f); /* records in the log */
+		file_cut(w, f, 0);
+		if (after[i])
+			file_write(w, f, 0, after[i], 3);
+		file_unlink(w, f);
+		fill_log(w);
+		file_check(w, f);
+		file_write(w, f, 70000, 100000, 4);
+		file_check(w, f);
+		file_close(w, f);
+	}
+}
+
+/* Opened, appended to and closed again, as shells and cron jobs do, thousands of times: the key is not used up by that. */
+static void test_many_sessions(void **state)
+{
+	struct world *w = *state;
+	struct file *f = file_create(w, "sessions");
+
+	for (int i = 0; i < 2300; i++) {
+		file_write(w, f, f->size, 10, i);
+		file_close(w, f);
+		assert_int_equal(store_sync(w->st), 0);
+		file_reopen(w, f);
+	}
+	file_check(w, f);
+	file_unlink(w, f);
+	file_close(w, f);
+}
+
+/* The old content was given up, and then the new header could not be written. */
+static void test_void_header_fails(void **state)
+{
+	struct world *w = *state;
+
+	for (unsigned nth = 1; nth < 5; nth++) {
+		struct file *f = file_create(w, "void");
+
+		file_write(w, f, 0, 200000, 1);
+		file_fsync(w, f);
+		file_cut(w, f, 0);
+		fault_set(w, FAULT_PWRITE, ON_FILE, nth, -EIO, 1);
+		file_try_write(w, f, 0, 2 << 20, 2);
+		fault_clear(w);
+		file_close(w, f);
+		file_reopen(w, f);
+		file_cut(w, f, 0);
+		file_write(w, f, 0, nth & 1 ? 100 : 3 << 20, 3);
+		file_fsync(w, f);
+		world_kill(w);
+		file_reopen(w, f);
+		file_check(w, f);
+		file_unlink(w, f);
+		file_close(w, f);
+	}
+	fill_log(w);
+}
+
+/* A new large file was closed, and its background seal met one failing sync: it is still sealed, sooner or later. */
+static void test_spilled_seal_is_tried_again(void **state)
+{
+	struct world *w = *state;
+	struct file *f = file_create(w, "again");
+
+	file_write(w, f, 0, 5 << 20, 1);
+	file_close(w, f);
+	fault_set(w, FAULT_SYNC, ON_FILE, 1, -EIO, 1);
+	assert_int_not_equal(store_sync(w->st), 0);
+	fault_clear(w);
+	assert_int_equal(store_sync(w->st), 0);
+	world_kill(w);
+	file_reopen(w, f);
+	file_check(w, f);
+	file_check_at_rest(w, f);
+	file_unlink(w, f);
+	file_close(w, f);
+}
+
+/* Where fsync of a file does not make its name durable, nothing but a sync of the file system does. */
+static void test_name_is_synced(void **state)
+{
+	struct world *w = *state;
+	struct file *f;
+	unsigned before;
+
+	w->faults.io.names_with_files = w->st->io.names_with_files = false;
+	f = file_create(w, "named");
+	file_write(w, f, 0, 100000, 1);
+	file_fsync(w, f);
+	assert_int_equal(renameat(w->root, "named", w->root, "named2"), 0);
+	snprintf(f->name, sizeof(f->name), "named2");
+	inode_renamed(f->f, "named2");
+	before = w->faults.count[FAULT_SYNCFS];
+	file_write(w, f, f->size, 3 << 20, 2); /* goes in place */
+	file_fsync(w, f);
+	assert_true(w->faults.count[FAULT_SYNCFS] > before);
+	assert_int_equal(renameat(w->root, "named2", w->root, "named"), 0);
+	snprintf(f->name, sizeof(f->name), "named");
+	inode_renamed(f->f, "named");
+	file_write(w, f, 5, 5, 2);
+	before = w->faults.count[FAULT_SYNCFS];
+	assert_int_equal(writeback_seal(w->st, &f->f, 1, true), 0);
+	file_fsync(w, f);
+	assert_true(w->faults.count[FAULT_SYNCFS] > before);
+	file_unlink(w, f);
+	file_close(w, f);
+	w->faults.io.names_with_files = w->st->io.names_with_files = w->faults.real.names_with_files;
+}
+
+/* Images of a commit that failed half way stand in the log; then what they belong to is dropped; a later commit must not count them. */
+static void test_half_a_commit(void **state)
+{
+	struct world *w = *state;
+	struct file *f = file_create(w, "half");
+
+	file_write(w, f, 0, 9 << 20, 1);
+	file_fsync(w, f);
+	file_close(w, f);
+	assert_int_equal(store_sync(w->st), 0);
+	file_reopen(w, f);
+	file_check(w, f);
+	file_write(w, f, 0, 250 * S, 2); /* more than one append, less than what is committed without being asked */
+	fault_set(w, FAULT_PREAD, ON_FILE, 240, -EIO, 1); /* the checksum of an old segment */
+	assert_int_equal(inode_fsync(f->f, true), -EIO);
+	fault_set(w, FAULT_SYNC, ON_FILE, 2, -EIO, 1);
+	assert_int_equal(inode_write(f->f, f->plain, 2 << 20, f->size), -EIO);
+	assert_int_equal(w->faults.fired, 1);
+	file_try_fsync(w, f); /* back to the last commit */
+	file_check(w, f);
+	file_close(w, f);
+	file_reopen(w, f);
+	file_write(w, f, 8 << 20, 10, 4);
+	file_fsync(w, f);
+	world_kill(w);
+	file_reopen(w, f);
+	file_check(w, f);
+	file_unlink(w, f);
+	file_close(w, f);
+}
+
+/* Fewer descriptors than files with changes. */
+static void test_few_descriptors(void **state)
+{
+	struct world *w = *state;
+	struct rlimit old, few;
+	struct file *f[150];
+
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
+	few = (struct rlimit){64, old.rlim_max};
+	for (size_t i = 0; i < ARRAY_SIZE(f); i++) {
+		char name[32];
+
+		snprintf(name, sizeof(name), "few%zu", i);
+		f[i] = file_create(w, name);
+		file_write(w, f[i], 0, 1000, (int)i);
+		file_close(w, f[i]);
+	}
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+	for (size_t i = 0; i < ARRAY_SIZE(f); i++) {
+		file_reopen(w, f[i]);
+		file_write(w, f[i], 500, 1000, (int)i);
+		file_close(w, f[i]);
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(f); i++) {
+		file_reopen(w, f[i]);
+		file_check(w, f[i]);
+		file_cut(w, f[i], 0);
+		file_write(w, f[i], 0, 10, 3);
+		file_unlink(w, f[i]);
+		file_close(w, f[i]);
+	}
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
+}
+
+#define WRITERS 6
+
+struct writer {
+	struct world *w;
+	struct inode *f;
+	unsigned no, rounds;
+	pthread_t thread;
+};
+
+static void *sparse_writer(void *arg)
+{
+	struct writer *me = arg;
+
+	for (unsigned i = 0; i < me->rounds; i++) {
+		uint64_t block = i * WRITERS + (me->no + i) % WRITERS; /* one of its own, beyond the end more often than not */
+		uint8_t b[100];
+
+		memset(b, 1 + (int)(block % 255), sizeof(b));
+		if (inode_write(me->f, b, sizeof(b), block * 2000))
+			return me;
+	}
+	return NULL;
+}
+
+/* Writes beyond the end by several threads (pages written back by the kernel): none cuts another off. */
+static void test_sparse_writers(void **state)
+{
+	struct world *w = *state;
+
+	for (int round = 0; round < 6; round++) {
+		struct file *f = file_create(w, "sparse");
+		struct writer t[WRITERS];
+		unsigned rounds = 300;
+		uint8_t b[100], want[100];
+
+		for (unsigned i = 0; i < WRITERS; i++) {
+			t[i] = (struct writer){.w = w, .f = f->f, .no = i, .rounds = rounds};
+			assert_int_equal(pthread_create(&t[i].thread, NULL, sparse_writer, &t[i]), 0);
+		}
+		for (unsigned i = 0; i < WRITERS; i++) {
+			void *bad;
+
+			pthread_join(t[i].thread, &bad);
+			assert_null(bad);
+		}
+		for (uint64_t block = 0; block < (uint64_t)rounds * WRITERS; block++) {
+			memset(want, 1 + (int)(block % 255), sizeof(want));
+			assert_int_equal(inode_read(f->f, b, sizeof(b), block * 2000), sizeof(b));
+			assert_memory_equal(b, want, sizeof(b));
+		}
+		file_unlink(w, f);
+		file_close(w, f);
+	}
+}
+
+static void *session_writer(void *arg)
+{
+	struct writer *me = arg;
+	struct world *w = me->w;
+
+	for (unsigned i = 0; i < me->rounds; i++) {
+		uint64_t at = ((uint64_t)me->no * me->rounds + i) * 8;
+		struct inode *f;
+
+		if (inode_get(w->st, w->root, "shared", true, "shared", &f))
+			return me;
+		inode_opened(f, true);
+		if (inode_write(f, &at, sizeof(at), at) || inode_flush(f))
+			return me;
+		inode_closed(f, true);
+		inode_put(f);
+		if (me->no == 0 && i % 4 == 0 && store_sync(w->st))
+			return me;
+	}
+	return NULL;
+}
+
+/* Opened, written and closed by several threads while it is being sealed: the last one who lets go of it must see that it is dirty again. */
+static void test_sessions_in_threads(void **state)
+{
+	struct world *w = *state;
+	struct file *f = file_create(w, "shared");
+	struct writer t[WRITERS];
+	unsigned rounds = 400;
+
+	file_write(w, f, 0, WRITERS * 400 * 8ull, 1);
+	file_fsync(w, f);
+	file_close(w, f);
+	for (unsigned i = 0; i < WRITERS; i++) {
+		t[i] = (struct writer){.w = w, .no = i, .rounds = rounds};
+		assert_int_equal(pthread_create(&t[i].thread, NULL, session_writer, &t[i]), 0);
+	}
+	for (unsigned i = 0; i < WRITERS; i++) {
+		void *bad;
+
+		pthread_join(t[i].thread, &bad);
+		assert_null(bad);
+	}
+	file_reopen(w, f);
+	for (uint64_t at = 0; at < (uint64_t)rounds * WRITERS * 8; at += 8) {
+		uint64_t got;
+
+		assert_int_equal(inode_read(f->f, &got, 8, at), 8);
+		assert_int_equal(got, at);
+	}
+	file_unlink(w, f);
+	file_close(w, f);
+}
+
+/* A descriptor that stays open: what was written through it is on the list of what sync writes, even if it was written while a seal ended. */
+static void test_written_while_sealed(void **state)
+{
+	struct world *w = *state;
+	struct file *f = file_create(w, "while");
+
+	file_write(w, f, 0, 100000, 1);
+	file_fsync(w, f);
+	for (int i = 0; i < 20; i++) {
+		file_write(w, f, 10, 10, i);
+		fault_hook(w, FAULT_SYNC, write_in_hook, f); /* between (b) and the end of the seal */
+		assert_int_equal(store_sync(w->st), 0);
+		fault_clear(w);
+		assert_int_equal(store_sync(w->st), 0);
+		assert_int_equal(w->st->dirty, 0);
+	}
+	file_check(w, f);
+	file_unlink(w, f);
+	file_close(w, f);
+}
+
+/* Somebody with the store, but without keys, puts old versions and parts of them back. */
+static void test_old_version_put_back(void **state)
+{
+	struct world *w = *state;
+	struct file *f = file_create(w, "old");
+	size_t len, len2;
+	CLEANUP_FREE uint8_t *first = NULL, *second = NULL, *mixed = NULL;
+
+	file_write(w, f, 0, 10 * S, 1);
+	file_fsync(w, f);
+	assert_int_equal(store_sync(w->st), 0);
+	first = file_raw(w, f, &len);
+	file_write(w, f, 2 * S + 5, 3 * S, 2);
+	file_fsync(w, f);
+	assert_int_equal(store_sync(w->st), 0);
+	second = file_raw(w, f, &len2);
+	assert_int_equal(len, len2);
+	mixed = malloc(len);
+	file_close(w, f);
+	/* parts of the old version in the new one, and the other way round: every byte read is of one version or an error */
+	for (int i = 0; i < 60; i++) {
+		size_t a = (size_t)random_below(w, len), b = (size_t)random_below(w, len), from = MIN(a, b), to = MAX(a, b);
+		struct inode *got;
+		int err;
+
+		memcpy(mixed, i & 1 ? first : second, len);
+		memcpy(mixed + from, (i & 1 ? second : first) + from, to - from);
+		if (i < 4) {
+			memcpy(mixed, i & 1 ? first : second, len); /* header, payload or tail alone */
+			memcpy(i & 2 ? mixed : mixed + tail_offset(f->size, S), (i & 1 ? second : first) + (i & 2 ? 0 : tail_offset(f->size, S)),
+			       i & 2 ? SECTOR : len - tail_offset(f->size, S));
+		}
+		file_raw_put(w, f, mixed, len);
+		err = inode_get(w->st, w->root, f->name, false, f->name, &got);
+		if (err)
+			continue;
+		for (uint64_t k = 0; k < 10; k++) {
+			uint8_t one[S];
+			ssize_t n = inode_read(got, one, S, k * S);
+
+			if (n < 0)
+				continue;
+			assert_int_equal(n, S);
+			assert_true(!memcmp(one, f->plain + k * S, S) || file_was(f, k * S, one, S));
+		}
+		inode_put(got);
+	}
+	/* live while the store file is changed under it: nothing old comes out either */
+	file_raw_put(w, f, second, len);
+	file_reopen(w, f);
+	file_raw_put(w, f, first, len);
+	for (uint64_t k = 0; k < 10; k++) {
+		uint8_t one[S];
+		ssize_t n = inode_read(f->f, one, S, k * S);
+
+		assert_true(n < 0 || !memcmp(one, f->plain + k * S, S));
+	}
+	file_raw_put(w, f, second, len);
+	file_check(w, f);
+	file_unlink(w, f);
+	file_close(w, f);
+}
+
+static void test_random(void **state)
+{
+	unsigned seed = getenv("TDFS_SEED") ? (unsigned)atoi(getenv("TDFS_SEED")) : (unsigned)getpid() % 100000 * 10;
+
+	for (unsigned i = 0; i < 6; i++)
+		walk(seed + i, 150);
+}
+
+int main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_spilled_overwrite_fails, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_sync_takes_all, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_unlinked_lets_go_of_the_log, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_many_sessions, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_void_header_fails, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_spilled_seal_is_tried_again, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_name_is_synced, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_half_a_commit, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_few_descriptors, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_sparse_writers, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_sessions_in_threads, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_written_while_sealed, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_old_version_put_back, setup, teardown),
+		cmocka_unit_test(test_random),
+	};
+
+	if (argc > 2 && !strcmp(argv[1], "random")) {
+		for (int i = 0; i < (argc > 4 ? atoi(argv[4]) : 1); i++)
+			walk((unsigned)(atoi(argv[2]) + i), argc > 3 ? (unsigned)atoi(argv[3]) : 150);
+		return 0;
+	}
+	if (argc > 1)
+		cmocka_set_test_filter(argv[1]);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

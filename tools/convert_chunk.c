@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+
+#include "convert_i.h"
+
+void queue_init(struct queue *q)
+{
+	*q = (struct queue){0};
+	q->last = &q->first;
+}
+
+static void queue_count(struct queue *q, const struct chunk *c)
+{
+	q->n_chunks++;
+	q->n_files += c->n;
+	q->bytes += c->bytes;
+}
+
+void queue_push(struct queue *q, struct chunk *c)
+{
+	c->next = NULL;
+	*q->last = c;
+	q->last = &c->next;
+	queue_count(q, c);
+}
+
+void queue_push_front(struct queue *q, struct chunk *c)
+{
+	c->next = q->first;
+	q->first = c;
+	if (!c->next)
+		q->last = &c->next;
+	queue_count(q, c);
+}
+
+struct chunk *queue_pop(struct queue *q)
+{
+	struct chunk *c = q->first;
+
+	if (!c)
+		return NULL;
+	q->first = c->next;
+	if (!q->first)
+		q->last = &q->first;
+	c->next = NULL;
+	q->n_chunks--;
+	q->n_files -= c->n;
+	q->bytes -= c->bytes;
+	return c;
+}
+
+struct chunk *chunk_new(struct convert *cv)
+{
+	struct chunk *c = calloc(1, sizeof(*c));
+
+	if (c) {
+		c->id = ++cv->next_id;
+		c->op = CHUNK_STAGE;
+	}
+	return c;
+}
+
+void convert_item_free(struct convert *cv, struct item *it)
+{
+	free(it->path);
+	if (it->dir)
+		cdir_put(it->dir, &cv->walk_calls);
+	it->path = NULL;
+	it->dir = NULL;
+}
+
+int chunk_add(struct convert *cv, struct chunk *c, const struct item *it)
+{
+	if (c->n == c->room) {
+		size_t room = c->room ? 2 * c->room : 8;
+		struct item *more = realloc(c->items, room * sizeof(*more));
+
+		if (!more) {
+			struct item gone = *it;
+
+			convert_item_free(cv, &gone);
+			return -ENOMEM;
+		}
+		c->items = more;
+		c->room = room;
+	}
+	c->items[c->n++] = *it;
+	c->bytes += it->size;
+	return 0;
+}
+
+void chunk_free(struct convert *cv, struct chunk *c)
+{
+	if (!c)
+		return;
+	for (size_t i = 0; i < c->n; i++)
+		convert_item_free(cv, &c->items[i]);
+	free(c->items);
+	free(c);
+}
+
+int chunk_send(const struct convert *cv, struct wire *w, const struct chunk *c)
+{
+	CLEANUP_FREE uint8_t *buf = NULL;
+	size_t len = 0, at = 0;
+
+	for (size_t i = 0; i < c->n; i++)
+		len += sizeof(struct item_order) + strlen(c->items[i].path);
+	buf = malloc(len);
+	if (!buf)
+		return -ENOMEM;
+	for (size_t i = 0; i < c->n; i++) {
+		const struct item *it = &c->items[i];
+		struct item_order o = {.path_len = (uint32_t)strlen(it->path), .verify = it->verify, .retry = c->retry, .s = it->s, .stamp = it->stamp, .out_ino = it->out_ino};
+
+		memcpy(o.hash, it->hash, HASH_LEN);
+		memcpy(buf + at, &o, sizeof(o));
+		memcpy(buf + at + sizeof(o), it->path, o.path_len);
+		at += sizeof(o) + o.path_len;
+	}
+	return wire_send(w, (uint16_t)(c->op | (c->set ? CHUNK_SET : 0)), c->id, buf, len);
+}

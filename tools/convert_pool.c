@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The worker processes: started, fed, listened to, replaced when they die. */
+#include <errno.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+
+#include "convert_i.h"
+#include "report.h"
+
+#define IDLE_DEATHS_MAX 5 /* of workers that had nothing to do: something is wrong with the machine */
+
+static void close_pool(struct convert *cv)
+{
+	for (unsigned i = 0; i < cv->run.workers; i++)
+		if (cv->workers[i].pid)
+			close(cv->workers[i].wire.fd);
+}
+
+static int worker_start(struct convert *cv, unsigned i)
+{
+	struct worker_proc *w = &cv->workers[i];
+	int pair[2];
+	pid_t pid;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
+		return fail(-errno, "starting a worker: %s", strerror(errno));
+	w->cell = &cv->cells[i];
+	atomic_store(&w->cell->chunk, 0);
+	atomic_store(&w->cell->item, 0);
+	fflush(NULL);
+	pid = fork();
+	if (pid < 0) {
+		int err = -errno;
+
+		close(pair[0]);
+		close(pair[1]);
+		return fail(err, "starting a worker: %s", strerror(-err));
+	}
+	if (pid == 0) {
+		close_pool(cv);
+		close(pair[0]);
+		if (cv->barrier_fd >= 0)
+			close(cv->barrier_fd);
+		worker_main(&cv->run, cv->v, pair[1], w->cell);
+	}
+	close(pair[1]);
+	w->pid = pid;
+	w->n_sent = 0;
+	wire_init(&w->wire, pair[0]);
+	return 0;
+}
+
+/* Before there are keys in memory nobody but it needs: it gets none of them used, and it must not die with a worker. */
+static int barrier_process(struct convert *cv)
+{
+	int pair[2];
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
+		return -errno;
+	fflush(NULL);
+	cv->barrier_pid = fork();
+	if (cv->barrier_pid < 0) {
+		cv->barrier_pid = 0;
+		close(pair[0]);
+		close(pair[1]);
+		return -errno;
+	}
+	if (cv->barrier_pid == 0) {
+		close(pair[0]);
+		close_fd(&cv->v->lock_fd);
+		barrier_main(cv->run.to_fd, pair[1], cv->run.parent);
+	}
+	close(pair[1]);
+	cv->barrier_fd = pair[0];
+	return 0;
+}
+
+int pool_start(struct convert *cv)
+{
+	int err = 0;
+
+	signal(SIGPIPE, SIG_IGN);
+	cv->barrier_fd = -1;
+	cv->cells = mmap(NULL, sizeof(*cv->cells) * WORKERS_MAX, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (cv->cells == MAP_FAILED) {
+		cv->cells = NULL;
+		return -errno;
+	}
+	err = barrier_process(cv);
+	for (unsigned i = 0; !err && i < cv->run.workers; i++)
+		err = worker_start(cv, i);
+	return err;
+}
+
+void pool_stop(struct convert *cv)
+{
+	for (unsigned i = 0; i < cv->run.workers; i++) {
+		struct worker_proc *w = &cv->workers[i];
+
+		if (!w->pid)
+			continue;
+		close(w->wire.fd); /* it ends when it reads the end */
+		wire_free(&w->wire);
+		while (waitpid(w->pid, NULL, 0) < 0 && errno == EINTR)
+			;
+		w->pid = 0;
+		for (unsigned k = 0; k < w->n_sent; k++)
+			chunk_free(cv, w->sent[k]);
+		w->n_sent = 0;
+	}
+	if (cv->barrier_pid > 0) {
+		close_fd(&cv->barrier_fd);
+		while (waitpid(cv->barrier_pid, NULL, 0) < 0 && errno == EINTR)
+			;
+		cv->barrier_pid = 0;
+	}
+	if (cv->cells)
+		munmap(cv->cells, sizeof(*cv->cells) * WORKERS_MAX);
+	cv->cells = NULL;
+}
+
+/* The file it was at has one death more on its account; the third is the last. */
+static void blame(struct convert *cv, struct chunk *c, uint32_t at, int status)
+{
+	struct item *it;
+	char text[80];
+
+	if (at >= c->n)
+		return;
+	it = &c->items[at];
+	if (++it->kills < KILLS_MAX)
+		return;
+	snprintf(text, sizeof(text), "killed %d workers (the last by %s %d)", KILLS_MAX, WIFSIGNALED(status) ? "signal" : "exit", WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+	c->bytes -= it->size;
+	settle(cv, it, ITEM_FAILED, text);
+	memmove(it, it + 1, (c->n - at - 1) * sizeof(*it));
+	c->n--;
+	if (c->set) /* the other names go with it */
+		while (c->n)
+			settle(cv, &c->items[--c->n], ITEM_FAILED, text);
+}
+
+static int worker_died(struct convert *cv, unsigned i)
+{
+	struct worker_proc *w = &cv->workers[i];
+	uint64_t id = atomic_load(&w->cell->chunk);
+	uint32_t at = atomic_load(&w->cell->item);
+	bool guilty = false;
+	int status = 0;
+
+	close(w->wire.fd);
+	wire_free(&w->wire);
+	(void)kill(w->pid, SIGKILL);
+	while (waitpid(w->pid, &status, 0) < 0 && errno == EINTR)
+		;
+	w->pid = 0;
+	cv->n_deaths++;
+	for (unsigned k = w->n_sent; k-- > 0;) {
+		struct chunk *c = w->sent[k];
+
+		c->retry = true;
+		if (c->id == id) {
+			guilty = true;
+			blame(cv, c, at, status);
+		}
+		if (c->n)
+			queue_push_front(c->op == CHUNK_STAGE ? &cv->ready : &cv->to_commit, c);
+		else
+			chunk_free(cv, c);
+	}
+	w->n_sent = 0;
+	if (!guilty && ++cv->n_idle_deaths > IDLE_DEATHS_MAX)
+		return fail(-EIO, "workers die before they have begun");
+	return worker_start(cv, i);
+}
+
+uint64_t flight_bytes(const struct convert *cv)
+{
+	uint64_t sum = cv->staged.bytes + cv->synced_staged.bytes + cv->to_commit.bytes + cv->committed.bytes + cv->synced_committed.bytes;
+
+	for (unsigned i = 0; i < cv->run.workers; i++)
+		for (unsigned k = 0; k < cv->workers[i].n_sent; k++)
+			sum += cv->workers[i].sent[k]->bytes;
+	return sum;
+}
+
+size_t pool_busy(const struct convert *cv)
+{
+	size_t n = 0;
+
+	for (unsigned i = 0; i < cv->run.workers; i++)
+		n += cv->workers[i].n_sent;
+	return n;
+}
+
+/* May another chunk be started? */
+static bool may_stage(const struct convert *cv)
+{
+	double took = seconds_now(cv);
+	uint64_t flight = flight_bytes(cv);
+
+	if (!cv->ready.first || cv->draining || cv->paused || cv->space_low || cv->fatal)
+		return false;
+	if (flight && flight + cv->ready.first->bytes > FLIGHT_BYTES)
+		return false;
+	if (cv->staged.n_files + cv->synced_staged.n_files + cv->to_commit.n_files > 4 * (size_t)cv->run.batch)
+		return false;
+	return !cv->run.max_rate || (double)(cv->counts.read_bytes + flight) < (double)cv->run.max_rate * (took + 0.5);
+}
+
+static struct chunk *next_chunk(struct convert *cv)
+{
+	if (cv->to_commit.first)
+		return queue_pop(&cv->to_commit);
+	return may_stage(cv) ? queue_pop(&cv->ready) : NULL;
+}
+
+int pool_dispatch(struct convert *cv)
+{
+	/* one round for each place at hand, so that the first to be free does not take all */
+	for (unsigned round = 0; round < SENT_MAX; round++)
+		for (unsigned i = 0; i < cv->run.workers; i++) {
+			struct worker_proc *w = &cv->workers[i];
+			struct chunk *c = w->n_sent <= round ? next_chunk(cv) : NULL;
+			int err;
+
+			if (!c)
+				continue;
+			w->sent[w->n_sent++] = c;
+			clock_gettime(CLOCK_REALTIME, &c->sent);
+			err = chunk_send(cv, &w->wire, c);
+			if (err == -EPIPE)
+				err = worker_died(cv, i);
+			if (err)
+				return err;
+		}
+	return 0;
+}
+
+int pool_read(struct convert *cv, unsigned i)
+{
+	struct worker_proc *w = &cv->workers[i];
+
+	do {
+		struct wire_frame f;
+		struct chunk *c = w->n_sent ? w->sent[0] : NULL;
+		int err = wire_recv(&w->wire, &f);
+
+		/* answers come in the order in which the chunks were sent; anything else comes from a process that is out of its mind */
+		if (err == -ENOMEM)
+			return err;
+		if (err || !c || f.id != c->id || (f.type & 0xff) != c->op)
+			return worker_died(cv, i);
+		memmove(w->sent, w->sent + 1, sizeof(w->sent[0]) * (--w->n_sent));
+		err = answers_take(cv, c, f.p, f.len);
+		if (err)
+			return err;
+	} while (wire_waiting(&w->wire));
+	return 0;
+}

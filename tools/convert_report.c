@@ -1,0 +1,232 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What people and programs are told: the line, the status, the list of what was not converted, the summary. */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+
+#include "convert_i.h"
+#include "say.h"
+
+#define TOLD_MAX 20 /* problems shown at once; all are in the list */
+
+double seconds_now(const struct convert *cv)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)(t.tv_sec - cv->begin.tv_sec) + (double)(t.tv_nsec - cv->begin.tv_nsec) / 1e9;
+}
+
+static void hush(struct convert *cv)
+{
+	if (cv->drawn)
+		fputs("\r\033[K", stderr);
+	cv->drawn = false;
+}
+
+/* NUL-separated: a path, then a TAB and what became of it.  A path that begins with a TAB gets "./" before it. */
+static void list_add(struct convert *cv, const char *path, const char *what, const char *text)
+{
+	if (!cv->failed_list) {
+		int fd = openat(job_dir(cv->log), "failed.new", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+
+		cv->failed_list = fd < 0 ? NULL : fdopen(fd, "w");
+		if (!cv->failed_list) {
+			close_fd(&fd);
+			return;
+		}
+	}
+	fprintf(cv->failed_list, "%s%s%c\t%s: %s%c", *path == '\t' ? "./" : "", path, 0, what, text, 0);
+}
+
+void report_failed(struct convert *cv, const char *path, const char *what, const char *text)
+{
+	CLEANUP_FREE char *shown = path_text(path);
+
+	list_add(cv, path, what, text);
+	if (cv->json) {
+		json_t *j = json_pack("{s:i, s:s, s:s, s:o, s:o}", "v", 1, "event", "file", "result", what, "path", json_path(path), "reason", json_path(text));
+
+		if (j)
+			json_dumpf(j, stderr, JSON_COMPACT);
+		fputc('\n', stderr);
+		json_decref(j);
+		return;
+	}
+	if (cv->n_told++ >= TOLD_MAX)
+		return;
+	hush(cv);
+	report(strcmp(what, "failed") == 0 ? REPORT_ERROR : REPORT_WARN, "%s: %s: %s", shown ? shown : "?", what, text);
+	if (cv->n_told == TOLD_MAX)
+		report(REPORT_NOTE, "and perhaps more: all are in the list that is named at the end");
+}
+
+void report_reason(struct convert *cv, const char *text)
+{
+	struct counts *n = &cv->counts;
+
+	for (size_t i = 0; i < n->n_reasons; i++)
+		if (strcmp(n->reasons[i].text, text) == 0) {
+			n->reasons[i].n++;
+			return;
+		}
+	if (n->n_reasons == REASONS_MAX) {
+		n->reasons[REASONS_MAX - 1].n++; /* a mixture from here on */
+		return;
+	}
+	snprintf(n->reasons[n->n_reasons].text, sizeof(n->reasons[0].text), "%s", text);
+	n->reasons[n->n_reasons++].n = 1;
+}
+
+static uint64_t seen(const struct convert *cv)
+{
+	const struct counts *n = &cv->counts;
+
+	return n->converted + n->already + n->plain + n->busy + n->skipped + n->failed;
+}
+
+static json_t *status_json(const struct convert *cv, const char *state)
+{
+	const struct counts *n = &cv->counts;
+	double took = seconds_now(cv);
+
+	return json_pack("{s:i, s:s, s:s, s:b, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:i, s:i}", "v", 1, "state", state, "verb",
+			 cv->run.verb == CONVERT_IN ? "in" : "out", "in_place", cv->run.in_place, "pid", (int)getpid(), "files_total", (json_int_t)cv->total, "files_seen",
+			 (json_int_t)seen(cv), "converted", (json_int_t)n->converted, "bytes", (json_int_t)n->bytes, "already", (json_int_t)n->already, "busy",
+			 (json_int_t)n->busy, "skipped", (json_int_t)n->skipped, "failed", (json_int_t)n->failed, "barriers", (json_int_t)cv->n_barriers, "seconds", took,
+			 "workers", (int)cv->run.workers, "workers_lost", (int)cv->n_deaths);
+}
+
+void report_status(struct convert *cv, const char *state)
+{
+	json_t *j = status_json(cv, state);
+
+	if (j)
+		status_write(job_dir(cv->log), j);
+	json_decref(j);
+}
+
+static void eta_text(const struct convert *cv, double took, char *ret, size_t room)
+{
+	uint64_t done = seen(cv);
+	double left;
+
+	*ret = 0;
+	if (!done || done >= cv->total || took < 1)
+		return;
+	left = took / (double)done * (double)(cv->total - done);
+	if (left < 3600)
+		snprintf(ret, room, " | ETA %dm%02ds", (int)left / 60, (int)left % 60);
+	else
+		snprintf(ret, room, " | ETA %dh%02dm", (int)left / 3600, (int)left / 60 % 60);
+}
+
+/* On a terminal a line that is drawn again; else a plain line a minute; as JSON an object a second. */
+void report_progress(struct convert *cv, bool last)
+{
+	const struct counts *n = &cv->counts;
+	double now = seconds_now(cv), took = MAX(now, 0.001);
+	char bytes[SAY_TEXT], eta[32];
+
+	if (now - cv->last_status >= 1 && !last) {
+		cv->last_status = now;
+		report_status(cv, cv->paused ? "paused" : cv->draining ? "stopping" : "running");
+	}
+	if (cv->quiet || (!last && now - cv->last_draw < (cv->json ? 1 : cv->tty ? 0.5 : 60)))
+		return;
+	cv->last_draw = now;
+	if (cv->json) {
+		json_t *j = status_json(cv, last ? "end" : "progress");
+
+		if (j)
+			json_dumpf(j, stderr, JSON_COMPACT);
+		fputc('\n', stderr);
+		json_decref(j);
+		return;
+	}
+	if (last) {
+		hush(cv);
+		return;
+	}
+	size_text(n->bytes, bytes);
+	eta_text(cv, took, eta, sizeof(eta));
+	fprintf(stderr, "%s%" PRIu64 "/%" PRIu64 " files %.1f%% | %s | %.0f files/s | %u workers | busy %" PRIu64 " skipped %" PRIu64 " failed %" PRIu64 "%s%s%s", cv->tty ? "\r\033[K" : "tdfs: ",
+		seen(cv), cv->total, cv->total ? 100.0 * (double)seen(cv) / (double)cv->total : 0, bytes, (double)(n->converted) / took, cv->run.workers, n->busy, n->skipped,
+		n->failed, eta, cv->paused ? " | paused" : cv->draining ? " | stopping" : "", cv->tty ? "" : "\n");
+	cv->drawn = cv->tty;
+}
+
+static void list_end(struct convert *cv)
+{
+	int dir = job_dir(cv->log);
+
+	if (!cv->failed_list) {
+		(void)unlinkat(dir, "failed", 0);
+		return;
+	}
+	if (fclose(cv->failed_list) == 0)
+		(void)renameat(dir, "failed.new", dir, "failed");
+	cv->failed_list = NULL;
+}
+
+static void next_step(const struct convert *cv, int code)
+{
+	const char *verb = cv->run.verb == CONVERT_IN ? "in" : "out", *place = cv->run.in_place ? " --in-place" : "", *store = cv->v->path;
+
+	if (cv->cancelled && cv->run.in_place)
+		printf("Every file is whole, plain or sealed.\nNext:  tdfs convert %s --in-place %s   takes it back;  tdfs convert %s --in-place %s   goes on\n",
+		       cv->run.verb == CONVERT_IN ? "out" : "in", store, verb, store);
+	else if (code == EXIT_TDFS_INTERRUPTED || code == EXIT_TDFS_RETRY || code == EXIT_TDFS_FAILED)
+		printf("Next:  tdfs convert %s%s %s%s%s   goes on where it stopped\n", verb, place, cv->run.in_place ? store : cv->from_name, cv->run.in_place ? "" : " ",
+		       cv->run.in_place ? "" : cv->to_name);
+	else if (code == EXIT_TDFS_SOME)
+		printf("Next:  tdfs convert %s%s --files-from %s/%s/%s/failed %s%s%s   tries those again\n", verb, place, store, TDFS_DIR, CONVERT_DIR,
+		       cv->run.in_place ? store : cv->from_name, cv->run.in_place ? "" : " ", cv->run.in_place ? "" : cv->to_name);
+	else if (cv->run.verb == CONVERT_IN)
+		printf("Next:  tdfs mount %s MOUNTPOINT\n", store);
+	else if (cv->run.in_place)
+		printf("Next:  check your files, then  rm -r %s/%s\n", store, TDFS_DIR);
+}
+
+static void summary(const struct convert *cv, int code)
+{
+	const struct counts *n = &cv->counts;
+	double took = MAX(seconds_now(cv), 0.001);
+	char bytes[SAY_TEXT], rate[SAY_TEXT];
+
+	size_text(n->bytes, bytes);
+	size_text((uint64_t)((double)n->bytes / took), rate);
+	printf("%s %" PRIu64 " files (%s) in %.1f s: %.0f files/s, %s/s\n", cv->run.recover ? "finished" : "converted", n->converted, bytes, took, (double)n->converted / took, rate);
+	if (n->already)
+		printf("  already %s: %" PRIu64 "\n", cv->run.verb == CONVERT_IN ? "sealed" : "there", n->already);
+	if (n->plain)
+		printf("  left as they are: %" PRIu64 "\n", n->plain);
+	if (n->busy)
+		printf("  busy: %" PRIu64 "\n", n->busy);
+	for (size_t i = 0; i < n->n_reasons; i++)
+		printf("  skipped: %" PRIu64 ": %s\n", n->reasons[i].n, n->reasons[i].text);
+	if (n->failed)
+		printf("  failed: %" PRIu64 "\n", n->failed);
+	if (cv->n_deaths)
+		printf("  workers that died and were replaced: %u\n", cv->n_deaths);
+	if (n->busy || n->skipped || n->failed)
+		printf("  list: %s/%s/%s/failed\n", cv->v->path, TDFS_DIR, CONVERT_DIR);
+	if (cv->run.in_place && cv->run.verb == CONVERT_IN && n->converted)
+		printf("The plain bytes that were removed may still lie in free blocks, snapshots and backups,\n"
+		       "and in files that other programs hold open; `fstrim` helps on most SSDs.\n");
+	next_step(cv, code);
+}
+
+void report_end(struct convert *cv, int code)
+{
+	report_progress(cv, true);
+	list_end(cv);
+	report_status(cv, cv->cancelled			    ? "cancelled"
+			  : code == EXIT_TDFS_OK	    ? "done"
+			  : code == EXIT_TDFS_SOME	    ? "done with failures"
+			  : code == EXIT_TDFS_RETRY	    ? "stopped"
+			  : code == EXIT_TDFS_INTERRUPTED ? "interrupted"
+							    : "failed");
+	if (!cv->json && !cv->quiet)
+		summary(cv, code);
+}

@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The parent's loop.  It never waits for a disk but in the walk; syncing has a process of its own. */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+
+#include "convert_file.h"
+#include "convert_i.h"
+#include "progress.h"
+#include "say.h"
+
+#define TICK_MS 100
+#define BUSY_WAIT_MS 1000
+
+static bool pipeline_empty(const struct convert *cv)
+{
+	return !cv->staged.first && !cv->to_commit.first && !cv->committed.first && !cv->barrier_running && !pool_busy(cv);
+}
+
+/* When enough waits for it, or when nothing else can move. */
+static bool barrier_due(const struct convert *cv)
+{
+	size_t waiting = cv->staged.n_files + cv->committed.n_files;
+
+	if (cv->barrier_running || !waiting)
+		return false;
+	if (cv->staged.n_files >= cv->run.batch || cv->staged.bytes >= FLIGHT_BYTES / 2)
+		return true;
+	return !pool_busy(cv) && !cv->to_commit.first;
+}
+
+/* All that came back is tried again once everything else is through; collisions as long as something moves. */
+static int next_round(struct convert *cv)
+{
+	struct item *list = STEAL(cv->deferred);
+	size_t n = cv->n_deferred, i;
+	bool moved = cv->counts.converted != cv->converted_at_round;
+	struct chunk *c = NULL;
+	int err = 0;
+
+	cv->n_deferred = cv->room_deferred = 0;
+	if (!moved && cv->space_low) {
+		err = fail(-ENOSPC, "the disk (or a quota) is full: free some space and run it again; every file is whole");
+	} else if (!moved && cv->run.busy == BUSY_WAIT) {
+		(void)poll(NULL, 0, BUSY_WAIT_MS);
+	}
+	for (i = 0; i < n && !err; i++) {
+		/* nothing has moved since it was tried last, and it is not worth waiting for */
+		if (!moved && cv->run.busy != BUSY_WAIT && list[i].tries > 1) {
+			settle(cv, &list[i], ITEM_COLLISION, "the name it needs is taken by a file that does not go away");
+			continue;
+		}
+		if (!c)
+			c = chunk_new(cv);
+		err = c ? chunk_add(cv, c, &list[i]) : -ENOMEM;
+		if (!err && c->n == CHUNK_FILES) {
+			queue_push(&cv->ready, c);
+			c = NULL;
+		}
+	}
+	if (c && c->n)
+		queue_push(&cv->ready, c);
+	for (; err && i < n; i++)
+		convert_item_free(cv, &list[i]);
+	free(list);
+	cv->converted_at_round = cv->counts.converted;
+	cv->space_low = false;
+	return err;
+}
+
+static int poll_once(struct convert *cv, int timeout)
+{
+	struct pollfd p[WORKERS_MAX + 1];
+	unsigned n = cv->run.workers;
+	int err = 0;
+
+	for (unsigned i = 0; i < n; i++)
+		p[i] = (struct pollfd){.fd = cv->workers[i].wire.fd, .events = POLLIN};
+	p[n] = (struct pollfd){.fd = cv->barrier_fd, .events = POLLIN};
+	if (poll(p, n + 1, timeout) < 0)
+		return errno == EINTR ? 0 : -errno;
+	if (p[n].revents)
+		err = barrier_done(cv);
+	for (unsigned i = 0; i < n && !err; i++)
+		if (p[i].revents)
+			err = pool_read(cv, i);
+	return err;
+}
+
+/* What others want: a signal, `tdfs convert pause` or cancel, the clock. */
+static void listen_out(struct convert *cv)
+{
+	enum job_request r = request_read(job_dir(cv->log));
+	bool stop = interrupted();
+
+	cv->paused = r == REQUEST_PAUSE;
+	if (r == REQUEST_CANCEL)
+		stop = cv->cancelled = true;
+	if (cv->run.max_seconds && seconds_now(cv) >= (double)cv->run.max_seconds && !cv->draining)
+		stop = cv->out_of_time = true;
+	if (stop && !cv->draining) {
+		cv->draining = true;
+		source_close(cv);
+	}
+}
+
+/* Everything that is under way has an end before it returns, unless that fails. */
+static int loop(struct convert *cv)
+{
+	double heard = -1;
+	int err = 0;
+
+	for (;;) {
+		if (seconds_now(cv) - heard >= 0.1) {
+			heard = seconds_now(cv);
+			listen_out(cv);
+			report_progress(cv, false);
+		} else if (interrupted() && !cv->draining) {
+			listen_out(cv);
+		}
+		if (!cv->draining)
+			err = source_fill(cv);
+		if (!err)
+			err = pool_dispatch(cv);
+		if (!err && barrier_due(cv))
+			err = barrier_start(cv);
+		if (err)
+			return err;
+		if (pipeline_empty(cv) && (cv->draining || !cv->paused)) {
+			if (cv->draining)
+				return 0;
+			if (cv->n_deferred && (source_ended(cv) || cv->space_low))
+				err = next_round(cv);
+			else if (source_ended(cv))
+				return 0;
+			else
+				cv->space_low = false; /* all that could give space back has done so */
+			if (err)
+				return err;
+			if (cv->ready.first && !cv->run.max_rate)
+				continue;
+		}
+		err = poll_once(cv, TICK_MS);
+		if (err)
+			return err;
+	}
+}
+
+static void dir_left(void *arg, const char *path, const struct timespec times[2])
+{
+	struct convert *cv = arg;
+	CLEANUP_FD int fd = beneath_open(cv->run.from_fd, path, cv->run.one_fs);
+
+	if (fd >= 0)
+		(void)futimens(fd, times);
+}
+
+static int exit_of(const struct convert *cv, int err)
+{
+	if (err)
+		return err == -EBUSY ? EXIT_TDFS_BUSY : EXIT_TDFS_FAILED;
+	if (cv->draining && !cv->out_of_time)
+		return EXIT_TDFS_INTERRUPTED;
+	if (cv->counts.failed || cv->counts.skipped)
+		return EXIT_TDFS_SOME;
+	return cv->counts.busy || cv->out_of_time ? EXIT_TDFS_RETRY : EXIT_TDFS_OK;
+}
+
+static int work(struct convert *cv)
+{
+	uint64_t bytes, space;
+	int err = 0;
+
+	if (cv->run.in_place && cv->run.verb == CONVERT_IN && !cv->run.recover)
+		err = names_stage(cv);
+	else if (!cv->run.files_from)
+		err = names_look(cv, false, &bytes, &space);
+	if (!err)
+		err = pool_start(cv);
+	if (!err)
+		err = source_open(cv);
+	if (!err)
+		err = loop(cv);
+	/* what went wrong comes first; the rest is left as a run that was killed leaves it */
+	if (err)
+		cv->fatal = err;
+	source_close(cv);
+	for (size_t i = 0; i < cv->n_deferred; i++)
+		settle(cv, &cv->deferred[i], cv->draining || err ? ITEM_GONE : ITEM_BUSY, "still in use");
+	free(STEAL(cv->deferred));
+	cv->n_deferred = 0;
+	return err;
+}
+
+static int finish(struct convert *cv)
+{
+	int err = 0;
+
+	if (!cv->run.files_from && cv->run.in_place)
+		job_dirs_left(cv->log, dir_left, cv);
+	if (cv->run.in_place && cv->run.verb == CONVERT_OUT && !cv->run.recover)
+		err = names_stage(cv);
+	return err ? err : syncfs(cv->run.to_fd) ? -errno : 0;
+}
+
+static void queues_free(struct convert *cv)
+{
+	struct queue *const all[] = {&cv->ready, &cv->staged, &cv->to_commit, &cv->committed, &cv->synced_staged, &cv->synced_committed};
+	struct chunk *c;
+
+	for (size_t i = 0; i < ARRAY_SIZE(all); i++)
+		while ((c = queue_pop(all[i])) != NULL)
+			chunk_free(cv, c);
+}
+
+int convert_run(struct convert *cv)
+{
+	struct queue *const all[] = {&cv->ready, &cv->staged, &cv->to_commit, &cv->committed, &cv->synced_staged, &cv->synced_committed};
+	int err, code;
+
+	for (size_t i = 0; i < ARRAY_SIZE(all); i++)
+		queue_init(all[i]);
+	cv->barrier_fd = -1;
+	cv->tty = isatty(STDERR_FILENO) && !cv->json;
+	clock_gettime(CLOCK_MONOTONIC, &cv->begin);
+	clock_gettime(CLOCK_REALTIME, &cv->run.started);
+	fail_clear();
+	err = job_begin(cv->v, &cv->run, &cv->past, &cv->log);
+	if (err)
+		return complain(err, cv->v->path, NULL);
+	if (cv->past.any && !cv->past.clean)
+		cv->run.suspect_from = cv->past.durable;
+	cv->walk_calls = (struct walk_calls){cv, source_bad, dir_finished};
+	(void)request_write(job_dir(cv->log), REQUEST_NONE);
+	cv->run.temp_dir = cv->run.in_place || cv->run.verb == CONVERT_IN ? openat(job_dir(cv->log), "tmp", O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+	report_status(cv, "running");
+	err = work(cv);
+	pool_stop(cv);
+	queues_free(cv);
+	if (!err && !cv->draining)
+		err = finish(cv);
+	if (err)
+		complain(err, cv->v->path, NULL);
+	code = exit_of(cv, err);
+	report_end(cv, code);
+	job_end(cv->log, !err);
+	cv->log = NULL;
+	close_fd(&cv->run.temp_dir);
+	return code;
+}

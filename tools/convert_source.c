@@ -1,0 +1,334 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Where the files come from: the walk, or a list; packed into chunks, large files alone and first. */
+#include <errno.h>
+#include <fcntl.h>
+
+#include "convert_file.h"
+#include "convert_i.h"
+#include "report.h"
+
+#define FILES_FROM_MAX ((size_t)1 << 20) /* one path of a list */
+
+void source_bad(void *arg, const char *path, int err)
+{
+	struct convert *cv = arg;
+
+	cv->counts.failed++;
+	report_failed(cv, *path ? path : ".", "failed", strerror(-err));
+}
+
+/* Give a directory that was changed its times back, or a copied one all it is to have. */
+void dir_finished(void *arg, struct cdir *d)
+{
+	struct convert *cv = arg;
+	const struct timespec times[2] = {d->st.st_atim, d->st.st_mtim};
+	int err;
+
+	if (!d->touched)
+		return;
+	if (cv->run.in_place) {
+		CLEANUP_FD int fd = beneath_open(cv->run.from_fd, d->path, cv->run.one_fs);
+
+		err = fd < 0 ? fd : futimens(fd, times) ? -errno : 0;
+		if (err != -ENOENT && !err)
+			err = job_dir_done(cv->log, d);
+	} else {
+		err = tree_dir_finish(cv, d);
+	}
+	if (err)
+		report_failed(cv, *d->path ? d->path : ".", "note", "the folder's own times or attributes could not be kept");
+}
+
+int source_open(struct convert *cv)
+{
+	struct stat st;
+
+	if (!cv->run.files_from)
+		return walk_open(cv->run.from_fd, cv->run.one_fs, true, &cv->walk_calls, &cv->walk);
+	cv->list = fopen(cv->run.files_from, "re");
+	if (!cv->list)
+		return fail(-errno, "%s: %s", cv->run.files_from, strerror(errno));
+	if (fstat(cv->run.from_fd, &st))
+		return -errno;
+	cv->list_root = cdir_new(NULL, "", &st);
+	return cv->list_root ? 0 : -ENOMEM;
+}
+
+bool source_ended(const struct convert *cv)
+{
+	return !cv->walk && !cv->list && !cv->n_sets && !cv->filling && !cv->ready.first;
+}
+
+void source_close(struct convert *cv)
+{
+	struct chunk *c;
+
+	walk_close(cv->walk);
+	cv->walk = NULL;
+	if (cv->list)
+		fclose(cv->list);
+	cv->list = NULL;
+	if (cv->list_dir)
+		cdir_put(cv->list_dir, &cv->walk_calls);
+	if (cv->list_root)
+		cdir_put(cv->list_root, &cv->walk_calls);
+	cv->list_dir = cv->list_root = NULL;
+	chunk_free(cv, cv->filling);
+	cv->filling = NULL;
+	while ((c = queue_pop(&cv->ready)) != NULL)
+		chunk_free(cv, c);
+	sets_free(cv);
+}
+
+static void flush(struct convert *cv)
+{
+	if (!cv->filling)
+		return;
+	queue_push(&cv->ready, cv->filling);
+	cv->filling = NULL;
+}
+
+/* Before anything in it changes. */
+static int dir_begin(struct convert *cv, struct cdir *d)
+{
+	if (d->touched)
+		return 0;
+	if (cv->run.in_place)
+		return job_dir_open(cv->log, d);
+	return 0;
+}
+
+static bool wants_verify(struct convert *cv)
+{
+	switch (cv->run.verify) {
+	case VERIFY_POLICY_NONE:
+		return false;
+	case VERIFY_POLICY_SAMPLE:
+		return cv->n_sampled++ % 16 == 0;
+	default:
+		return true;
+	}
+}
+
+static int add_regular(struct convert *cv, struct cdir *dir, const char *name, const struct stat *st)
+{
+	struct item it = {.path = cdir_join(dir, name), .dir = cdir_get(dir), .size = (uint64_t)st->st_size, .verify = wants_verify(cv)};
+	struct chunk *c = NULL;
+	bool complete = false;
+	int err = it.path ? dir_begin(cv, dir) : -ENOMEM;
+
+	if (err) {
+		convert_item_free(cv, &it);
+		return err;
+	}
+	if (st->st_nlink > 1) {
+		err = sets_add(cv, st, &it, &complete, &c);
+		if (!err && complete)
+			queue_push(&cv->ready, c);
+		return err;
+	}
+	if (it.size >= CHUNK_BYTES) { /* alone, and before the small ones: the longest must not begin last */
+		c = chunk_new(cv);
+		if (!c) {
+			convert_item_free(cv, &it);
+			return -ENOMEM;
+		}
+		err = chunk_add(cv, c, &it);
+		if (err)
+			chunk_free(cv, c);
+		else
+			queue_push_front(&cv->ready, c);
+		return err;
+	}
+	if (!cv->filling)
+		cv->filling = chunk_new(cv);
+	if (!cv->filling) {
+		convert_item_free(cv, &it);
+		return -ENOMEM;
+	}
+	err = chunk_add(cv, cv->filling, &it);
+	if (!err && (cv->filling->n >= CHUNK_FILES || cv->filling->bytes >= CHUNK_BYTES))
+		flush(cv);
+	return err;
+}
+
+static void skip_tree(struct convert *cv, const struct walk_entry *e, const char *why)
+{
+	CLEANUP_FREE char *path = cdir_join(e->dir, e->name);
+
+	cv->counts.skipped++;
+	report_reason(cv, why);
+	report_failed(cv, path ? path : e->name, "skipped", why);
+	if (cv->walk)
+		walk_skip(cv->walk);
+}
+
+/* A folder that holds a .tdfs is a volume of its own: its files must not be sealed twice. */
+static bool is_volume(const struct walk_entry *e)
+{
+	char probe[NAME_MAX + 16];
+	struct stat st;
+
+	snprintf(probe, sizeof(probe), "%s/%s", e->name, TDFS_DIR);
+	return fstatat(e->dir_fd, probe, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode);
+}
+
+static int take(struct convert *cv, const struct walk_entry *e)
+{
+	int err;
+
+	if (S_ISREG(e->st.st_mode))
+		return add_regular(cv, e->dir, e->name, &e->st);
+	if (S_ISDIR(e->st.st_mode)) {
+		if (!e->self && cv->walk)
+			skip_tree(cv, e, "another file system is mounted there (--cross goes into it)");
+		else if (is_volume(e))
+			skip_tree(cv, e, "is a tdfs volume of its own");
+		else
+			cv->counts.dirs++;
+		if (cv->run.in_place || !e->self)
+			return 0;
+		err = tree_dir(cv, e);
+		if (err && cv->walk)
+			walk_skip(cv->walk);
+		return 0;
+	}
+	cv->counts.other++;
+	return cv->run.in_place ? 0 : tree_other(cv, e);
+}
+
+/* --- from a list --- */
+
+/* Inside the tree and nothing else: no "..", no absolute path. */
+static bool path_is_inside(const char *p)
+{
+	if (!*p || *p == '/')
+		return false;
+	while (*p) {
+		size_t len = strcspn(p, "/");
+
+		if (!len || (len == 1 && p[0] == '.') || (len == 2 && p[0] == '.' && p[1] == '.'))
+			return false;
+		p += len;
+		if (*p == '/' && !*++p)
+			return false;
+	}
+	return true;
+}
+
+/* The directory objects from the root down to @path; copying makes the directories too. */
+static int list_enter(struct convert *cv, const char *path)
+{
+	struct cdir *at = cdir_get(cv->list_root);
+	int err = 0;
+
+	if (cv->list_dir && strcmp(cv->list_dir->path, path) == 0) {
+		cdir_put(at, &cv->walk_calls);
+		return 0;
+	}
+	if (cv->list_dir)
+		cdir_put(cv->list_dir, &cv->walk_calls);
+	cv->list_dir = NULL;
+	while (*path && !err) {
+		size_t len = strcspn(path, "/");
+		CLEANUP_FREE char *name = strndup(path, len);
+		CLEANUP_FD int up = beneath_open(cv->run.from_fd, at->path, cv->run.one_fs);
+		struct walk_entry e = {.dir = at, .dir_fd = up, .name = name};
+
+		err = !name ? -ENOMEM : up < 0 ? up : fstatat(up, name, &e.st, AT_SYMLINK_NOFOLLOW) ? -errno : S_ISDIR(e.st.st_mode) ? 0 : -ENOTDIR;
+		if (!err && is_volume(&e))
+			err = -EXDEV;
+		if (!err) {
+			e.self = cdir_new(at, name, &e.st);
+			err = e.self ? take(cv, &e) : -ENOMEM;
+		}
+		cdir_put(at, &cv->walk_calls);
+		at = e.self;
+		path += len + (path[len] == '/');
+	}
+	if (err && at)
+		cdir_put(at, &cv->walk_calls);
+	cv->list_dir = err ? NULL : at;
+	return err;
+}
+
+/* 1 taken, 0 the end of the list, -errno */
+static int list_next(struct convert *cv)
+{
+	CLEANUP_FREE char *text = NULL;
+	CLEANUP_FREE char *dir = NULL;
+	struct walk_entry e = {0};
+	size_t room = 0;
+	ssize_t len = getdelim(&text, &room, 0, cv->list);
+	const char *path, *slash;
+	int err;
+
+	if (len < 0)
+		return 0;
+	if (!*text || *text == '\t') /* a reason, as our own lists have behind each path */
+		return 1;
+	path = strncmp(text, "./", 2) == 0 ? text + 2 : text;
+	if (!path_is_inside(path) || (size_t)len > FILES_FROM_MAX) {
+		cv->counts.failed++;
+		report_failed(cv, path, "failed", "is no path inside the tree");
+		return 1;
+	}
+	slash = strrchr(path, '/');
+	dir = strndup(path, slash ? (size_t)(slash - path) : 0);
+	err = dir ? list_enter(cv, dir) : -ENOMEM;
+	if (!err) {
+		CLEANUP_FD int fd = beneath_open(cv->run.from_fd, dir, cv->run.one_fs);
+
+		e = (struct walk_entry){.dir = cv->list_dir, .dir_fd = fd, .name = slash ? slash + 1 : path};
+		err = fd < 0 ? fd : fstatat(fd, e.name, &e.st, AT_SYMLINK_NOFOLLOW) ? -errno : 0;
+		if (!err)
+			err = S_ISDIR(e.st.st_mode) ? 0 : take(cv, &e);
+	}
+	if (err == -ENOMEM)
+		return err;
+	if (err)
+		source_bad(cv, path, err);
+	return 1;
+}
+
+static int end_of_source(struct convert *cv)
+{
+	struct chunk *c = NULL;
+	int err;
+
+	flush(cv);
+	walk_close(cv->walk);
+	cv->walk = NULL;
+	if (cv->list)
+		fclose(cv->list);
+	cv->list = NULL;
+	if (cv->list_dir)
+		cdir_put(cv->list_dir, &cv->walk_calls);
+	cv->list_dir = NULL;
+	while (cv->n_sets) {
+		err = sets_rest(cv, &c);
+		if (err || !c)
+			return err;
+		queue_push(&cv->ready, c);
+	}
+	return 0;
+}
+
+int source_fill(struct convert *cv)
+{
+	size_t enough = 2 * (size_t)cv->run.workers + 1;
+
+	while ((cv->walk || cv->list) && cv->ready.n_chunks < enough && cv->ready.bytes < FLIGHT_BYTES) {
+		struct walk_entry e;
+		int got = cv->walk ? walk_next(cv->walk, &e) : list_next(cv);
+
+		if (got < 0)
+			return got;
+		if (got == 0)
+			return end_of_source(cv);
+		got = cv->walk ? take(cv, &e) : 0;
+		if (got < 0)
+			return got;
+	}
+	return 0;
+}
