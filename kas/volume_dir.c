@@ -98,20 +98,31 @@ int volume_open_dirs(const char *store, struct volume **ret)
 	return err;
 }
 
+/* A file of that name is just a file, and a user may have a directory of that name in a mount: what makes the volume is its configuration. */
+static bool holds_volume(const char *dir)
+{
+	static const char *const names[] = {"volume.json", "volume.json.bak"};
+	char probe[PATH_MAX + 32];
+	struct stat st;
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		snprintf(probe, sizeof(probe), "%s/%s/%s", dir, TDFS_DIR, names[i]);
+		if (!lstat(probe, &st) || errno == EACCES) /* somebody else's volume: opening it will say so */
+			return true;
+	}
+	return false;
+}
+
 int volume_find(const char *path, char **ret)
 {
 	CLEANUP_FREE char *at = realpath(path, NULL);
-	char probe[PATH_MAX + 8];
-	struct stat st;
 
 	if (!at)
 		return fail(-errno, "%s: %s", path, strerror(errno));
 	for (;;) {
 		char *slash = strrchr(at, '/');
 
-		snprintf(probe, sizeof(probe), "%s/%s", at[1] ? at : "", TDFS_DIR);
-		/* a file of that name is just a file */
-		if (lstat(probe, &st) == 0 && S_ISDIR(st.st_mode)) {
+		if (holds_volume(at[1] ? at : "")) {
 			*ret = STEAL(at);
 			return 0;
 		}

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Random operations, power cuts at random moments, recovery, power cuts inside recovery, and on with what is left.
- * random [--seed N] [--states N] [--trace 1]: exit 1 and the seed if a promise is broken.
+ * random [--seed N] [--states N] [--faults 1] [--trace 1]: exit 1 and the seed if a promise is broken.
+ * With faults one call of the disk fails in each run; the history ends with the first operation that fails for it.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -98,24 +99,42 @@ static void one_operation(struct world *w)
 	} else {
 		world_seal_step(w, i, simdisk_random(&w->rnd) & 1);
 	}
-	if (err)
+	if (err && w->faults)
+		w->failed = true;
+	else if (err)
 		world_violation(w, "fsync of %s fails without a reason: %s: %s", x->name, strerror(-err), fail_text());
 }
 
-static int run(uint64_t seed, uint64_t *ret_states)
+/* One call somewhere ahead fails, of the log or of any file. */
+static void plan_fault(struct world *w)
+{
+	static const char *const names[] = {NULL, NULL, "log.0", "log.1", "a", "b"};
+	static const enum sim_call calls[] = {SIM_SYNC, SIM_SYNC, SIM_SYNC, SIM_SYNCFS, SIM_WRITE, SIM_OTHER};
+	enum sim_call call = calls[simdisk_random(&w->rnd) % ARRAY_SIZE(calls)];
+	unsigned nth = 1 + (unsigned)(simdisk_random(&w->rnd) % (call == SIM_SYNC ? 30 : 60));
+
+	w->faults = true;
+	simdisk_fail(w->disk, call, nth, call == SIM_WRITE || call == SIM_OTHER ? -ENOSPC : -EIO, names[simdisk_random(&w->rnd) % ARRAY_SIZE(names)]);
+}
+
+static int run(uint64_t seed, bool faults, uint64_t *ret_states)
 {
 	struct world *w = world_new(seed & 1 ? SIM_POSIX : SIM_EXT4, seed & 2, seed);
 	uint64_t ops = 20 + simdisk_random(&w->rnd) % 100;
 
 	w->per_point = 1;
 	w->one_in = 1 + (unsigned)(simdisk_random(&w->rnd) % 4);
-	for (uint64_t k = 0; k < ops && !w->violations; k++) {
+	if (faults)
+		plan_fault(w);
+	for (uint64_t k = 0; k < ops && !w->violations && !w->failed; k++) {
 		one_operation(w);
-		if (!(simdisk_random(&w->rnd) % 40)) {
+		if (!faults && !(simdisk_random(&w->rnd) % 40)) {
 			world_look(w, 1);
 			world_crash(w);
 		}
 	}
+	if (!w->violations)
+		world_look(w, 4);
 	*ret_states += w->states;
 	if (w->violations)
 		fprintf(stderr, "seed %llu: %s\n", (unsigned long long)seed, w->why);
@@ -128,6 +147,7 @@ static int run(uint64_t seed, uint64_t *ret_states)
 int main(int argc, char **argv)
 {
 	uint64_t seed = 1, want = 5000, states = 0;
+	bool faults = false;
 	unsigned bad = 0;
 
 	for (int i = 1; i + 1 < argc; i += 2) {
@@ -135,12 +155,14 @@ int main(int argc, char **argv)
 			seed = strtoull(argv[i + 1], NULL, 0);
 		else if (!strcmp(argv[i], "--states"))
 			want = strtoull(argv[i + 1], NULL, 0);
+		else if (!strcmp(argv[i], "--faults"))
+			faults = true;
 		else if (!strcmp(argv[i], "--trace"))
 			world_trace();
 	}
 	world_setup();
 	for (uint64_t s = seed; states < want && bad < 5; s++)
-		bad += (unsigned)run(s, &states);
+		bad += (unsigned)run(s, faults, &states);
 	world_teardown();
 	printf("%llu crash states from seed %llu on: %u broken promises\n", (unsigned long long)states, (unsigned long long)seed, bad);
 	return bad != 0;

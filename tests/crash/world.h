@@ -45,6 +45,8 @@ struct world {
 	bool live_mark;
 	struct wfile files[WORLD_FILES];
 	uint64_t rnd;
+	bool faults; /* operations may fail ... */
+	bool failed; /* ... and one did */
 	void (*meanwhile)(struct world *w); /* run once inside the next sync: another thread's doing while this one waits for the disk */
 	int syncing;                        /* slot in world_fsync(), or -1 */
 	uint64_t during[8];                 /* what was written to it meanwhile */

@@ -25,6 +25,18 @@ extern bool world_tracing;
 			fprintf(stderr, "  " fmt "\n", __VA_ARGS__); \
 	} while (0)
 
+/* With faults, an operation may fail: the world then stands still, and what was promised must still hold. */
+#define TRY(w, call)                                                                                                                       \
+	do {                                                                                                                               \
+		int try_ = (call);                                                                                                         \
+		if (try_ < 0 && !(w)->faults)                                                                                              \
+			MUST(try_);                                                                                                        \
+		if (try_ < 0) {                                                                                                            \
+			(w)->failed = true;                                                                                                \
+			return;                                                                                                            \
+		}                                                                                                                          \
+	} while (0)
+
 void world_states_add(struct states *s, uint64_t hash);
 /* nothing but the present content of a file may be seen */
 void world_only_current(struct world *w, int i);

@@ -71,7 +71,7 @@ void world_create(struct world *w, int i)
 	x->ok.absent = x->ok.nothing = true;
 	x->ok.damaged |= w->mode == SIM_POSIX;
 	may_see_current(w, i);
-	MUST(inode_create(w->st, w->root, x->name, 0644, x->name, &x->f));
+	TRY(w, inode_create(w->st, w->root, x->name, 0644, x->name, &x->f));
 	inode_opened(x->f, true);
 }
 
@@ -80,7 +80,7 @@ void world_open(struct world *w, int i)
 	struct wfile *x = &w->files[i];
 
 	TRACE(w, "open %s", x->name);
-	MUST(inode_get(w->st, w->root, x->name, true, x->name, &x->f));
+	TRY(w, inode_get(w->st, w->root, x->name, true, x->name, &x->f));
 	inode_opened(x->f, true);
 }
 
@@ -89,7 +89,7 @@ void world_close(struct world *w, int i)
 	struct wfile *x = &w->files[i];
 
 	TRACE(w, "close %s", x->name);
-	MUST(inode_flush(x->f));
+	TRY(w, inode_flush(x->f));
 	inode_closed(x->f, true);
 	inode_put(x->f);
 	x->f = NULL;
@@ -109,7 +109,7 @@ void world_write(struct world *w, int i, uint64_t off, size_t len)
 	}
 	x->size = MAX(x->size, off + len);
 	may_see_current(w, i);
-	MUST(inode_write(x->f, x->plain + off, len, off));
+	TRY(w, inode_write(x->f, x->plain + off, len, off));
 }
 
 void world_truncate(struct world *w, int i, uint64_t size)
@@ -126,7 +126,7 @@ void world_truncate(struct world *w, int i, uint64_t size)
 		for (int k = 0; k < WORLD_FILES; k++)
 			w->files[k].ok.nothing |= k == i || x->aliases & 1u << k;
 	may_see_current(w, i);
-	MUST(inode_truncate(x->f, size));
+	TRY(w, inode_truncate(x->f, size));
 }
 
 int world_fsync(struct world *w, int i)
@@ -170,14 +170,14 @@ static void before_rename(struct world *w, int i)
 	int fd;
 
 	if (f) {
-		MUST(inode_before_rename(f));
+		TRY(w, inode_before_rename(f));
 		inode_put(f);
 		world_only_current(w, i);
 		return;
 	}
 	fd = io->open(io->ctx, w->root, w->files[i].name, O_RDONLY, 0);
 	MUST(fd);
-	MUST(io->sync(io->ctx, fd, false));
+	TRY(w, io->sync(io->ctx, fd, false));
 	io->close(io->ctx, fd);
 }
 
@@ -208,6 +208,8 @@ void world_rename(struct world *w, int from, int to)
 	TRACE(w, "rename %s %s", a->name, b->name);
 	if (b->exists) {
 		before_rename(w, from);
+		if (w->failed)
+			return;
 		old = live(w, b->name);
 		if (old)
 			inode_put(old);
@@ -222,7 +224,7 @@ void world_rename(struct world *w, int from, int to)
 	f = live(w, a->name);
 	if (b->exists)
 		gone(w, to);
-	MUST(io->rename(io->ctx, w->root, a->name, w->root, b->name, 0));
+	TRY(w, io->rename(io->ctx, w->root, a->name, w->root, b->name, 0));
 	if (f) {
 		inode_renamed(f, b->name);
 		inode_changed(f);
@@ -264,7 +266,8 @@ void world_seal(struct world *w, int i, bool commit)
 	TRACE(w, "seal %s %d", w->files[i].name, commit);
 	if (!f)
 		return;
-	(void)!writeback_seal(w->st, &f, 1, commit);
+	if (writeback_seal(w->st, &f, 1, commit))
+		w->failed = true;
 	inode_put(f);
 }
 
@@ -301,14 +304,16 @@ void world_seal_step(struct world *w, int i, bool commit)
 	}
 	x->seal_step++;
 	mutex_unlock(&w->st->seal_lock);
-	if (err && err != -EAGAIN)
+	if (err && w->faults)
+		w->failed = true;
+	else if (err && err != -EAGAIN)
 		world_violation(w, "step %d of a seal of %s: %s", x->seal_step, x->name, strerror(-err));
 }
 
 void world_sync(struct world *w)
 {
 	TRACE(w, "sync%s", "");
-	MUST(store_sync(w->st));
+	TRY(w, store_sync(w->st));
 	for (int i = 0; i < WORLD_FILES; i++) {
 		struct wfile *x = &w->files[i];
 
