@@ -37,7 +37,7 @@ static void commit_cleanup(struct commit *c)
 
 bool commit_needed(const struct inode *f)
 {
-	return f->content == CONTENT_SEALED && (f->n_segs || f->fresh || f->size != f->com_size);
+	return f->content == CONTENT_SEALED && (f->n_segs || f->fresh || f->size != f->com_size || f->times_changed);
 }
 
 uint32_t seal_estimate(const struct inode *f, bool with_growth)
@@ -271,7 +271,7 @@ static void adopt(struct commit *c)
 	while (f->n_images && f->images[f->n_images - 1].no >= n)
 		f->n_images--;
 	f->n_tags = n;
-	f->fresh = false;
+	f->fresh = f->times_changed = false;
 	f->com_size = f->size;
 	f->com_crc = c->crc;
 	if (!f->number++)

@@ -259,19 +259,44 @@ static void time_merge(struct timespec *to, const struct timespec *from)
 		*to = *from;
 }
 
+/* The store file or its name changed: the next fsync has to sync it as well. */
+void inode_not_durable(struct inode *f)
+{
+	f->durable = false;
+	f->meta_seq++;
+}
+
+/*
+ * A file that has a commit or a seal before it takes its times along: the kernel sends the mtime of cached writes before every fsync, and syncing the store file for that would
+ * cost a second and third flush.
+ */
+static bool times_go_with_content(const struct inode *f)
+{
+	if (f->unlinked || f->content == CONTENT_VOID || f->content == CONTENT_FOREIGN)
+		return false;
+	return f->content != CONTENT_SEALED || f->pin.runs || f->apply.pending || commit_needed(f);
+}
+
 int inode_set_times(struct inode *f, const struct timespec ts[2])
 {
 	struct store *st = f->st;
+	bool later;
 	int err;
 
 	rwlock_write(&f->lock);
-	err = st->io.times(st->io.ctx, f->fd, ts);
+	later = times_go_with_content(f);
+	/* atime is the store file's own business in any case */
+	err = later && ts[0].tv_nsec == UTIME_OMIT ? 0 : st->io.times(st->io.ctx, f->fd, ts);
 	if (!err) {
 		time_merge(&f->mtime, &ts[1]);
 		f->ctime = now_wall();
-		f->durable = false;
-		f->meta_seq++;
+		if (later)
+			f->times_changed = true;
+		else
+			inode_not_durable(f);
 	}
+	if (!err && later)
+		writeback_note(f);
 	rwlock_unlock(&f->lock);
 	return err;
 }
@@ -280,8 +305,7 @@ void inode_changed(struct inode *f)
 {
 	rwlock_write(&f->lock);
 	f->ctime = now_wall();
-	f->durable = false;
-	f->meta_seq++;
+	inode_not_durable(f);
 	rwlock_unlock(&f->lock);
 }
 
@@ -303,8 +327,7 @@ void inode_renamed(struct inode *f, const char *path)
 	free(f->path);
 	f->path = copy;
 	f->ctime = now_wall();
-	f->durable = false;
-	f->meta_seq++;
+	inode_not_durable(f);
 	rwlock_unlock(&f->lock);
 }
 

@@ -131,8 +131,7 @@ int inode_void_base(struct inode *f)
 	f->rec.size = f->rec.tail_off = 0;
 	f->com_size = f->base_len = f->alloc_end = f->number = f->last_lsn = 0;
 	f->live = f->hinted = f->intent = false;
-	f->durable = false;
-	f->meta_seq++;
+	inode_not_durable(f);
 	memcpy(f->rec.file_id, id, ID_LEN);
 	f->content = CONTENT_SPILLED; /* whatever happens now: all is in memory, and the seal writes the header again */
 	err = inode_new_header(f);

@@ -126,6 +126,7 @@ struct inode {
 	uint64_t invocations;
 	uint64_t alloc_end; /* the store file has blocks up to here (fallocate KEEP_SIZE) */
 	struct timespec mtime, ctime;
+	bool times_changed; /* mtime is not in the last COMMIT or seal yet */
 
 	bool unlinked;
 	bool durable; /* base content and name are durable */
@@ -145,6 +146,7 @@ struct inode *inode_publish(struct inode *f); /* put it into the table; or the o
 void inode_free(struct inode *f);
 bool inode_needs_seal(const struct inode *f);
 void inode_forget_content(struct inode *f); /* dirty segments, tags, images in memory */
+void inode_not_durable(struct inode *f);
 int inode_fresh_key(struct inode *f);	     /* new DEK and template */
 int inode_sync_names(struct inode *f); /* make the file and its name durable */
 

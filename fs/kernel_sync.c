@@ -22,7 +22,7 @@
 
 struct kernel_sync {
 	struct mount *m;
-	void (*leave)(struct mount *m);
+	struct kernel_calls calls;
 	pthread_t thread, session;
 	_Atomic bool stop;
 };
@@ -81,7 +81,7 @@ static void end_session(struct kernel_sync *k)
 
 	if (kernel_sync_now(k->m))
 		report(REPORT_WARN, "%s", fail_text());
-	k->leave(k->m);
+	k->calls.leave(k->m);
 	/* more than once: the first may come just before it waits */
 	while (!k->stop) {
 		pthread_kill(k->session, SIGUSR1);
@@ -104,8 +104,11 @@ static void *kernel_sync_main(void *arg)
 
 		if (sig > 0 && !k->stop)
 			end_session(k);
-		else if (sig < 0 && errno == EAGAIN && mount_wrote(k->m) && kernel_sync_now(k->m))
+		if (sig > 0 || errno != EAGAIN)
+			continue;
+		if (mount_wrote(k->m) && kernel_sync_now(k->m))
 			report(REPORT_WARN, "%s", fail_text());
+		k->calls.tick(k->m);
 	}
 	return NULL;
 }
@@ -115,7 +118,7 @@ static void nothing(int sig)
 	(void)sig;
 }
 
-int kernel_sync_start(struct mount *m, void (*leave)(struct mount *m), struct kernel_sync **ret)
+int kernel_sync_start(struct mount *m, const struct kernel_calls *calls, struct kernel_sync **ret)
 {
 	struct kernel_sync *k = calloc(1, sizeof(*k));
 	struct sigaction sa = {.sa_handler = nothing}; /* no SA_RESTART: it has to end a wait */
@@ -125,7 +128,7 @@ int kernel_sync_start(struct mount *m, void (*leave)(struct mount *m), struct ke
 	if (!k)
 		return -ENOMEM;
 	k->m = m;
-	k->leave = leave;
+	k->calls = *calls;
 	k->session = pthread_self();
 	err = device_of(AT_FDCWD, m->cfg->mountpoint, &m->dev);
 	if (!err)

@@ -13,10 +13,13 @@
 
 struct kernel_sync;
 
+struct kernel_calls {
+	void (*leave)(struct mount *m); /* end the session */
+	void (*tick)(struct mount *m);  /* every interval */
+};
 /** kernel_sync_start() - call it on the thread that will run the session, SIGTERM, SIGINT, SIGHUP and SIGUSR1 blocked in all threads
- * @leave: ends the session (called on the new thread); the calling thread then gets SIGUSR1, which it lets through, until
- * kernel_sync_stop() */
-int kernel_sync_start(struct mount *m, void (*leave)(struct mount *m), struct kernel_sync **ret) MUST_CHECK;
+ * @calls: made on the new thread; after leave() the calling thread gets SIGUSR1, which it lets through, until kernel_sync_stop() */
+int kernel_sync_start(struct mount *m, const struct kernel_calls *calls, struct kernel_sync **ret) MUST_CHECK;
 /** kernel_sync_stop() - after the session ended */
 void kernel_sync_stop(struct kernel_sync *k);
 /** kernel_sync_now() - the kernel has sent everything written so far when this returns 0; also 0 when the mount is gone; never call it on a

@@ -25,6 +25,10 @@
 #define TIMEOUT_S 1.0
 #define TIMEOUT_EXCLUSIVE_S 60.0
 #define DIR_FDS_MAX 4096
+#ifndef NODES_MAX
+#define NODES_MAX ((size_t)1 << 18)
+#endif
+#define TRIM_BATCH 256
 
 struct running {
 	struct opened opened;
@@ -246,12 +250,31 @@ static void leave(struct mount *m)
 	fuse_session_exit(m->se);
 }
 
+/* The kernel keeps every inode it has room for, and each costs us a node: above the limit it is asked to forget files, so that FORGET
+ * comes. */
+static void trim_nodes(struct mount *m)
+{
+	struct node_name *names;
+	size_t n, cursor = 0, left = nodes_count(m->tree.nodes);
+
+	if (left <= NODES_MAX)
+		return;
+	names = malloc(TRIM_BATCH * sizeof(*names));
+	while (names && left > NODES_MAX / 4 * 3 && (n = nodes_idle(m->tree.nodes, &cursor, names, TRIM_BATCH))) {
+		for (size_t i = 0; i < n; i++)
+			fuse_lowlevel_notify_inval_entry(m->se, names[i].dir, names[i].name, strlen(names[i].name));
+		left -= MIN(n, left);
+	}
+	free(names);
+}
+
 /* Mounted, but nothing served yet: the helpers around the session */
 static int helpers_start(struct running *r)
 {
 	static const struct control_calls calls = {.status = on_status, .sync = on_sync, .unmount = on_unmount};
 	struct control_calls mine = calls;
-	int err = kernel_sync_start(&r->mount, leave, &r->sync);
+	static const struct kernel_calls sync_calls = {.leave = leave, .tick = trim_nodes};
+	int err = kernel_sync_start(&r->mount, &sync_calls, &r->sync);
 
 	if (err)
 		return fail(err, "no thread: %s", strerror(-err));

@@ -132,6 +132,14 @@ void at_put(struct nodes *t, struct at *at);
  * descriptor, -ESTALE, -errno Only O_PATH for what is neither a directory nor a regular file: opening those could block or have effects. */
 int node_open(struct nodes *t, struct node *n, int flags) MUST_CHECK;
 
+struct node_name {    /* a name as the kernel knows it */
+	uint64_t dir; /* nodeid */
+	char name[NAME_ROOM];
+};
+/** nodes_idle() - names of files that nothing here uses, so that the kernel can be asked to forget them: up to @max, going on from *cursor
+ * (0 at first); 0: once around */
+size_t nodes_idle(struct nodes *t, size_t *cursor, struct node_name *ret, size_t max);
+
 /** node_path() - path below the store's root as stored, of @name in @dir; "" if it does not fit or a name is gone: it is a hint */
 void node_path(struct nodes *t, struct node *dir, const char *name, char *ret, size_t len);
 

@@ -204,3 +204,20 @@ size_t nodes_count(struct nodes *t)
 	mutex_unlock(&t->lock);
 	return n;
 }
+
+size_t nodes_idle(struct nodes *t, size_t *cursor, struct node_name *ret, size_t max)
+{
+	size_t found = 0;
+
+	mutex_lock(&t->lock);
+	for (; *cursor < t->n_buckets && found < max; ++*cursor) {
+		for (struct node *n = t->by_id[*cursor]; n && found < max; n = n->id_next) {
+			/* directories stay: dropping one that is somebody's working directory would be seen */
+			if (n->dir || n->n_refs || !n->links || name_show(n->links->name, S_ISREG(n->fmt), ret[found].name))
+				continue;
+			ret[found++].dir = n->links->dir->id;
+		}
+	}
+	mutex_unlock(&t->lock);
+	return found;
+}

@@ -72,19 +72,13 @@ static void take_base(struct inode *f, const struct record *r, uint64_t file_len
 	f->base_crc = f->com_crc = crc;
 	f->com_size = r->size;
 	f->alloc_end = MAX(f->alloc_end, file_len);
-	f->live = f->hinted = f->intent = f->fresh = f->orphans = f->rewrite = false;
+	f->live = f->hinted = f->intent = f->fresh = f->orphans = f->rewrite = f->times_changed = false;
 	f->used_end = f->number = f->first_lsn = 0;
 	f->content = CONTENT_SEALED;
 	if (!commit_needed(f)) /* else it is as old as it was */
 		f->oldest_uncommitted = 0;
 	f->first_change = f->oldest_uncommitted;
 	f->st->n_seals++;
-}
-
-static void not_durable(struct inode *f)
-{
-	f->durable = false;
-	f->meta_seq++;
 }
 
 int seal_new(struct inode *f)
@@ -115,7 +109,7 @@ int seal_new(struct inode *f)
 	segs_drop_from(f, 0);
 	f->n_tags = n;
 	take_base(f, &s.rec, len, crc);
-	not_durable(f);
+	inode_not_durable(f);
 	return 0;
 }
 
@@ -200,7 +194,7 @@ int seal_spilled_finish(struct inode *f, uint64_t seq)
 	f->n_tags = seg_count(f->size, f->s);
 	f->alloc_end = 0;
 	take_base(f, &s.rec, len, crc);
-	not_durable(f);
+	inode_not_durable(f);
 	return 0;
 }
 

@@ -37,6 +37,8 @@ int plain_hash(struct sealer *s, int fd, uint64_t size, uint32_t unit, uint8_t r
 int sealed_open(const struct volume *v, const struct io *io, int fd, struct container **ret) MUST_CHECK;
 /** sealed_read() - every segment, checked; to @out (-1: nowhere), hash of the plain bytes if it is wanted; 0; -EBADMSG; -errno of reading or writing */
 int sealed_read(struct sealer *s, const struct io *io, int fd, const struct container *c, int out, uint8_t *ret_hash) MUST_CHECK;
+/** sealed_hash() - open, unlock, read all: what a verification does; 0 or as both */
+int sealed_hash(struct sealer *s, int fd, uint64_t file_len, uint8_t ret_hash[static HASH_LEN]) MUST_CHECK;
 
 /* What a file that stands where one is needed turns out to be. */
 enum sibling {
@@ -54,11 +56,11 @@ int stage_mark(const struct volume *v, int fd, const struct record *of) MUST_CHE
 bool stage_marked(const struct volume *v, int fd, uint64_t *ret_size);
 
 /** meta_copy() - owner, mode, xattrs, ACLs, capability, flags, project id, times: in an order in which none undoes another
- * @strict: owner must be kept too (in place); else as cp -a does without the right to.  @acl_dir: the directory has a default ACL, which @to has got from it
+ * @strict: owner must be kept too (in place); else as cp -a does without the right to.  @flags: the original may have flags or a project id.  @to_st: of @to as it is; NULL: not known.  @acl_dir: the directory has a default ACL, which @to has got from it
  * @what: on failure which of them.  Return: 0; -errno */
-int meta_copy(int from, const struct stat *st, int to, bool strict, bool acl_dir, const char **what) MUST_CHECK;
-/** meta_flags() - what an inode flag says: "immutable", "append-only", or NULL */
-const char *meta_flags(int fd);
+int meta_copy(int from, const struct stat *st, int to, const struct stat *to_st, bool strict, bool flags, bool acl_dir, const char **what) MUST_CHECK;
+/** meta_flags() - "immutable", "append-only" or NULL; @ret_any: has it flags or a project id that are to be kept? */
+const char *meta_flags(int fd, bool *ret_any);
 
 /** temp_open() - a file without a name in @dir, or with one in @temp_dir (then @ret_name tells); -errno */
 int temp_open(int dir, int temp_dir, char ret_name[static TEMP_ROOM]) MUST_CHECK;

@@ -7,14 +7,11 @@
 #include "report.h"
 
 /* Is the content of the sealed file @fd what @hash says (in units of the file's own segments)?  0, 1 no, -errno */
-static int sealed_compare(struct one *w, int fd, const uint8_t hash[static HASH_LEN])
+static int sealed_compare(struct one *w, int fd, uint64_t len, const uint8_t hash[static HASH_LEN])
 {
-	CLEANUP(container_cleanup) struct container *c = NULL;
 	uint8_t got[HASH_LEN];
-	int err = sealed_open(w->run->v, &w->io, fd, &c);
+	int err = sealed_hash(&w->sealer, fd, len, got);
 
-	if (!err)
-		err = sealed_read(&w->sealer, &w->io, fd, c, -1, got);
 	return err ? err : memcmp(got, hash, HASH_LEN) != 0;
 }
 
@@ -54,12 +51,12 @@ static int existing_sealed(struct one *w, int from, const struct stat *st, int s
 	err = plain_hash(&w->sealer, from, (uint64_t)st->st_size, r->s, a->hash);
 	if (err)
 		return err;
-	differs = sealed_compare(w, sib, a->hash);
+	differs = sealed_compare(w, sib, (uint64_t)sib_st.st_size, a->hash);
 	if (differs && fits) /* torn, and made from what is still here */
 		return debris_drop(w, sib, target);
 	if (differs)
 		return fail(-EEXIST, "there is a sealed file %s with other content: remove the one that is not wanted", target);
-	err = meta_copy(from, st, sib, w->run->in_place, w->acl_dir, &what);
+	err = meta_copy(from, st, sib, &sib_st, w->run->in_place, true, w->acl_dir, &what);
 	if (err)
 		return fail(err, "its %s cannot be kept: %s", what, strerror(-err));
 	a->s = r->s;
@@ -195,8 +192,7 @@ static int verify_in(struct one *w, const struct item_order *o, const char *targ
 		return fail(-errno, "verifying %s: %s", target, strerror(errno));
 	if (st.st_ino != o->out_ino)
 		return fail(-ESTALE, "%s was replaced by somebody else", target);
-	(void)posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
-	err = sealed_compare(w, fd, o->hash);
+	err = sealed_compare(w, fd, (uint64_t)st.st_size, o->hash);
 	return err == 1 ? fail(-EBADMSG, "%s does not decrypt to what was read", target) : err;
 }
 

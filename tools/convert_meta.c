@@ -117,16 +117,18 @@ static int xattrs_copy(int from, int to, bool strict, bool acl_dir)
 	return err;
 }
 
-const char *meta_flags(int fd)
+#define KEPT_FLAGS ((unsigned)(FS_XFLAG_NODUMP | FS_XFLAG_NOATIME | FS_XFLAG_SYNC))
+
+const char *meta_flags(int fd, bool *ret_any)
 {
 	struct fsxattr x;
 
+	*ret_any = false;
 	if (ioctl(fd, FS_IOC_FSGETXATTR, &x))
 		return NULL;
+	*ret_any = x.fsx_xflags & KEPT_FLAGS || x.fsx_projid;
 	return x.fsx_xflags & FS_XFLAG_IMMUTABLE ? "immutable" : x.fsx_xflags & FS_XFLAG_APPEND ? "append-only" : NULL;
 }
-
-#define KEPT_FLAGS ((unsigned)(FS_XFLAG_NODUMP | FS_XFLAG_NOATIME | FS_XFLAG_SYNC))
 
 static int flags_copy(int from, int to, bool strict)
 {
@@ -143,7 +145,7 @@ static int flags_copy(int from, int to, bool strict)
 	return ioctl(to, FS_IOC_FSSETXATTR, &b) && strict ? -errno : 0;
 }
 
-int meta_copy(int from, const struct stat *st, int to, bool strict, bool acl_dir, const char **what)
+int meta_copy(int from, const struct stat *st, int to, const struct stat *to_st, bool strict, bool flags, bool acl_dir, const char **what)
 {
 	const struct timespec times[2] = {st->st_atim, st->st_mtim};
 	bool owned = true;
@@ -151,7 +153,9 @@ int meta_copy(int from, const struct stat *st, int to, bool strict, bool acl_dir
 	int err;
 
 	*what = "owner";
-	if (fstat(to, &now))
+	if (to_st)
+		now = *to_st;
+	else if (fstat(to, &now))
 		return -errno;
 	if ((now.st_uid != st->st_uid || now.st_gid != st->st_gid) && fchown(to, st->st_uid, st->st_gid)) {
 		if (strict || errno != EPERM)
@@ -164,7 +168,7 @@ int meta_copy(int from, const struct stat *st, int to, bool strict, bool acl_dir
 		return -errno;
 	*what = "extended attributes";
 	err = xattrs_copy(from, to, strict, acl_dir);
-	if (!err) {
+	if (!err && flags) {
 		*what = "flags or project id";
 		err = flags_copy(from, to, strict);
 	}

@@ -115,6 +115,35 @@ static int rename_one(struct convert *cv, const struct job_rename *r)
 	return 0;
 }
 
+static size_t depth_of(const char *path)
+{
+	size_t n = 0;
+
+	for (; *path; path++)
+		n += *path == '/';
+	return n;
+}
+
+/* The list is worked off from its end: what is deeper first, and of one folder the name first that the next one needs. */
+static int by_depth(const struct job_rename *a, const struct job_rename *b, bool in)
+{
+	size_t x = depth_of(a->path), y = depth_of(b->path), m = strlen(a->path), n = strlen(b->path);
+
+	if (x != y)
+		return x < y ? -1 : 1;
+	return m == n ? 0 : (m < n) == in ? -1 : 1;
+}
+
+static int order_in(const void *a, const void *b)
+{
+	return by_depth(a, b, true);
+}
+
+static int order_out(const void *a, const void *b)
+{
+	return by_depth(a, b, false);
+}
+
 static void renames_free(struct job_rename *list, size_t n)
 {
 	for (size_t i = 0; i < n; i++) {
@@ -141,6 +170,8 @@ int names_stage(struct convert *cv)
 	}
 	if (!err)
 		err = look(cv, false, &list, &n, &bytes, &space);
+	if (n)
+		qsort(list, n, sizeof(*list), cv->run.verb == CONVERT_IN ? order_in : order_out);
 	for (size_t i = 0; i < n && !err; i++)
 		err = job_rename(cv->log, list[i].path, list[i].to, list[i].ino);
 	if (!err && n)

@@ -159,8 +159,9 @@ bool one_source(struct one *w, const char *name, unsigned links, int *ret_fd, st
 		fail(-EMLINK, "has %lu names, and not all of them are in the tree", (unsigned long)st.st_nlink);
 		return answer(a, ITEM_LINKED);
 	}
+	w->flags = true;
 	if (w->run->in_place) {
-		flag = meta_flags(fd);
+		flag = meta_flags(fd, &w->flags);
 		if (flag) {
 			fail(-EPERM, "is %s (chattr)", flag);
 			return answer(a, ITEM_SKIPPED);
@@ -191,8 +192,8 @@ void one_drop_target(struct one *w, const char *target, uint64_t ino)
 int one_put(struct one *w, int from, const struct stat *st, int temp, const char *temp_name, const char *target, struct item_answer *a)
 {
 	const char *what = "";
-	struct stat now;
-	int err = meta_copy(from, st, temp, w->run->in_place, w->acl_dir, &what);
+	struct stat now, made;
+	int err = fstat(temp, &made) ? -errno : meta_copy(from, st, temp, &made, w->run->in_place, w->flags, w->acl_dir, &what);
 
 	if (err)
 		return fail(err, "its %s cannot be kept: %s", what, strerror(-err));
@@ -201,12 +202,10 @@ int one_put(struct one *w, int from, const struct stat *st, int temp, const char
 	if (now.st_size != st->st_size || now.st_mtim.tv_sec != st->st_mtim.tv_sec || now.st_mtim.tv_nsec != st->st_mtim.tv_nsec ||
 	    (w->run->in_place && (now.st_ctim.tv_sec != st->st_ctim.tv_sec || now.st_ctim.tv_nsec != st->st_ctim.tv_nsec)))
 		return fail(-ESTALE, "changed while it was read");
-	if (fstat(temp, &now))
-		return -errno;
 	err = temp_link(temp, w->run->temp_dir, temp_name, w->to_dir, target);
 	if (err)
 		return err == -EEXIST ? err : fail(err, "giving it the name %s: %s", target, strerror(-err));
-	a->out_ino = now.st_ino;
+	a->out_ino = made.st_ino;
 	a->result = ITEM_STAGED;
 	return 0;
 }

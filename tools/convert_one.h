@@ -14,6 +14,7 @@ struct one { /* a worker's hands */
 	char *dir; /* relative path, NULL: none yet */
 	int from_dir, to_dir; /* the same descriptor in place */
 	bool acl_dir;
+	bool flags; /* of the file at hand: it has some that are to be kept, or it is not known */
 };
 
 /** one_enter() - make the directory of @path current; @ret_name: the last component; 0 or -errno */

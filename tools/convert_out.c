@@ -163,7 +163,6 @@ static int settle_out(struct one *w, const struct item_order *o, const char *tar
 	if (st.st_ino != o->out_ino)
 		return fail(-ESTALE, "%s was replaced by somebody else", target);
 	if (o->verify) {
-		(void)posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
 		err = plain_hash(&w->sealer, fd, (uint64_t)st.st_size, o->s, got);
 		if (!err && memcmp(got, o->hash, HASH_LEN) != 0)
 			err = fail(-EBADMSG, "%s does not hold what was decrypted", target);

@@ -83,7 +83,7 @@ int tree_dir_finish(struct convert *cv, const struct cdir *d)
 		return from < 0 ? from : to;
 	if (!*d->path) /* the root belongs to the volume or to the user already: only what is in it is copied */
 		return 0;
-	return meta_copy(from, &d->st, to, false, true, &what);
+	return meta_copy(from, &d->st, to, NULL, false, true, true, &what);
 }
 
 static int link_copy(const struct walk_entry *e, int dir, const char *name)

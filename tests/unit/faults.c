@@ -24,6 +24,7 @@ static int fault(struct faults *f, enum fault_op op, int fd)
 	if (!f->nth || --f->nth)
 		return 0;
 	f->fired++;
+	f->all_fired++;
 	f->nth = --f->times ? 1 : 0;
 	return f->err;
 }

@@ -35,7 +35,7 @@ struct faults {
 	enum fault_where where;
 	unsigned nth, times; /* the nth call from now, and so many of them; 0 = none */
 	int err;
-	unsigned fired;
+	unsigned fired, all_fired; /* by this rule; ever */
 	bool dead; /* the process was killed: nothing reaches the disk any more */
 	void (*hook)(struct file *f);
 	struct file *hook_file;
