@@ -53,9 +53,15 @@ static inline void mutex_unlock(struct mutex *m)
 {
 	lock_check(pthread_mutex_unlock(&m->m));
 }
+/* A waiting writer comes before new readers: else readers that never pause keep it out for ever.  So nobody may take a lock for reading that he holds already. */
 static inline void rwlock_init(struct rwlock *l)
 {
-	lock_check(pthread_rwlock_init(&l->l, NULL));
+	pthread_rwlockattr_t a;
+
+	lock_check(pthread_rwlockattr_init(&a));
+	lock_check(pthread_rwlockattr_setkind_np(&a, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP));
+	lock_check(pthread_rwlock_init(&l->l, &a));
+	pthread_rwlockattr_destroy(&a);
 }
 static inline void rwlock_destroy(struct rwlock *l)
 {

@@ -98,9 +98,11 @@ static int write_images(const struct log *l, int fd, const struct redo_step *ste
 }
 
 /* Size hint and time stamp: a failure costs speed or a time, never data. */
-static void set_metadata(const struct log *l, int fd, const struct record *r, uint64_t len)
+static void set_metadata(const struct log *l, int fd, const struct plan *p, const struct record *r, uint64_t len)
 {
-	const struct timespec ts[2] = {{.tv_nsec = UTIME_OMIT}, r->mtime};
+	/* this state was in place and somebody has set the time since: that is newer than what the log knows */
+	bool touched = p->rec.generation == r->generation && p->ctime.tv_sec > r->made.tv_sec + 2;
+	const struct timespec ts[2] = {{.tv_nsec = UTIME_OMIT}, touched ? p->mtime : r->mtime};
 	uint8_t hint[HINT_LEN];
 
 	if (!hint_make(r, len, l->keys->k_hint, hint))
@@ -108,7 +110,7 @@ static void set_metadata(const struct log *l, int fd, const struct record *r, ui
 	(void)!l->io->times(l->io->ctx, fd, ts);
 }
 
-static int write_state(const struct log *l, int fd, const struct redo_step *step, const struct state *s, bool last)
+static int write_state(const struct log *l, int fd, const struct plan *p, const struct redo_step *step, const struct state *s, bool last)
 {
 	const struct redo_rec *seal = step->seal;
 	int err = write_images(l, fd, step, s);
@@ -124,7 +126,7 @@ static int write_state(const struct log *l, int fd, const struct redo_step *step
 	if (!err)
 		err = io_pwrite(l->io, fd, seal->seal.sector, SECTOR, 0);
 	if (!err && last)
-		set_metadata(l, fd, &s->rec, seal->seal.final_len);
+		set_metadata(l, fd, p, &s->rec, seal->seal.final_len);
 	return err;
 }
 
@@ -146,7 +148,7 @@ static int apply_step(const struct log *l, int log_dir, int fd, const struct pla
 		return err;
 	/* a failed sync is reported once and the pages are lost: write again, do not just sync again */
 	for (int tries = 0; tries < 2; tries++) {
-		err = write_state(l, fd, step, &s, last);
+		err = write_state(l, fd, p, step, &s, last);
 		if (err)
 			return err;
 #ifdef TEST_NO_REC_CHAIN

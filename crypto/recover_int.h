@@ -78,6 +78,7 @@ struct plan {
 	struct record rec; /* header in place */
 	uint32_t crc;
 	uint64_t len; /* of the store file */
+	struct timespec mtime, ctime;
 	struct redo_step *steps;
 	size_t n_steps, logged; /* logged: how many of them come from the log */
 	bool give_up;           /* VOID */

@@ -38,8 +38,12 @@ static int read_header(const struct io *io, int fd, const struct recover_keys *k
 		err = record_parse(sector, keys->k_rec, &p->rec, &p->crc);
 	if (!err && memcmp(p->rec.volume_id, keys->volume_id, ID_LEN))
 		err = fail(-EBADMSG, "the header names another volume");
-	p->len = err ? 0 : (uint64_t)s.st_size;
-	return err;
+	if (err)
+		return err;
+	p->len = (uint64_t)s.st_size;
+	p->mtime = s.st_mtim;
+	p->ctime = s.st_ctim;
+	return 0;
 }
 
 int plan_make(const struct io *io, int fd, const struct recover_keys *keys, const struct file *f, const struct target *t, struct plan *ret)
@@ -86,7 +90,7 @@ int plan_make(const struct io *io, int fd, const struct recover_keys *keys, cons
 		} else if (r->rec.type == REDO_INTENT) {
 			p.intent = &r->rec;
 		} else if (r->rec.type == REDO_VOID) {
-			p.give_up = true;
+			p.give_up = f->exact || !*find_hint(f); /* a copy with the same ids keeps what it has; the engine always says which inode it means */
 			p.n_steps = 0;
 			p.commit = NULL;
 			cur.generation = UINT64_MAX;

@@ -127,7 +127,8 @@ void redo_unpin(struct redo *r, struct redo_pin *pin);
 /** redo_bury() - the file was unlinked or replaced; its records stay pinned until redo_names_durable() or the syncfs before a change of
  * half.  Takes @pin's content over */
 void redo_bury(struct redo *r, struct redo_pin *pin);
-/** redo_names_durable() - every unlink and rename so far is durable (after syncfs or a directory sync of all); nothing may have been buried since that sync began */
+/** redo_names_durable() - every unlink and rename so far is durable (after syncfs or a directory sync of all); nothing may have been buried
+ * since that sync began */
 void redo_names_durable(struct redo *r);
 
 /** redo_must_seal() - this pin holds the half that is needed next */

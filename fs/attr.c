@@ -32,6 +32,7 @@ static int look_live(const struct tree *t, struct sight *s)
 int attr_at(const struct tree *t, int dirfd, const char *stored, struct sight *ret)
 {
 	struct sight s = {.at = nodes_clock(t->nodes)};
+	uint64_t dropped = t->store->n_dropped;
 	ino_t ino;
 
 	if (fstatat(dirfd, stored, &s.st, AT_SYMLINK_NOFOLLOW))
@@ -39,6 +40,8 @@ int attr_at(const struct tree *t, int dirfd, const char *stored, struct sight *r
 	for (unsigned i = 0; S_ISREG(s.st.st_mode) && i < RACES_MAX; i++) {
 		s.live = look_live(t, &s);
 		if (s.live)
+			break;
+		if (dropped == t->store->n_dropped)
 			break;
 		/* Again, now that it is known not to be live: it may have been sealed just before. */
 		ino = s.st.st_ino;

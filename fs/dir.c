@@ -17,6 +17,24 @@ static int look(const struct tree *t, int fd, const char *stored, struct stat *r
 	return ret->st_dev == t->nodes->dev || !S_ISREG(ret->st_mode);
 }
 
+/* For making a regular file: its own form is left to O_EXCL. */
+static int probe_other(const struct tree *t, struct node *dir, int fd, const char *name, struct probe *ret)
+{
+	int err, there;
+
+	memset(ret, 0, sizeof(*ret));
+	if (dir == t->nodes->root && name_reserved(name))
+		return -ENOENT;
+	err = name_store(name, true, ret->file);
+	if (!err)
+		err = name_store(name, false, ret->other);
+	if (err)
+		return err;
+	there = look(t, fd, ret->other, &ret->other_st);
+	ret->has_other = there > 0 && !S_ISREG(ret->other_st.st_mode) && ret->other_st.st_dev == t->nodes->dev;
+	return there < 0 ? there : 0;
+}
+
 int dir_probe(const struct tree *t, struct node *dir, int fd, const char *name, struct probe *ret)
 {
 	int err, there;
@@ -41,13 +59,15 @@ int dir_probe(const struct tree *t, struct node *dir, int fd, const char *name, 
 	return 0;
 }
 
-/* The entry for something just found or made under @stored */
-static int enter(const struct tree *t, struct node *dir, int fd, const char *stored, struct entry *ret)
+/* The entry for something found or made under @stored; @fmt: S_IFREG, or anything else for what is not regular */
+static int enter(const struct tree *t, struct node *dir, int fd, const char *stored, mode_t fmt, struct entry *ret)
 {
 	struct entry e;
 	struct sight s;
 	int err = attr_at(t, fd, stored, &s);
 
+	if (!err && S_ISREG(s.st.st_mode) != (fmt == S_IFREG))
+		err = -ENOENT; /* put there from outside under a name of the other kind */
 	if (!err)
 		err = node_enter(t->nodes, dir, stored, &s, &e.node);
 	if (err)
@@ -62,26 +82,21 @@ static int enter(const struct tree *t, struct node *dir, int fd, const char *sto
 int dir_lookup(const struct tree *t, struct node *dir, const char *name, struct entry *ret)
 {
 	char stored[NAME_ROOM];
-	struct stat st;
-	int fd, err, there = 0;
+	int fd, err;
 
 	if (dir == t->nodes->root && name_reserved(name))
 		return -ENOENT;
 	err = node_dirfd(t->nodes, dir, &fd);
 	if (err)
 		return err;
-	for (int regular = 1; regular >= 0 && !err; regular--) {
-		err = name_store(name, regular, stored);
-		if (!err)
-			there = look(t, fd, stored, &st);
-		if (!err && there < 0)
-			err = there;
-		if (there > 0 && (S_ISREG(st.st_mode) ? 1 : 0) == regular)
-			break;
-		there = 0;
-	}
+	err = name_store(name, true, stored);
 	if (!err)
-		err = there ? enter(t, dir, fd, stored, ret) : -ENOENT;
+		err = enter(t, dir, fd, stored, S_IFREG, ret);
+	if (err == -ENOENT) { /* the form of everything but a regular file */
+		err = name_store(name, false, stored);
+		if (!err)
+			err = enter(t, dir, fd, stored, 0, ret);
+	}
 	node_dirfd_put(t->nodes, dir);
 	return err;
 }
@@ -114,10 +129,10 @@ static int make_locked(const struct tree *t, struct node *dir, int fd, const cha
 
 	if (dir == t->nodes->root && name_reserved(name))
 		return -EPERM;
-	err = dir_probe(t, dir, fd, name, &p);
+	err = S_ISREG(m->mode) ? probe_other(t, dir, fd, name, &p) : dir_probe(t, dir, fd, name, &p);
 	if (err)
 		return err;
-	if (p.has_file || p.has_other || (S_ISREG(m->mode) ? p.bad_file : p.bad_other))
+	if (p.has_file || p.has_other || p.bad_other)
 		return -EEXIST;
 	if (t->store->opt.read_only)
 		return -EROFS;
@@ -128,7 +143,7 @@ static int make_locked(const struct tree *t, struct node *dir, int fd, const cha
 	who_leave(&saved);
 	if (err)
 		return err;
-	err = enter(t, dir, fd, S_ISREG(m->mode) ? p.file : p.other, ret);
+	err = enter(t, dir, fd, S_ISREG(m->mode) ? p.file : p.other, m->mode & S_IFMT, ret);
 	if (!err && f) {
 		node_change(t->nodes, ret->node);
 		node_changed(t->nodes, ret->node);
@@ -273,7 +288,7 @@ static int link_locked(const struct tree *t, struct node *n, int from, struct no
 	if (f)
 		inode_changed(f);
 	content_put(f);
-	return enter(t, dir, fd, stored, ret);
+	return enter(t, dir, fd, stored, n->fmt, ret);
 }
 
 int dir_link(const struct tree *t, struct node *n, struct node *dir, const char *name, struct entry *ret)

@@ -142,8 +142,10 @@ void inode_put(struct inode *f)
 
 	mutex_lock(&st->list_lock);
 	last = --f->refs == 0;
-	if (last)
+	if (last) {
 		inode_remove(st, f);
+		st->n_dropped++;
+	}
 	mutex_unlock(&st->list_lock);
 	if (last)
 		inode_free(f);

@@ -135,6 +135,7 @@ struct inode {
 	int error; /* a lost write: every fsync says so until the last close */
 	unsigned handles, writers;
 	_Atomic unsigned gap_misses; /* times that a write beyond the end waited for nothing */
+	_Atomic uint64_t retry_at; /* the background leaves it alone until then: its seal failed */
 	uint64_t first_change, last_write, last_close, oldest_uncommitted; /* CLOCK_MONOTONIC ns, 0 = none */
 };
 

@@ -283,10 +283,11 @@ static void wait_for_gap(struct inode *f, uint64_t off)
 		rwlock_unlock(&f->lock);
 		if (closed)
 			return;
-		if (k == GAP_WAITS)
+		if (k == GAP_WAITS) {
 			f->gap_misses++;
-		else
-			nanosleep(&moment, NULL);
+			return;
+		}
+		nanosleep(&moment, NULL);
 	}
 }
 

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/wait.h>
 
 #include "kernel_sync.h"
 #include "report.h"
@@ -59,20 +60,44 @@ static int open_mount(const struct mount *m)
 	return fd < 0 ? -errno : fd;
 }
 
-int kernel_sync_now(const struct mount *m)
+/* What the child of kernel_sync_now() does: system calls only.  0 or an errno */
+static int fetch(const struct mount *m)
 {
-	int fd CLEANUP_FD = -1;
+	int fd;
 
-	if (!m->writeback)
-		return 0;
+	if (syscall(SYS_close_range, 3, ~0u, 0))
+		for (int i = 3; i < 65536; i++)
+			close(i);
 	fd = open_mount(m);
 	if (fd == -ENOENT || fd == -ENOTCONN || fd == -ECONNABORTED)
 		return 0;
 	if (fd < 0)
-		return fail(fd, "%s: could not be opened to fetch what the kernel holds: %s", m->cfg->mountpoint, strerror(-fd));
-	if (syncfs(fd) && errno != ENOTCONN)
-		return fail(-errno, "%s: the kernel could not hand over all changes: %s", m->cfg->mountpoint, strerror(errno));
-	return 0;
+		return -fd;
+	return syncfs(fd) && errno != ENOTCONN ? errno : 0;
+}
+
+/*
+ * In a process of its own, which has given up /dev/fuse: syncfs(2) cannot be killed while it waits for us.  Were it one of our threads, a
+ * daemon that is killed meanwhile could not end, its connection would never be aborted, and both would wait for ever.
+ */
+int kernel_sync_now(const struct mount *m)
+{
+	int status = 0;
+	pid_t pid;
+
+	if (!m->writeback)
+		return 0;
+	pid = fork();
+	if (!pid)
+		_exit(fetch(m));
+	if (pid < 0)
+		return fail(-errno, "%s: no process to fetch what the kernel holds: %s", m->cfg->mountpoint, strerror(errno));
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	if (WIFEXITED(status) && !WEXITSTATUS(status))
+		return 0;
+	status = WIFEXITED(status) ? WEXITSTATUS(status) : EIO;
+	return fail(-status, "%s: the kernel could not hand over all changes: %s", m->cfg->mountpoint, strerror(status));
 }
 
 static void end_session(struct kernel_sync *k)

@@ -103,8 +103,11 @@ int seal_new(struct inode *f)
 		return err;
 	memcpy(out, s.sector, SECTOR);
 	err = io_pwrite(&st->io, f->fd, out, len, 0);
-	if (err)
-		return err; /* still NEW and whole in memory: tried again at the next fsync or seal */
+	if (err) { /* still NEW and whole in memory: tried again at the next fsync or seal; what there is of it must not look like a damaged file */
+		(void)!st->io.truncate(st->io.ctx, f->fd, 0);
+		f->alloc_end = 0;
+		return err;
+	}
 	set_metadata(f, &s.rec, len);
 	segs_drop_from(f, 0);
 	f->n_tags = n;

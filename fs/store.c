@@ -2,16 +2,32 @@
 #include "store.h"
 
 #include <errno.h>
+#include <fcntl.h>
 
 #include "report.h"
 #include "writeback.h"
 
 #define BUCKETS 16384
 
+static int open_again(struct store *st, int *ret)
+{
+	int fd = st->io.open(st->io.ctx, st->root_fd, ".", O_RDONLY | O_DIRECTORY, 0);
+
+	if (fd < 0)
+		return fd;
+	*ret = fd;
+	return 0;
+}
+
 static int start_log(struct store *st)
 {
 	struct recovered *r = &st->recovered;
+	int err = open_again(st, &st->seal_fd);
 
+	if (!err)
+		err = open_again(st, &st->sync_fd);
+	if (err)
+		return err;
 	return redo_open(&st->io, st->tdfs_fd, st->root_fd, st->keys.volume_id, st->keys.k_log, r->next_lsn, r->next_epoch, r->half, &st->redo);
 }
 
@@ -21,6 +37,10 @@ static void store_free(struct store *st)
 	if (st->redo)
 		redo_close(st->redo);
 	segcache_free(st->cache);
+	if (st->seal_fd >= 0)
+		st->io.close(st->io.ctx, st->seal_fd);
+	if (st->sync_fd >= 0)
+		st->io.close(st->io.ctx, st->sync_fd);
 	for (size_t i = 0; i < st->n_damaged; i++)
 		free(st->damaged[i].path);
 	free(st->damaged);
@@ -41,6 +61,7 @@ int store_open(const struct io *io, int root_fd, int tdfs_fd, const struct store
 		return -ENOMEM;
 	st->io = *io;
 	st->root_fd = root_fd;
+	st->seal_fd = st->sync_fd = -1;
 	st->tdfs_fd = tdfs_fd;
 	st->keys = *keys;
 	st->opt = *opt;

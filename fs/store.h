@@ -34,6 +34,7 @@ struct store {
 	/* set at creation, then fixed */
 	struct io io;
 	int root_fd, tdfs_fd;
+	int seal_fd, sync_fd; /* the root once more, for the syncfs of writeback.c alone: each descriptor is told of a lost write once */
 	struct store_keys keys;
 	struct store_options opt;
 	struct redo *redo; /* NULL when read-only */
@@ -50,6 +51,7 @@ struct store {
 	/* atomic */
 	_Atomic bool failed; /* the log is dead: every write answers EIO, sealed files stay readable */
 	_Atomic uint64_t dirty; /* bytes of dirty plaintext in memory */
+	_Atomic uint64_t n_dropped; /* inodes that left the table: tells whether a stat taken before can have missed a seal */
 	_Atomic uint64_t n_seals, n_commits, n_fsyncs, n_bad_segments;
 
 	struct mutex seal_lock; /* one checkpoint at a time */

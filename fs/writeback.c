@@ -6,7 +6,9 @@
 #define COMMIT_AGE (5 * (uint64_t)SECOND)
 #define IDLE_AGE (5 * (uint64_t)SECOND)
 #define CLOSED_AGE ((uint64_t)SECOND)
+#define RETRY_AGE (5 * (uint64_t)SECOND)
 #define CHANGE_AGE (60 * (uint64_t)SECOND)
+#define IDLE_ROUNDS 6 /* of a sync in which no file got done: a seal begun before, one for the commit, one for the rest */
 #define SYNCFS_FROM 4 /* files from which one syncfs is cheaper than a sync each */
 
 struct writeback {
@@ -125,6 +127,7 @@ static void item_fail(struct item *it, int err, int *first_err)
 		return;
 	}
 	it->step = ITEM_FAILED;
+	it->f->retry_at = now_ns() + RETRY_AGE;
 	rwlock_read(&it->f->lock); /* its path may change */
 	report(REPORT_ERROR, "%s: cannot be sealed: %s%s%s; its changes are kept and tried again", it->f->path ? it->f->path : "file", strerror(-err),
 	       *fail_text() ? ": " : "", fail_text());
@@ -170,17 +173,24 @@ static void batch_apply(struct item *items, size_t n, int *first_err)
 	}
 }
 
+/*
+ * The kernel tells a lost write once to each descriptor.  syncfs has one of its own, so that no other syncfs (of the log, of a sync) takes the news away; what it says
+ * is about all that was written since the last batch, which is enough for what was put in place in this one.  A spilled file was written long before: only its own
+ * descriptor knows.
+ */
 static int sync_items(struct store *st, struct item *items, size_t n)
 {
 	size_t k = 0;
+	bool all;
 	int err = 0;
 
 	for (size_t i = 0; i < n; i++)
 		k += items[i].step == ITEM_LOGGED || items[i].step == ITEM_SPILLED;
-	if (k >= SYNCFS_FROM || (k && !st->io.names_with_files))
-		return st->io.syncfs(st->io.ctx, st->root_fd);
+	all = k >= SYNCFS_FROM || (k && !st->io.names_with_files);
+	if (all)
+		err = st->io.syncfs(st->io.ctx, st->seal_fd);
 	for (size_t i = 0; i < n && !err; i++) {
-		if (items[i].step == ITEM_LOGGED || items[i].step == ITEM_SPILLED)
+		if ((items[i].step == ITEM_LOGGED && !all) || items[i].step == ITEM_SPILLED)
 			err = st->io.sync(st->io.ctx, items[i].f->fd, true);
 	}
 	return err;
@@ -385,7 +395,9 @@ static bool want_due(struct inode *f, void *arg)
 	bool yes;
 
 	rwlock_read(&f->lock);
-	if (f->unlinked)
+	if (f->retry_at > now && !d->must)
+		yes = false;
+	else if (f->unlinked)
 		yes = d->must && (redo_must_seal(f->st->redo, &f->pin) || redo_must_seal(f->st->redo, &f->apply.pin) || redo_must_seal(f->st->redo, &f->void_pin));
 	else
 		yes = f->apply.pending || is_older(f->last_write, now, IDLE_AGE) || is_older(f->first_change, now, CHANGE_AGE) ||
@@ -525,10 +537,11 @@ static int seal_restless(struct inode *f)
 	return err;
 }
 
-/* There may be far more than the log holds at once: as many rounds as it takes, as long as each of them gets something done. */
+/* There may be far more than the log holds at once: as many rounds as it takes, as long as there are fewer files left every now and then. */
 int store_sync(struct store *st)
 {
-	uint64_t start = now_ns(), done = UINT64_MAX;
+	size_t least = SIZE_MAX;
+	uint64_t start = now_ns();
 	int first_err = 0, err = 0, idle = 0;
 	struct inode **files;
 	size_t n;
@@ -537,13 +550,13 @@ int store_sync(struct store *st)
 		return 0;
 	for (;;) {
 		err = writeback_collect(st, want_since, &start, &files, &n);
-		idle = done == st->n_seals + st->n_commits ? idle + 1 : 0;
-		if (err || !n || st->failed || idle > 2) /* the end of a seal begun before counts as nothing, but comes only once */
+		idle = n < least ? 0 : idle + 1;
+		if (err || !n || st->failed || idle > IDLE_ROUNDS)
 			break;
-		done = st->n_seals + st->n_commits;
+		least = MIN(least, n);
 		err = writeback_seal(st, files, n, true);
-		for (size_t i = 0; i < n && done == st->n_seals + st->n_commits; i++)
-			err = err ? err : seal_restless(files[i]);
+		for (size_t i = 0; i < n && idle && !err; i++)
+			err = seal_restless(files[i]);
 		first_err = first_err ? first_err : err;
 		put_all(files, n);
 	}
@@ -553,5 +566,5 @@ int store_sync(struct store *st)
 		put_all(files, n);
 	}
 	err = first_err ? first_err : err;
-	return err ? err : st->io.syncfs(st->io.ctx, st->root_fd);
+	return err ? err : st->io.syncfs(st->io.ctx, st->sync_fd);
 }

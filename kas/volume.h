@@ -13,6 +13,8 @@
 #include "slot.h"
 
 #define TDFS_DIR ".tdfs"
+#define VOLUME_CONVERT_DIR "convert" /* in it: what the converter keeps */
+#define VOLUME_NAMES_MARK VOLUME_CONVERT_DIR "/names-plain" /* there: names of folders, links and devices are spelled as the user does, not as a store does */
 
 struct volume {
 	char *path;   /* of the store, absolute */

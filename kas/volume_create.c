@@ -223,6 +223,19 @@ static int write_kas(const struct io *io, int dir_fd, const char *kid, const uin
 	return io_replace(io, fd, name, blob, len, 0600);
 }
 
+/* The files that are there are still to be converted, and names are spelled as they were. */
+static int write_mark(int dir_fd)
+{
+	CLEANUP_FD int dir = -1;
+	CLEANUP_FD int fd = -1;
+
+	if (mkdirat(dir_fd, VOLUME_CONVERT_DIR, 0700))
+		return failed(VOLUME_CONVERT_DIR, "");
+	dir = openat(dir_fd, VOLUME_CONVERT_DIR, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	fd = openat(dir_fd, VOLUME_NAMES_MARK, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	return dir < 0 || fd < 0 || fchmod(dir, 0700) || fsync(dir) ? failed(VOLUME_NAMES_MARK, "") : 0;
+}
+
 /* Build .tdfs.new in the store and give it its name. */
 static int build(struct volume *v, struct volume_params *par, const struct credential *first)
 {
@@ -241,6 +254,8 @@ static int build(struct volume *v, struct volume_params *par, const struct crede
 		err = make_kas(v, &blob, &len);
 	if (!err)
 		err = write_kas(&io, v->dir_fd, v->kas_kid, blob, len);
+	if (!err && par->in_place)
+		err = write_mark(v->dir_fd);
 	if (!err)
 		err = redo_create(&io, v->dir_fd, v->log_half);
 	if (!err)

@@ -8,7 +8,6 @@
 #include <signal.h>
 #include <stdio.h>
 #include <sys/file.h>
-#include <sys/statvfs.h>
 #include <sys/xattr.h>
 
 #include "commands.h"
@@ -78,11 +77,17 @@ static int run_fill(const struct args *a, enum convert_verb verb, struct convert
 	    word_index(a->busy, busies, "busy", BUSY_SKIP, &busy))
 		return EXIT_TDFS_USAGE;
 	if (a->workers > WORKERS_MAX || a->batch > 1 << 20) {
-		report(REPORT_ERROR, a->workers > WORKERS_MAX ? "--workers: at most %d" : "--batch: at most %d", a->workers > WORKERS_MAX ? WORKERS_MAX : 1 << 20);
+		report(REPORT_ERROR, a->workers > WORKERS_MAX ? "--workers: at most %d" : "--batch: at most %d",
+		       a->workers > WORKERS_MAX ? WORKERS_MAX : 1 << 20);
 		return EXIT_TDFS_USAGE;
 	}
 	if (a->max_duration && (duration_parse(a->max_duration, &r->max_seconds) || !r->max_seconds)) {
 		report(REPORT_ERROR, "--max-duration: '%s' is no time: 90s, 15m, 2h", a->max_duration);
+		return EXIT_TDFS_USAGE;
+	}
+	if (a->cross && a->in_place) {
+		report(REPORT_ERROR,
+		       "--cross: what is removed in place must lie on the file system that is synced; convert each file system by itself");
 		return EXIT_TDFS_USAGE;
 	}
 	r->verb = verb;
@@ -164,34 +169,10 @@ static int attributes_check(int fd, const char *path)
 		return complain_file(-errno, path, NULL);
 	}
 	if (temp >= 0 && fsetxattr(temp, HINT_XATTR, "", 0, 0) && errno == ENOTSUP) {
-		report(REPORT_ERROR, "%s: this file system has no user attributes, by which interrupted work is recognised; choose another one", path);
+		report(REPORT_ERROR,
+		       "%s: this file system has no user attributes, by which interrupted work is recognised; choose another one", path);
 		return EXIT_TDFS_FAILED;
 	}
-	return EXIT_TDFS_OK;
-}
-
-static int dry_run(struct convert *cv, bool json)
-{
-	struct statvfs fs;
-	uint64_t bytes, space, need;
-	char b[SAY_TEXT], s[SAY_TEXT], f[SAY_TEXT];
-	double seconds;
-	int err = names_look(cv, true, &bytes, &space);
-
-	if (err || fstatvfs(cv->run.to_fd, &fs))
-		return complain(err ? err : -errno, cv->v->path, NULL);
-	/* in place a batch is there twice and what the sealed form is larger by stays */
-	need = cv->run.in_place ? (space > bytes ? space - bytes : 0) + MIN(bytes, FLIGHT_BYTES) : cv->run.verb == CONVERT_IN ? space : bytes;
-	seconds = (double)cv->total / 10000 + (double)bytes / 8e8;
-	if (json)
-		return json_say(json_pack("{s:i, s:I, s:I, s:I, s:I, s:f}", "v", 1, "files", (json_int_t)cv->total, "bytes", (json_int_t)bytes, "space_needed", (json_int_t)need,
-					  "space_free", (json_int_t)(fs.f_bavail * fs.f_frsize), "seconds_estimate", seconds));
-	size_text(bytes, b);
-	size_text(need, s);
-	size_text(fs.f_bavail * fs.f_frsize, f);
-	printf("%" PRIu64 " files, %s; space needed at most %s, free %s; perhaps %.0f s\nNothing was changed.\n", cv->total, b, s, f, seconds);
-	if (need > fs.f_bavail * fs.f_frsize)
-		printf("That does not fit.\n");
 	return EXIT_TDFS_OK;
 }
 
@@ -214,7 +195,8 @@ static int background(struct convert *cv)
 	if (pid < 0)
 		return -errno;
 	if (pid > 0) {
-		printf("Process %ld works in the background; `tdfs convert status %s` shows how far it is.\nIts output goes to %s\n", (long)pid, cv->v->path, path);
+		printf("Process %ld works in the background; `tdfs convert status %s` shows how far it is.\nIts output goes to %s\n",
+		       (long)pid, cv->v->path, path);
 		return 1;
 	}
 	(void)setsid();
@@ -246,7 +228,7 @@ static int convert_locked(struct convert *cv, const struct args *a)
 	cv->json = a->json;
 	cv->quiet = a->quiet;
 	if (a->dry_run)
-		return dry_run(cv, a->json);
+		return report_dry_run(cv, a->json);
 	code = cv->run.in_place || cv->run.verb == CONVERT_IN ? attributes_check(cv->v->store_fd, cv->v->path) : EXIT_TDFS_OK;
 	if (!code && cv->run.verb == CONVERT_OUT)
 		code = log_recover(cv->v);
@@ -265,14 +247,20 @@ static int convert_main(const struct args *a, enum convert_verb verb, bool only_
 {
 	CLEANUP(volume_cleanup) struct volume *v = NULL;
 	struct convert *cv = calloc(1, sizeof(*cv));
-	const char *store = a->in_place ? pos[0] : verb == CONVERT_IN ? pos[1] : pos[0], *other = a->in_place ? NULL : verb == CONVERT_IN ? pos[0] : pos[1];
+	const char *store = a->in_place          ? pos[0]
+			    : verb == CONVERT_IN ? pos[1]
+						 : pos[0],
+		   *other = a->in_place          ? NULL
+			    : verb == CONVERT_IN ? pos[0]
+						 : pos[1];
 	CLEANUP_FD int fd = -1;
 	int code;
 
 	if (!cv)
 		return complain(-ENOMEM, NULL, NULL);
 	if (n != (a->in_place ? 1 : 2)) {
-		report(REPORT_ERROR, a->in_place ? "--in-place takes the STORE alone" : "give both trees: %s", verb == CONVERT_IN ? "SRC STORE" : "STORE DEST");
+		report(REPORT_ERROR, a->in_place ? "--in-place takes the STORE alone" : "give both trees: %s",
+		       verb == CONVERT_IN ? "SRC STORE" : "STORE DEST");
 		free(cv);
 		return EXIT_TDFS_USAGE;
 	}
@@ -321,217 +309,77 @@ static int recover_main(const void *args, int n, char **pos)
 	return convert_main(&a, r->out ? CONVERT_OUT : CONVERT_IN, true, n, pos);
 }
 
-#define SHARED_ROWS(st, m)                                                                                                                                   \
-	{OPTION_NUMBER, 0, "workers", "N", offsetof(st, m workers), "processes (default: the cores, at most 16)"},                                           \
-	    {OPTION_NUMBER, 0, "batch", "N", offsetof(st, m batch), "files per sync of the disk (256)"},                                                     \
-	    {OPTION_TEXT, 0, "verify", "HOW", offsetof(st, m verify), "reread: none, sample or full"},                                                       \
-	    {OPTION_TEXT, 0, "busy", "HOW", offsetof(st, m busy), "files in use: skip, wait or fail"},                                                       \
-	    {OPTION_SIZE, 0, "max-rate", "SIZE", offsetof(st, m max_rate), "bytes a second at most"},                                                        \
-	    {OPTION_TEXT, 0, "max-duration", "TIME", offsetof(st, m max_duration), "stop cleanly after 90s, 15m, 2h"},                                       \
-	    {OPTION_FLAG, 0, "idle", NULL, offsetof(st, m idle), "only when nobody else wants CPU or disk"},                                                 \
-	    {OPTION_FLAG, 0, "cross", NULL, offsetof(st, m cross), "go into other file systems mounted below"},                                              \
-	    {OPTION_TEXT, 0, "files-from", "FILE", offsetof(st, m files_from), "only these: NUL-separated paths"},                                           \
-	    {OPTION_FLAG, 0, "dry-run", NULL, offsetof(st, m dry_run), "only count, and tell the space needed"},                                             \
-	    {OPTION_FLAG, 0, "daemon", NULL, offsetof(st, m daemon), "go on in the background"}, {OPTION_FLAG, 'q', "quiet", NULL, offsetof(st, m quiet), "no progress, no summary"}, \
-	{                                                                                                                                                    \
-		OPTION_FLAG, 0, "json", NULL, offsetof(st, m json), "progress and events as JSON lines"                                                      \
+#define SHARED_ROWS(st, m)                                                                                             \
+	{OPTION_NUMBER, 0, "workers", "N", offsetof(st, m workers), "processes (default: the cores, at most 16)"},     \
+	    {OPTION_NUMBER, 0, "batch", "N", offsetof(st, m batch), "files per sync of the disk (256)"},               \
+	    {OPTION_TEXT, 0, "verify", "HOW", offsetof(st, m verify), "reread: none, sample or full"},                 \
+	    {OPTION_TEXT, 0, "busy", "HOW", offsetof(st, m busy), "files in use: skip, wait or fail"},                 \
+	    {OPTION_SIZE, 0, "max-rate", "SIZE", offsetof(st, m max_rate), "bytes a second at most"},                  \
+	    {OPTION_TEXT, 0, "max-duration", "TIME", offsetof(st, m max_duration), "stop cleanly after 90s, 15m, 2h"}, \
+	    {OPTION_FLAG, 0, "idle", NULL, offsetof(st, m idle), "only when nobody else wants CPU or disk"},           \
+	    {OPTION_FLAG, 0, "cross", NULL, offsetof(st, m cross), "go into other file systems mounted below"},        \
+	    {OPTION_TEXT, 0, "files-from", "FILE", offsetof(st, m files_from), "only these: NUL-separated paths"},     \
+	    {OPTION_FLAG, 0, "dry-run", NULL, offsetof(st, m dry_run), "only count, and tell the space needed"},       \
+	    {OPTION_FLAG, 0, "daemon", NULL, offsetof(st, m daemon), "go on in the background"},                       \
+	    {OPTION_FLAG, 'q', "quiet", NULL, offsetof(st, m quiet), "no progress, no summary"},                       \
+	{                                                                                                              \
+		OPTION_FLAG, 0, "json", NULL, offsetof(st, m json), "progress and events as JSON lines"                \
 	}
 
 static const struct option_row rows[] = {
-	{OPTION_FLAG, 0, "in-place", NULL, offsetof(struct args, in_place), "where the store is: x becomes x.tdf or back"},
-	SHARED_ROWS(struct args, ),
-	CREDENTIAL_ROWS(struct args, cred),
-	{0},
+    {OPTION_FLAG, 0, "in-place", NULL, offsetof(struct args, in_place), "where the store is: x becomes x.tdf or back"},
+    SHARED_ROWS(struct args, ),
+    CREDENTIAL_ROWS(struct args, cred),
+    {0},
 };
 
 static const struct command convert_in = {
-	.name = "in",
-	.summary = "plain files become files of a volume",
-	.usage = "SRC STORE | --in-place STORE",
-	.notes = "In place: `tdfs init --in-place DIR` first. Each plain file goes when its sealed\n"
-		 "form is on the disk and verified. Stopped or killed: the same command goes on.\n",
-	.options = rows,
-	.args_size = sizeof(struct args),
-	.min_args = 1,
-	.max_args = 2,
-	.run = in_main,
+    .name = "in",
+    .summary = "plain files become files of a volume",
+    .usage = "SRC STORE | --in-place STORE",
+    .notes = "In place: `tdfs init --in-place DIR` first. Each plain file goes when its sealed\n"
+	     "form is on the disk and verified. Stopped or killed: the same command goes on.\n",
+    .options = rows,
+    .args_size = sizeof(struct args),
+    .min_args = 1,
+    .max_args = 2,
+    .run = in_main,
 };
 
 static const struct command convert_out = {
-	.name = "out",
-	.summary = "files of a volume become plain files",
-	.usage = "STORE DEST | --in-place STORE",
-	.notes = "Stopped or killed: the same command goes on.\n",
-	.options = rows,
-	.args_size = sizeof(struct args),
-	.min_args = 1,
-	.max_args = 2,
-	.run = out_main,
+    .name = "out",
+    .summary = "files of a volume become plain files",
+    .usage = "STORE DEST | --in-place STORE",
+    .notes = "Stopped or killed: the same command goes on.\n",
+    .options = rows,
+    .args_size = sizeof(struct args),
+    .min_args = 1,
+    .max_args = 2,
+    .run = out_main,
 };
 
 static const struct option_row recover_rows[] = {
-	{OPTION_FLAG, 0, "out", NULL, offsetof(struct recover_args, out), "what `convert out --in-place` has left"},
-	CREDENTIAL_ROWS(struct recover_args, all.cred),
-	{0},
+    {OPTION_FLAG, 0, "out", NULL, offsetof(struct recover_args, out), "what `convert out --in-place` has left"},
+    CREDENTIAL_ROWS(struct recover_args, all.cred),
+    {0},
 };
 
 static const struct command convert_recover = {
-	.name = "recover",
-	.summary = "finish or take back what a killed conversion in place left, and no more",
-	.usage = "STORE",
-	.options = recover_rows,
-	.args_size = sizeof(struct recover_args),
-	.min_args = 1,
-	.max_args = 1,
-	.run = recover_main,
+    .name = "recover",
+    .summary = "finish or take back what a killed conversion left, no more",
+    .usage = "STORE",
+    .options = recover_rows,
+    .args_size = sizeof(struct recover_args),
+    .min_args = 1,
+    .max_args = 1,
+    .run = recover_main,
 };
 
-/* --- from elsewhere --- */
-
-struct watch_args {
-	bool json, watch;
-};
-
-/* STORE/.tdfs/convert; -1: reported */
-static int job_dir_open_path(const char *store)
-{
-	CLEANUP_FREE char *path = NULL;
-	int fd;
-
-	fail_clear();
-	if (asprintf(&path, "%s/%s/%s", store, TDFS_DIR, CONVERT_DIR) < 0)
-		path = NULL;
-	fd = path ? open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) : -1;
-	if (fd < 0 && errno == ENOENT)
-		report(REPORT_ERROR, "%s: nothing was converted here yet", store);
-	else if (fd < 0)
-		complain_file(-errno, store, NULL);
-	return fd;
-}
-
-static const char *text_of(const json_t *j, const char *key)
-{
-	const char *s = json_string_value(json_object_get(j, key));
-
-	return s ? s : "?";
-}
-
-static void status_line(const char *store, const json_t *j, const char *state)
-{
-	char bytes[SAY_TEXT];
-	double took = json_number_value(json_object_get(j, "seconds"));
-	json_int_t done = json_integer_value(json_object_get(j, "converted"));
-
-	size_text((uint64_t)json_integer_value(json_object_get(j, "bytes")), bytes);
-	printf("%s: convert %s%s: %s | %" JSON_INTEGER_FORMAT "/%" JSON_INTEGER_FORMAT " files | %s | %.0f files/s | busy %" JSON_INTEGER_FORMAT " skipped %" JSON_INTEGER_FORMAT
-	       " failed %" JSON_INTEGER_FORMAT "\n",
-	       store, text_of(j, "verb"), json_is_true(json_object_get(j, "in_place")) ? " --in-place" : "", state, json_integer_value(json_object_get(j, "files_seen")),
-	       json_integer_value(json_object_get(j, "files_total")), bytes, took > 0 ? (double)done / took : 0, json_integer_value(json_object_get(j, "busy")),
-	       json_integer_value(json_object_get(j, "skipped")), json_integer_value(json_object_get(j, "failed")));
-}
-
-static bool is_live(const char *state)
-{
-	return strcmp(state, "running") == 0 || strcmp(state, "paused") == 0 || strcmp(state, "stopping") == 0;
-}
-
-static int status_once(const struct watch_args *a, const char *store, int dir, bool *ret_live)
-{
-	json_t *j = status_read(dir);
-	const char *state;
-
-	*ret_live = false;
-	if (!j) {
-		report(REPORT_ERROR, "%s: nothing was converted here yet", store);
-		return EXIT_TDFS_FAILED;
-	}
-	state = text_of(j, "state");
-	if (is_live(state) && !store_holder(store)) { /* what it wrote last, a reboot ago perhaps */
-		json_object_set_new(j, "state", json_string("killed"));
-		state = "killed: the same command goes on";
-	} else {
-		*ret_live = is_live(state);
-	}
-	if (a->json) {
-		json_dumpf(j, stdout, JSON_COMPACT);
-		putchar('\n');
-	} else {
-		status_line(store, j, state);
-	}
-	fflush(stdout);
-	json_decref(j);
-	return EXIT_TDFS_OK;
-}
-
-static int status_main(const void *args, int n, char **pos)
-{
-	const struct watch_args *a = args;
-	CLEANUP_FD int dir = job_dir_open_path(pos[0]);
-	bool live = false;
-	int code;
-
-	if (dir < 0)
-		return EXIT_TDFS_FAILED;
-	do {
-		code = status_once(a, pos[0], dir, &live);
-		if (a->watch && live && !code)
-			(void)poll(NULL, 0, 1000);
-	} while (a->watch && live && !code);
-	return output_flush(code);
-}
-
-static int request(const char *store, enum job_request r, const char *what)
-{
-	CLEANUP_FD int dir = job_dir_open_path(store);
-	json_t *j = dir < 0 ? NULL : status_read(dir);
-	bool live = j && is_live(text_of(j, "state")) && store_holder(store);
-	int err;
-
-	json_decref(j);
-	if (dir < 0)
-		return EXIT_TDFS_FAILED;
-	if (!live) {
-		report(REPORT_ERROR, "%s: no conversion is running", store);
-		return EXIT_TDFS_FAILED;
-	}
-	err = request_write(dir, r);
-	if (err)
-		return complain(err, store, NULL);
-	printf("%s\n", what);
-	return output_flush(EXIT_TDFS_OK);
-}
-
-static int pause_main(const void *args, int n, char **pos)
-{
-	return request(pos[0], REQUEST_PAUSE, "It pauses when what is under way is done; `tdfs convert resume` goes on.");
-}
-
-static int resume_main(const void *args, int n, char **pos)
-{
-	return request(pos[0], REQUEST_NONE, "It goes on.");
-}
-
-static int cancel_main(const void *args, int n, char **pos)
-{
-	return request(pos[0], REQUEST_CANCEL, "It ends when what is under way is done. Every file stays whole; its output tells how to go back.");
-}
-
-static const struct option_row status_rows[] = {
-	{OPTION_FLAG, 0, "watch", NULL, offsetof(struct watch_args, watch), "once a second, until it ends"},
-	{OPTION_FLAG, 0, "json", NULL, offsetof(struct watch_args, json), "answer in JSON"},
-	{0},
-};
-static const struct option_row no_rows[] = {{0}};
-
-static const struct command convert_status = {.name = "status", .summary = "how far a conversion is, or how the last one ended", .usage = "STORE", .options = status_rows, .args_size = sizeof(struct watch_args), .min_args = 1, .max_args = 1, .run = status_main};
-static const struct command convert_pause = {.name = "pause", .summary = "let a running conversion wait", .usage = "STORE", .options = no_rows, .min_args = 1, .max_args = 1, .run = pause_main};
-static const struct command convert_resume = {.name = "resume", .summary = "let it go on", .usage = "STORE", .options = no_rows, .min_args = 1, .max_args = 1, .run = resume_main};
-static const struct command convert_cancel = {.name = "cancel", .summary = "end a running conversion cleanly", .usage = "STORE", .options = no_rows, .min_args = 1, .max_args = 1, .run = cancel_main};
-
-static const struct command *const convert_commands[] = {&convert_in, &convert_out, &convert_status, &convert_pause, &convert_resume, &convert_cancel, &convert_recover, NULL};
+static const struct command *const convert_commands[] = {&convert_in,     &convert_out,    &convert_status,  &convert_pause,
+							 &convert_resume, &convert_cancel, &convert_recover, NULL};
 
 const struct command command_convert = {
-	.name = "convert",
-	.summary = "whole trees in and out of a volume",
-	.sub = convert_commands,
+    .name = "convert",
+    .summary = "whole trees in and out of a volume",
+    .sub = convert_commands,
 };

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the parts of `tdfs convert` have in common: what a run is to do, what is known about a file, what became of it.  CONVERT.md is the protocol.
+ * What the parts of `tdfs convert` have in common: what a run is to do, what is known about a file, what became of it.  CONVERT.md is the
+ * protocol.
  */
 #ifndef TDFS_CONVERT_H
 #define TDFS_CONVERT_H
@@ -12,7 +13,7 @@
 #include "record.h"
 #include "volume.h"
 
-#define CONVERT_DIR "convert" /* in .tdfs */
+#define CONVERT_DIR VOLUME_CONVERT_DIR
 #define HASH_LEN 32
 
 enum convert_verb { CONVERT_IN, CONVERT_OUT };
@@ -33,9 +34,9 @@ struct convert_run {
 
 	pid_t parent;
 	const struct volume *v;
-	int from_fd, to_fd; /* roots: of the tree read and the tree written; the same in place */
-	dev_t dev;	    /* of from_fd */
-	int temp_dir;	    /* .tdfs/convert/tmp, for file systems without O_TMPFILE; on DEST when copying out: -1 */
+	int from_fd, to_fd;           /* roots: of the tree read and the tree written; the same in place */
+	dev_t dev;                    /* of from_fd */
+	int temp_dir;                 /* .tdfs/convert/tmp, for file systems without O_TMPFILE; on DEST when copying out: -1 */
 	struct timespec started;      /* wall clock: headers made since are of this run */
 	struct timespec suspect_from; /* a run that did not end had no barrier behind what was made since then; 0: none */
 };
@@ -49,13 +50,13 @@ struct stamp {
 
 enum item_result {
 	ITEM_NONE,
-	ITEM_STAGED,	/* the new file is complete under its name; durable after the next barrier */
-	ITEM_DONE,	/* and the old one is gone (in place) or it was verified (copying) */
-	ITEM_ALREADY,	/* was converted before */
-	ITEM_OWN,	/* met what this run has made */
-	ITEM_PLAIN,	/* not for this verb: out met a plain file in place */
-	ITEM_GONE,	/* is not there any more */
-	ITEM_BUSY,	/* open elsewhere, or changed while it was read */
+	ITEM_STAGED,    /* the new file is complete under its name; durable after the next barrier */
+	ITEM_DONE,      /* and the old one is gone (in place) or it was verified (copying) */
+	ITEM_ALREADY,   /* was converted before */
+	ITEM_OWN,       /* met what this run has made */
+	ITEM_PLAIN,     /* not for this verb: out met a plain file in place */
+	ITEM_GONE,      /* is not there any more */
+	ITEM_BUSY,      /* open elsewhere, or changed while it was read */
 	ITEM_COLLISION, /* the name it needs is taken by a file that will move itself */
 	ITEM_NO_SPACE,
 	ITEM_LINKED, /* has more names than were expected: belongs to a set */
@@ -66,10 +67,10 @@ enum item_result {
 /* A file handed to a worker; its path follows.  Same program at both ends, so the struct is the wire format. */
 struct item_order {
 	uint32_t path_len;
-	uint8_t verify;	 /* reread it before the original goes */
-	uint8_t retry;	 /* a worker died in this chunk: part of it may be done */
+	uint8_t verify; /* reread it before the original goes */
+	uint8_t retry;  /* a worker died in this chunk: part of it may be done */
 	uint8_t pad[2];
-	uint32_t s, pad2; /* segment size: the unit of the content hash */
+	uint32_t s, pad2;   /* segment size: the unit of the content hash */
 	struct stamp stamp; /* commit: as staged */
 	uint64_t out_ino;
 	uint8_t hash[HASH_LEN];
@@ -91,11 +92,13 @@ enum chunk_op { CHUNK_STAGE = 1, CHUNK_COMMIT = 2 };
 
 static inline struct stamp stamp_of(const struct stat *st)
 {
-	return (struct stamp){st->st_ino, (uint64_t)st->st_size, st->st_mtim.tv_sec, st->st_ctim.tv_sec, (uint32_t)st->st_mtim.tv_nsec, (uint32_t)st->st_ctim.tv_nsec};
+	return (struct stamp){st->st_ino,         (uint64_t)st->st_size,         st->st_mtim.tv_sec,
+			      st->st_ctim.tv_sec, (uint32_t)st->st_mtim.tv_nsec, (uint32_t)st->st_ctim.tv_nsec};
 }
 static inline bool stamp_same(const struct stamp *a, const struct stamp *b)
 {
-	return a->ino == b->ino && a->size == b->size && a->mtime == b->mtime && a->ctime == b->ctime && a->mtime_ns == b->mtime_ns && a->ctime_ns == b->ctime_ns;
+	return a->ino == b->ino && a->size == b->size && a->mtime == b->mtime && a->ctime == b->ctime && a->mtime_ns == b->mtime_ns &&
+	       a->ctime_ns == b->ctime_ns;
 }
 static inline bool time_before(const struct timespec *a, const struct timespec *b)
 {

@@ -111,7 +111,12 @@ int chunk_send(const struct convert *cv, struct wire *w, const struct chunk *c)
 		return -ENOMEM;
 	for (size_t i = 0; i < c->n; i++) {
 		const struct item *it = &c->items[i];
-		struct item_order o = {.path_len = (uint32_t)strlen(it->path), .verify = it->verify, .retry = c->retry, .s = it->s, .stamp = it->stamp, .out_ino = it->out_ino};
+		struct item_order o = {.path_len = (uint32_t)strlen(it->path),
+				       .verify = it->verify,
+				       .retry = c->retry,
+				       .s = it->s,
+				       .stamp = it->stamp,
+				       .out_ino = it->out_ino};
 
 		memcpy(o.hash, it->hash, HASH_LEN);
 		memcpy(buf + at, &o, sizeof(o));

@@ -12,7 +12,7 @@
 #include "worker.h"
 
 #define WORKERS_MAX 64
-#define SENT_MAX 2	/* chunks a worker has at hand: one to work on, one to go on with */
+#define SENT_MAX 2 /* chunks a worker has at hand: one to work on, one to go on with */
 #define CHUNK_FILES 64
 #define CHUNK_BYTES ((uint64_t)4 << 20)
 #define FLIGHT_BYTES ((uint64_t)256 << 20) /* plain bytes that may exist twice */
@@ -62,7 +62,7 @@ struct reason {
 
 struct counts {
 	uint64_t converted, bytes, already, busy, skipped, failed, other, plain, dirs;
-	uint64_t read_bytes; /* for the rate: staged so far */
+	uint64_t read_bytes; /* handed out so far: for the rate */
 	struct reason reasons[REASONS_MAX];
 	size_t n_reasons;
 };
@@ -95,7 +95,7 @@ struct convert {
 	struct worker_cell *cells;
 	unsigned n_deaths, n_idle_deaths;
 	pid_t barrier_pid;
-	int barrier_fd;
+	int barrier_fd, barrier_root;
 	bool barrier_running;
 	struct timespec barrier_when;
 	uint64_t n_barriers;
@@ -132,6 +132,8 @@ void pool_stop(struct convert *cv);
 /** pool_dispatch() - hand out what is ready; pool_read() - take answers of worker @i; both deal with its death.  0 or a fatal -errno */
 int pool_dispatch(struct convert *cv) MUST_CHECK;
 int pool_read(struct convert *cv, unsigned i) MUST_CHECK;
+/** barrier_restart() - the process that syncs has died; 0, or -errno of a sync that failed */
+int barrier_restart(struct convert *cv) MUST_CHECK;
 size_t pool_busy(const struct convert *cv);
 uint64_t flight_bytes(const struct convert *cv);
 
@@ -176,6 +178,8 @@ void report_reason(struct convert *cv, const char *text);
 void report_progress(struct convert *cv, bool last);
 void report_status(struct convert *cv, const char *state);
 void report_end(struct convert *cv, int code);
+/** report_dry_run() - count, and tell what it would need; an exit code */
+int report_dry_run(struct convert *cv, bool json);
 double seconds_now(const struct convert *cv);
 
 /* convert_run.c */

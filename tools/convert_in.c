@@ -10,7 +10,7 @@
 static int sealed_compare(struct one *w, int fd, uint64_t len, const uint8_t hash[static HASH_LEN])
 {
 	uint8_t got[HASH_LEN];
-	int err = sealed_hash(&w->sealer, fd, len, got);
+	int err = sealed_hash(&w->sealer, &w->io, fd, len, got);
 
 	return err ? err : memcmp(got, hash, HASH_LEN) != 0;
 }
@@ -32,7 +32,8 @@ static int debris_drop(struct one *w, int sib, const char *target)
 }
 
 /* A sealed file of ours stands there.  1: it is this file's, @a is filled in; 0: was debris and is gone; -errno with @a->result set */
-static int existing_sealed(struct one *w, int from, const struct stat *st, int sib, const char *target, const struct record *r, struct item_answer *a)
+static int existing_sealed(struct one *w, int from, const struct stat *st, int sib, const char *target, const struct record *r,
+			   struct item_answer *a)
 {
 	bool fits = stamp_fits(r, st), suspect = w->run->suspect_from.tv_sec && !time_before(&r->made, &w->run->suspect_from);
 	const char *what = "";
@@ -121,7 +122,8 @@ bool already_in(struct one *w, int fd, const struct stat *st, const char *name, 
 	} else if (kind == SIBLING_UNFINISHED) {
 		fail(-ENODATA, "was created in a mount and never completed");
 		a->result = ITEM_SKIPPED;
-	} else if (kind == SIBLING_TORN && name_show(name, true, plain) == 0 && fstatat(w->from_dir, plain, &other, AT_SYMLINK_NOFOLLOW) == 0) {
+	} else if (kind == SIBLING_TORN && name_show(name, true, plain) == 0 &&
+		   fstatat(w->from_dir, plain, &other, AT_SYMLINK_NOFOLLOW) == 0) {
 		a->result = ITEM_OWN; /* dealt with when the file it was made from is */
 	} else {
 		fail(-EBADMSG, "is a damaged file of this volume: take it from a backup");
@@ -133,7 +135,7 @@ bool already_in(struct one *w, int fd, const struct stat *st, const char *name, 
 static int seal_to(struct one *w, int from, const struct stat *st, const struct item_order *o, const char *target, struct item_answer *a)
 {
 	char temp_name[TEMP_ROOM];
-	CLEANUP_FD int temp = temp_open(w->to_dir, w->run->temp_dir, temp_name);
+	CLEANUP_FD int temp = temp_open(w->to_dir, w->run->temp_dir, st->st_mode, temp_name);
 	uint32_t s = 0;
 	int err;
 

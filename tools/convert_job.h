@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What a run leaves in STORE/.tdfs/convert: a journal whose every line is authenticated, a status for others to read, requests from others, the list of what failed.
+ * What a run leaves in STORE/.tdfs/convert: a journal whose every line is authenticated, a status for others to read, requests from others,
+ * the list of what failed.
  *
  * The journal only saves work and keeps directories' times: files are judged by what is on the disk.  One that was edited is not believed.
  */
@@ -11,13 +12,14 @@
 
 #include "convert.h"
 #include "convert_walk.h"
+#include "options.h"
 
 struct job_log; /* opaque */
 
 /* What the last run has left. */
 struct job_past {
-	bool any, clean;   /* there was one; it came to its end */
-	bool names_done;   /* names of directories and others are spelled as the verb wants */
+	bool any, clean;         /* there was one; it came to its end */
+	bool names_done;         /* names of directories and others are spelled as the verb wants */
 	struct timespec durable; /* unclean: what was made before is durable */
 };
 
@@ -28,7 +30,8 @@ int job_begin(const struct volume *v, const struct convert_run *run, struct job_
 int job_dir(const struct job_log *j);
 /** job_barrier() - everything made before @when is durable */
 int job_barrier(struct job_log *j, const struct timespec *when);
-/** job_dir_open() - before the first change in @d: its times.  If an interrupted run has changed it already its times are taken from there */
+/** job_dir_open() - before the first change in @d: its times.  If an interrupted run has changed it already its times are taken from there
+ */
 int job_dir_open(struct job_log *j, struct cdir *d);
 int job_dir_done(struct job_log *j, const struct cdir *d);
 /** job_dirs_left() - directories that an earlier run has not given their times back: calls @each, then forgets them */
@@ -52,5 +55,8 @@ json_t *status_read(int job_dir);
 enum job_request { REQUEST_NONE, REQUEST_PAUSE, REQUEST_CANCEL };
 enum job_request request_read(int job_dir);
 int request_write(int job_dir, enum job_request r);
+
+/* cmd_convert_watch.c */
+extern const struct command convert_status, convert_pause, convert_resume, convert_cancel;
 
 #endif

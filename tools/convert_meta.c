@@ -22,8 +22,8 @@
 static int open_piece(int dir, const char *path, bool one_fs)
 {
 	struct open_how how = {
-		.flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW,
-		.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | (one_fs ? RESOLVE_NO_XDEV : 0u),
+	    .flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW,
+	    .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | (one_fs ? RESOLVE_NO_XDEV : 0u),
 	};
 	long fd;
 
@@ -41,19 +41,21 @@ int beneath_open(int root, const char *path, bool one_fs)
 	if (!*path)
 		return open_piece(root, ".", one_fs);
 	while (strlen(path) > PIECE) {
-		const char *cut = memrchr(path, '/', PIECE);
+		size_t cut = PIECE;
 		int fd;
 
+		while (cut && path[cut] != '/')
+			cut--;
 		if (!cut)
 			return -ENAMETOOLONG;
-		memcpy(piece, path, (size_t)(cut - path));
-		piece[cut - path] = 0;
+		memcpy(piece, path, cut);
+		piece[cut] = 0;
 		fd = open_piece(at < 0 ? root : at, piece, one_fs);
 		if (fd < 0)
 			return fd;
 		close_fd(&at);
 		at = fd;
-		path = cut + 1;
+		path += cut + 1;
 	}
 	return open_piece(at < 0 ? root : at, path, one_fs);
 }
@@ -148,7 +150,8 @@ static int flags_copy(int from, int to, bool strict)
 int meta_copy(int from, const struct stat *st, int to, const struct stat *to_st, bool strict, bool flags, bool acl_dir, const char **what)
 {
 	const struct timespec times[2] = {st->st_atim, st->st_mtim};
-	bool owned = true;
+	bool owned = true, chowned;
+	mode_t mode;
 	struct stat now;
 	int err;
 
@@ -157,14 +160,16 @@ int meta_copy(int from, const struct stat *st, int to, const struct stat *to_st,
 		now = *to_st;
 	else if (fstat(to, &now))
 		return -errno;
-	if ((now.st_uid != st->st_uid || now.st_gid != st->st_gid) && fchown(to, st->st_uid, st->st_gid)) {
+	chowned = now.st_uid != st->st_uid || now.st_gid != st->st_gid;
+	if (chowned && fchown(to, st->st_uid, st->st_gid)) {
 		if (strict || errno != EPERM)
 			return -errno;
 		owned = now.st_uid == st->st_uid && fchown(to, (uid_t)-1, st->st_gid) == 0;
 	}
 	*what = "mode";
 	/* a file that could not be given its owner must not run with the rights of another */
-	if (fchmod(to, st->st_mode & (owned ? 07777 : 01777)))
+	mode = st->st_mode & (owned ? 07777 : 01777);
+	if ((chowned || (now.st_mode & 07777) != mode) && fchmod(to, mode))
 		return -errno;
 	*what = "extended attributes";
 	err = xattrs_copy(from, to, strict, acl_dir);
@@ -176,10 +181,10 @@ int meta_copy(int from, const struct stat *st, int to, const struct stat *to_st,
 	return err ? err : futimens(to, times) ? -errno : 0;
 }
 
-int temp_open(int dir, int temp_dir, char ret_name[static TEMP_ROOM])
+int temp_open(int dir, int temp_dir, mode_t mode, char ret_name[static TEMP_ROOM])
 {
 	static _Atomic unsigned long count; /* of this process: a name is never used twice */
-	int fd = openat(dir, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	int fd = openat(dir, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, mode & 0777);
 
 	ret_name[0] = 0;
 	if (fd >= 0 || (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL) || temp_dir < 0)

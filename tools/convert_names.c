@@ -2,8 +2,9 @@
 /*
  * The first look over the tree, and (in place) folders, links and devices whose names are spelled otherwise in a store.
  *
- * `d.tdf` becomes `d.tdf_` and `d.tdf_` becomes `d.tdf__`, so whether a name was done already cannot be seen in the name.  Hence all are listed in the journal and synced before
- * the first changes; they are renamed from the last to the first, children before parents, each only if the listed inode has the listed name.
+ * `d.tdf` becomes `d.tdf_` and `d.tdf_` becomes `d.tdf__`, so whether a name was done already cannot be seen in the name.  Hence all are
+ * listed in the journal and synced before the first changes; they are renamed from the last to the first, children before parents, each
+ * only if the listed inode has the listed name.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -180,8 +181,10 @@ int names_stage(struct convert *cv)
 		err = rename_one(cv, &list[i]);
 	if (!err && n && syncfs(cv->run.from_fd))
 		err = -errno;
-	if (!err && (n || !cv->past.names_done))
+	if (!err && (n || !cv->past.names_done)) {
 		err = job_names_done(cv->log);
+		cv->past.names_done = true;
+	}
 	renames_free(list, n);
 	return err;
 }

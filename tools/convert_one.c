@@ -9,7 +9,7 @@
 #include "report.h"
 #include "tree.h"
 
-#define YOUNG_NS 20000000 /* ctime has a grain of up to 10 ms: a change within it would not show */
+#define YOUNG_NS 20000000       /* ctime has a grain of up to 10 ms: a change within it would not show */
 #define LARGE ((off_t)16 << 20) /* worth asking whether it is in use before the work is done */
 
 void one_leave(struct one *w)
@@ -68,7 +68,7 @@ int one_enter(struct one *w, const char *path, const char **ret_name)
 	w->from_dir = w->to_dir = w->dir ? beneath_open(w->run->from_fd, w->dir, w->run->one_fs) : -ENOMEM;
 	if (w->from_dir >= 0 && !w->run->in_place) {
 		err = dir_translate(w->run, w->dir, &translated);
-		w->to_dir = err ? err : beneath_open(w->run->to_fd, translated, false);
+		w->to_dir = err ? err : beneath_open(w->run->to_fd, translated, true);
 	}
 	err = w->from_dir < 0 ? w->from_dir : w->to_dir < 0 ? w->to_dir : 0;
 	if (err) {
@@ -216,7 +216,8 @@ static bool unlink_refused(struct one *w, const struct item_order *o, const char
 	return answer(a, r);
 }
 
-void one_unlink_source(struct one *w, const struct item_order *o, const char *name, unsigned links, const char *target, struct item_answer *a)
+void one_unlink_source(struct one *w, const struct item_order *o, const char *name, unsigned links, const char *target,
+		       struct item_answer *a)
 {
 	CLEANUP_FD int fd = openat(w->from_dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
 	struct stat st, named;
@@ -244,7 +245,8 @@ void one_unlink_source(struct one *w, const struct item_order *o, const char *na
 		return;
 	}
 	/* from here on an opener waits until the descriptor is closed */
-	if (fstatat(w->from_dir, name, &named, AT_SYMLINK_NOFOLLOW) || named.st_ino != st.st_ino || named.st_ctim.tv_nsec != st.st_ctim.tv_nsec) {
+	if (fstatat(w->from_dir, name, &named, AT_SYMLINK_NOFOLLOW) || named.st_ino != st.st_ino ||
+	    named.st_ctim.tv_nsec != st.st_ctim.tv_nsec) {
 		fail(-ESTALE, "was replaced after it had been read");
 		unlink_refused(w, o, target, a, ITEM_BUSY);
 		return;

@@ -11,7 +11,7 @@ struct one { /* a worker's hands */
 	struct sealer sealer;
 	struct io io;
 	/* the directory it is in */
-	char *dir; /* relative path, NULL: none yet */
+	char *dir;            /* relative path, NULL: none yet */
 	int from_dir, to_dir; /* the same descriptor in place */
 	bool acl_dir;
 	bool flags; /* of the file at hand: it has some that are to be kept, or it is not known */
@@ -23,7 +23,7 @@ void one_leave(struct one *w);
 
 /* All fill in @a; what went wrong is in fail_text(). */
 typedef void one_fn(struct one *w, const struct item_order *o, const char *name, unsigned links, struct item_answer *a);
-one_fn stage_in, stage_out; /* @links: names the file is expected to have */
+one_fn stage_in, stage_out;   /* @links: names the file is expected to have */
 one_fn commit_in, commit_out; /* @links: names that go with it: only the check and the verification when there are more */
 
 /** one_target() - the name in the tree written; 0, -ENAMETOOLONG, -ENOENT */
@@ -39,8 +39,10 @@ bool already_in(struct one *w, int fd, const struct stat *st, const char *name, 
 /** one_drop_target() - take back what was staged, if it still is that */
 void one_drop_target(struct one *w, const char *target, uint64_t ino);
 /** one_unlink_source() - the end of the original: only if it is still what was read and nobody has it open */
-void one_unlink_source(struct one *w, const struct item_order *o, const char *name, unsigned links, const char *target, struct item_answer *a);
+void one_unlink_source(struct one *w, const struct item_order *o, const char *name, unsigned links, const char *target,
+		       struct item_answer *a);
 /** one_put() - metadata, name; 0; -EEXIST; -ESTALE the original has changed; -errno */
-int one_put(struct one *w, int from, const struct stat *st, int temp, const char *temp_name, const char *target, struct item_answer *a) MUST_CHECK;
+int one_put(struct one *w, int from, const struct stat *st, int temp, const char *temp_name, const char *target,
+	    struct item_answer *a) MUST_CHECK;
 
 #endif

@@ -9,7 +9,8 @@
 #include "tree.h"
 
 /* A plain file stands where one is to come.  1: it is this file's, @a is filled in; 0: was unfinished work of ours and is gone; -errno */
-static int existing_out(struct one *w, int from, const struct stat *st, const struct container *c, const char *target, struct item_answer *a)
+static int existing_out(struct one *w, const struct io *io, int from, const struct stat *st, const struct container *c, const char *target,
+			struct item_answer *a)
 {
 	CLEANUP_FD int fd = openat(w->to_dir, target, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
 	uint8_t got[HASH_LEN];
@@ -39,13 +40,14 @@ static int existing_out(struct one *w, int from, const struct stat *st, const st
 	}
 	fail_clear();
 	/* after a run without an end a file may be there whose bytes never reached the disk (where it could not be marked) */
-	if (!w->run->in_place && !w->run->suspect_from.tv_sec && (uint64_t)s.st_size == c->m->size && s.st_mtim.tv_sec == st->st_mtim.tv_sec && s.st_mtim.tv_nsec == st->st_mtim.tv_nsec) {
+	if (!w->run->in_place && !w->run->suspect_from.tv_sec && (uint64_t)s.st_size == c->m->size &&
+	    s.st_mtim.tv_sec == st->st_mtim.tv_sec && s.st_mtim.tv_nsec == st->st_mtim.tv_nsec) {
 		a->result = ITEM_ALREADY;
 		return 1;
 	}
 	if ((uint64_t)s.st_size != c->m->size)
 		return fail(-EEXIST, "there is a file %s with other content: remove the one that is not wanted", target);
-	err = sealed_read(&w->sealer, &w->io, from, c, -1, a->hash);
+	err = sealed_read(&w->sealer, io, from, c, -1, a->hash);
 	if (!err)
 		err = plain_hash(&w->sealer, fd, c->m->size, c->m->seg_default, got);
 	if (!err && memcmp(got, a->hash, HASH_LEN) != 0)
@@ -57,10 +59,11 @@ static int existing_out(struct one *w, int from, const struct stat *st, const st
 	return 1;
 }
 
-static int open_to(struct one *w, int from, const struct stat *st, const struct container *c, bool hash, const char *target, struct item_answer *a)
+static int open_to(struct one *w, const struct io *io, int from, const struct stat *st, const struct container *c, bool hash,
+		   const char *target, struct item_answer *a)
 {
 	char temp_name[TEMP_ROOM];
-	CLEANUP_FD int temp = temp_open(w->to_dir, w->run->temp_dir, temp_name);
+	CLEANUP_FD int temp = temp_open(w->to_dir, w->run->temp_dir, st->st_mode, temp_name);
 	int err;
 
 	if (temp < 0)
@@ -68,7 +71,7 @@ static int open_to(struct one *w, int from, const struct stat *st, const struct 
 	if (c->m->size > SEG_MAX && fallocate(temp, 0, 0, (off_t)c->m->size) && (errno == ENOSPC || errno == EDQUOT || errno == EFBIG))
 		err = fail(-errno, "room for %llu bytes: %s", (unsigned long long)c->m->size, strerror(errno));
 	else
-		err = sealed_read(&w->sealer, &w->io, from, c, temp, hash ? a->hash : NULL);
+		err = sealed_read(&w->sealer, io, from, c, temp, hash ? a->hash : NULL);
 	if (!err)
 		err = stage_mark(w->run->v, temp, &c->rec);
 	if (err == -ENOTSUP && !w->run->in_place)
@@ -76,7 +79,7 @@ static int open_to(struct one *w, int from, const struct stat *st, const struct 
 	if (!err)
 		err = one_put(w, from, st, temp, temp_name, target, a);
 	while (err == -EEXIST) {
-		err = existing_out(w, from, st, c, target, a);
+		err = existing_out(w, io, from, st, c, target, a);
 		if (err == 0)
 			err = one_put(w, from, st, temp, temp_name, target, a);
 		else if (err == -EEXIST)
@@ -106,7 +109,7 @@ static bool is_sealed(struct one *w, int fd, const struct stat *st, struct item_
 		fail(-EAGAIN, "has changes in the volume's log: `tdfs recover` first");
 	else if (kind == SIBLING_OTHER) {
 		fail(-ENOENT, "is no file of this volume");
-		a->result = ITEM_SKIPPED;
+		a->result = w->run->in_place ? ITEM_PLAIN : ITEM_SKIPPED; /* in place: the user's own, or back already */
 	} else if (kind == SIBLING_UNFINISHED) {
 		fail(-ENODATA, "was created in a mount and never completed");
 		a->result = ITEM_SKIPPED;
@@ -122,6 +125,8 @@ void stage_out(struct one *w, const struct item_order *o, const char *name, unsi
 	CLEANUP_FD int fd = -1;
 	char target[NAME_ROOM];
 	struct stat st, there;
+	struct whole whole;
+	struct io io;
 	int err;
 
 	if (!name_is_tdf(name) || one_target(w->run, name, target)) {
@@ -131,13 +136,15 @@ void stage_out(struct one *w, const struct item_order *o, const char *name, unsi
 	}
 	if (!one_source(w, name, links, &fd, &st, a) || !is_sealed(w, fd, &st, a))
 		return;
-	err = sealed_open(w->run->v, &w->io, fd, &c);
+	err = whole_read(&w->sealer, &w->io, fd, (uint64_t)st.st_size, &whole, &io);
+	if (!err)
+		err = sealed_open(w->run->v, &io, fd, &c);
 	if (!err) {
 		a->bytes = c->m->size;
 		a->s = c->m->seg_default;
 		if (!w->run->in_place || w->run->recover) {
 			if (fstatat(w->to_dir, target, &there, AT_SYMLINK_NOFOLLOW) == 0)
-				err = existing_out(w, fd, &st, c, target, a);
+				err = existing_out(w, &io, fd, &st, c, target, a);
 			if (err == 0 && w->run->recover) {
 				a->result = ITEM_PLAIN;
 				return;
@@ -145,7 +152,7 @@ void stage_out(struct one *w, const struct item_order *o, const char *name, unsi
 		}
 	}
 	if (err == 0)
-		err = open_to(w, fd, &st, c, o->verify, target, a);
+		err = open_to(w, &io, fd, &st, c, o->verify, target, a);
 	if (err < 0 && !a->result)
 		a->result = (uint8_t)one_fail(err);
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The worker processes: started, fed, listened to, replaced when they die. */
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -43,6 +44,7 @@ static int worker_start(struct convert *cv, unsigned i)
 		close(pair[0]);
 		if (cv->barrier_fd >= 0)
 			close(cv->barrier_fd);
+		close_fd(&cv->barrier_root);
 		worker_main(&cv->run, cv->v, pair[1], w->cell);
 	}
 	close(pair[1]);
@@ -52,12 +54,15 @@ static int worker_start(struct convert *cv, unsigned i)
 	return 0;
 }
 
-/* Before there are keys in memory nobody but it needs: it gets none of them used, and it must not die with a worker. */
 static int barrier_process(struct convert *cv)
 {
 	int pair[2];
 
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
+	/* A description of its own: the kernel tells each about a failed write once, and the parent's must keep what it has not asked for.
+	 */
+	close_fd(&cv->barrier_root);
+	cv->barrier_root = openat(cv->run.to_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (cv->barrier_root < 0 || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
 		return -errno;
 	fflush(NULL);
 	cv->barrier_pid = fork();
@@ -68,13 +73,32 @@ static int barrier_process(struct convert *cv)
 		return -errno;
 	}
 	if (cv->barrier_pid == 0) {
+		close_pool(cv); /* it may be a later one */
 		close(pair[0]);
 		close_fd(&cv->v->lock_fd);
-		barrier_main(cv->run.to_fd, pair[1], cv->run.parent);
+		barrier_main(cv->barrier_root, pair[1], cv->run.parent);
 	}
 	close(pair[1]);
 	cv->barrier_fd = pair[0];
 	return 0;
+}
+
+int barrier_restart(struct convert *cv)
+{
+	int err;
+
+	close_fd(&cv->barrier_fd);
+	cv->barrier_fd = -1;
+	(void)kill(cv->barrier_pid, SIGKILL);
+	while (waitpid(cv->barrier_pid, NULL, 0) < 0 && errno == EINTR)
+		;
+	cv->barrier_pid = 0;
+	if (++cv->n_deaths > IDLE_DEATHS_MAX * WORKERS_MAX)
+		return fail(-EIO, "the process that syncs dies again and again");
+	/* it may have been told of an error and died before it said so: ask through the descriptor that has been open since before the
+	 * first file */
+	err = syncfs(cv->run.to_fd) ? -errno : 0;
+	return err ? fail(err, "syncing the file system: %s", strerror(-err)) : barrier_process(cv);
 }
 
 int pool_start(struct convert *cv)
@@ -82,7 +106,7 @@ int pool_start(struct convert *cv)
 	int err = 0;
 
 	signal(SIGPIPE, SIG_IGN);
-	cv->barrier_fd = -1;
+	cv->barrier_fd = cv->barrier_root = -1;
 	cv->cells = mmap(NULL, sizeof(*cv->cells) * WORKERS_MAX, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (cv->cells == MAP_FAILED) {
 		cv->cells = NULL;
@@ -101,7 +125,9 @@ void pool_stop(struct convert *cv)
 
 		if (!w->pid)
 			continue;
-		close(w->wire.fd); /* it ends when it reads the end */
+		/* it ends when it reads the end, whoever else has inherited this descriptor */
+		(void)shutdown(w->wire.fd, SHUT_RDWR);
+		close(w->wire.fd);
 		wire_free(&w->wire);
 		while (waitpid(w->pid, NULL, 0) < 0 && errno == EINTR)
 			;
@@ -111,11 +137,13 @@ void pool_stop(struct convert *cv)
 		w->n_sent = 0;
 	}
 	if (cv->barrier_pid > 0) {
+		(void)shutdown(cv->barrier_fd, SHUT_RDWR);
 		close_fd(&cv->barrier_fd);
 		while (waitpid(cv->barrier_pid, NULL, 0) < 0 && errno == EINTR)
 			;
 		cv->barrier_pid = 0;
 	}
+	close_fd(&cv->barrier_root);
 	if (cv->cells)
 		munmap(cv->cells, sizeof(*cv->cells) * WORKERS_MAX);
 	cv->cells = NULL;
@@ -132,7 +160,8 @@ static void blame(struct convert *cv, struct chunk *c, uint32_t at, int status)
 	it = &c->items[at];
 	if (++it->kills < KILLS_MAX)
 		return;
-	snprintf(text, sizeof(text), "killed %d workers (the last by %s %d)", KILLS_MAX, WIFSIGNALED(status) ? "signal" : "exit", WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+	snprintf(text, sizeof(text), "killed %d workers (the last by %s %d)", KILLS_MAX, WIFSIGNALED(status) ? "signal" : "exit",
+		 WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
 	c->bytes -= it->size;
 	settle(cv, it, ITEM_FAILED, text);
 	memmove(it, it + 1, (c->n - at - 1) * sizeof(*it));
@@ -207,14 +236,17 @@ static bool may_stage(const struct convert *cv)
 		return false;
 	if (cv->staged.n_files + cv->synced_staged.n_files + cv->to_commit.n_files > 4 * (size_t)cv->run.batch)
 		return false;
-	return !cv->run.max_rate || (double)(cv->counts.read_bytes + flight) < (double)cv->run.max_rate * (took + 0.5);
+	return !cv->run.max_rate || (double)cv->counts.read_bytes < (double)cv->run.max_rate * took;
 }
 
 static struct chunk *next_chunk(struct convert *cv)
 {
 	if (cv->to_commit.first)
 		return queue_pop(&cv->to_commit);
-	return may_stage(cv) ? queue_pop(&cv->ready) : NULL;
+	if (!may_stage(cv))
+		return NULL;
+	cv->counts.read_bytes += cv->ready.first->bytes;
+	return queue_pop(&cv->ready);
 }
 
 int pool_dispatch(struct convert *cv)

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <sys/statvfs.h>
 
 #include "convert_i.h"
 #include "say.h"
@@ -45,7 +46,8 @@ void report_failed(struct convert *cv, const char *path, const char *what, const
 
 	list_add(cv, path, what, text);
 	if (cv->json) {
-		json_t *j = json_pack("{s:i, s:s, s:s, s:o, s:o}", "v", 1, "event", "file", "result", what, "path", json_path(path), "reason", json_path(text));
+		json_t *j = json_pack("{s:i, s:s, s:s, s:o, s:o}", "v", 1, "event", "file", "result", what, "path", json_path(path),
+				      "reason", json_path(text));
 
 		if (j)
 			json_dumpf(j, stderr, JSON_COMPACT);
@@ -90,10 +92,11 @@ static json_t *status_json(const struct convert *cv, const char *state)
 	const struct counts *n = &cv->counts;
 	double took = seconds_now(cv);
 
-	return json_pack("{s:i, s:s, s:s, s:b, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:i, s:i}", "v", 1, "state", state, "verb",
-			 cv->run.verb == CONVERT_IN ? "in" : "out", "in_place", cv->run.in_place, "pid", (int)getpid(), "files_total", (json_int_t)cv->total, "files_seen",
-			 (json_int_t)seen(cv), "converted", (json_int_t)n->converted, "bytes", (json_int_t)n->bytes, "already", (json_int_t)n->already, "busy",
-			 (json_int_t)n->busy, "skipped", (json_int_t)n->skipped, "failed", (json_int_t)n->failed, "barriers", (json_int_t)cv->n_barriers, "seconds", took,
+	return json_pack("{s:i, s:s, s:s, s:b, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:i, s:i}", "v", 1, "state", state,
+			 "verb", cv->run.verb == CONVERT_IN ? "in" : "out", "in_place", cv->run.in_place, "pid", (int)getpid(),
+			 "files_total", (json_int_t)cv->total, "files_seen", (json_int_t)seen(cv), "converted", (json_int_t)n->converted,
+			 "bytes", (json_int_t)n->bytes, "already", (json_int_t)n->already, "busy", (json_int_t)n->busy, "skipped",
+			 (json_int_t)n->skipped, "failed", (json_int_t)n->failed, "barriers", (json_int_t)cv->n_barriers, "seconds", took,
 			 "workers", (int)cv->run.workers, "workers_lost", (int)cv->n_deaths);
 }
 
@@ -150,9 +153,15 @@ void report_progress(struct convert *cv, bool last)
 	}
 	size_text(n->bytes, bytes);
 	eta_text(cv, took, eta, sizeof(eta));
-	fprintf(stderr, "%s%" PRIu64 "/%" PRIu64 " files %.1f%% | %s | %.0f files/s | %u workers | busy %" PRIu64 " skipped %" PRIu64 " failed %" PRIu64 "%s%s%s", cv->tty ? "\r\033[K" : "tdfs: ",
-		seen(cv), cv->total, cv->total ? 100.0 * (double)seen(cv) / (double)cv->total : 0, bytes, (double)(n->converted) / took, cv->run.workers, n->busy, n->skipped,
-		n->failed, eta, cv->paused ? " | paused" : cv->draining ? " | stopping" : "", cv->tty ? "" : "\n");
+	fprintf(stderr,
+		"%s%" PRIu64 "/%" PRIu64 " files %.1f%% | %s | %.0f files/s | %u workers | busy %" PRIu64 " skipped %" PRIu64
+		" failed %" PRIu64 "%s%s%s",
+		cv->tty ? "\r\033[K" : "tdfs: ", seen(cv), cv->total, cv->total ? 100.0 * (double)seen(cv) / (double)cv->total : 0, bytes,
+		(double)(n->converted) / took, cv->run.workers, n->busy, n->skipped, n->failed, eta,
+		cv->paused     ? " | paused"
+		: cv->draining ? " | stopping"
+			       : "",
+		cv->tty ? "" : "\n");
 	cv->drawn = cv->tty;
 }
 
@@ -174,14 +183,16 @@ static void next_step(const struct convert *cv, int code)
 	const char *verb = cv->run.verb == CONVERT_IN ? "in" : "out", *place = cv->run.in_place ? " --in-place" : "", *store = cv->v->path;
 
 	if (cv->cancelled && cv->run.in_place)
-		printf("Every file is whole, plain or sealed.\nNext:  tdfs convert %s --in-place %s   takes it back;  tdfs convert %s --in-place %s   goes on\n",
+		printf("Every file is whole, plain or sealed.\nNext:  tdfs convert %s --in-place %s   takes it back;  tdfs convert %s "
+		       "--in-place %s   goes on\n",
 		       cv->run.verb == CONVERT_IN ? "out" : "in", store, verb, store);
 	else if (code == EXIT_TDFS_INTERRUPTED || code == EXIT_TDFS_RETRY || code == EXIT_TDFS_FAILED)
-		printf("Next:  tdfs convert %s%s %s%s%s   goes on where it stopped\n", verb, place, cv->run.in_place ? store : cv->from_name, cv->run.in_place ? "" : " ",
-		       cv->run.in_place ? "" : cv->to_name);
-	else if (code == EXIT_TDFS_SOME)
-		printf("Next:  tdfs convert %s%s --files-from %s/%s/%s/failed %s%s%s   tries those again\n", verb, place, store, TDFS_DIR, CONVERT_DIR,
+		printf("Next:  tdfs convert %s%s %s%s%s   goes on where it stopped\n", verb, place,
 		       cv->run.in_place ? store : cv->from_name, cv->run.in_place ? "" : " ", cv->run.in_place ? "" : cv->to_name);
+	else if (code == EXIT_TDFS_SOME)
+		printf("Next:  tdfs convert %s%s --files-from %s/%s/%s/failed %s%s%s   tries those again\n", verb, place, store, TDFS_DIR,
+		       CONVERT_DIR, cv->run.in_place ? store : cv->from_name, cv->run.in_place ? "" : " ",
+		       cv->run.in_place ? "" : cv->to_name);
 	else if (cv->run.verb == CONVERT_IN)
 		printf("Next:  tdfs mount %s MOUNTPOINT\n", store);
 	else if (cv->run.in_place)
@@ -196,7 +207,8 @@ static void summary(const struct convert *cv, int code)
 
 	size_text(n->bytes, bytes);
 	size_text((uint64_t)((double)n->bytes / took), rate);
-	printf("%s %" PRIu64 " files (%s) in %.1f s: %.0f files/s, %s/s\n", cv->run.recover ? "finished" : "converted", n->converted, bytes, took, (double)n->converted / took, rate);
+	printf("%s %" PRIu64 " files (%s) in %.1f s: %.0f files/s, %s/s\n", cv->run.recover ? "finished" : "converted", n->converted, bytes,
+	       took, (double)n->converted / took, rate);
 	if (n->already)
 		printf("  already %s: %" PRIu64 "\n", cv->run.verb == CONVERT_IN ? "sealed" : "there", n->already);
 	if (n->plain)
@@ -221,12 +233,41 @@ void report_end(struct convert *cv, int code)
 {
 	report_progress(cv, true);
 	list_end(cv);
-	report_status(cv, cv->cancelled			    ? "cancelled"
-			  : code == EXIT_TDFS_OK	    ? "done"
-			  : code == EXIT_TDFS_SOME	    ? "done with failures"
-			  : code == EXIT_TDFS_RETRY	    ? "stopped"
+	report_status(cv, cv->cancelled                   ? "cancelled"
+			  : code == EXIT_TDFS_OK          ? "done"
+			  : code == EXIT_TDFS_SOME        ? "done with failures"
+			  : code == EXIT_TDFS_RETRY       ? "stopped"
 			  : code == EXIT_TDFS_INTERRUPTED ? "interrupted"
-							    : "failed");
+							  : "failed");
 	if (!cv->json && !cv->quiet)
 		summary(cv, code);
+}
+
+int report_dry_run(struct convert *cv, bool json)
+{
+	struct statvfs fs;
+	uint64_t bytes, space, need;
+	char b[SAY_TEXT], s[SAY_TEXT], f[SAY_TEXT];
+	double seconds;
+	int err = names_look(cv, true, &bytes, &space);
+
+	if (err || fstatvfs(cv->run.to_fd, &fs))
+		return complain(err ? err : -errno, cv->v->path, NULL);
+	/* in place a batch is there twice and what the sealed form is larger by stays */
+	need = cv->run.in_place             ? (space > bytes ? space - bytes : 0) + MIN(bytes, FLIGHT_BYTES)
+	       : cv->run.verb == CONVERT_IN ? space
+					    : bytes;
+	seconds = (double)cv->total / 10000 + (double)bytes / 8e8;
+	if (json)
+		return json_say(json_pack("{s:i, s:I, s:I, s:I, s:I, s:f}", "v", 1, "files", (json_int_t)cv->total, "bytes",
+					  (json_int_t)bytes, "space_needed", (json_int_t)need, "space_free",
+					  (json_int_t)(fs.f_bavail * fs.f_frsize), "seconds_estimate", seconds));
+	size_text(bytes, b);
+	size_text(need, s);
+	size_text(fs.f_bavail * fs.f_frsize, f);
+	printf("%" PRIu64 " files, %s; space needed at most %s, free %s; perhaps %.0f s\nNothing was changed.\n", cv->total, b, s, f,
+	       seconds);
+	if (need > fs.f_bavail * fs.f_frsize)
+		printf("That does not fit.\n");
+	return EXIT_TDFS_OK;
 }

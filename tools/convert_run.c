@@ -199,7 +199,9 @@ static int finish(struct convert *cv)
 
 	if (!cv->run.files_from && cv->run.in_place)
 		job_dirs_left(cv->log, dir_left, cv);
-	if (cv->run.in_place && cv->run.verb == CONVERT_OUT && !cv->run.recover)
+	/* while sealed files are left the tree stays a store, in its spelling */
+	if (cv->run.in_place && cv->run.verb == CONVERT_OUT && !cv->run.recover && !cv->run.files_from && !cv->counts.failed &&
+	    !cv->counts.busy && !cv->counts.skipped)
 		err = names_stage(cv);
 	return err ? err : syncfs(cv->run.to_fd) ? -errno : 0;
 }
@@ -221,7 +223,7 @@ int convert_run(struct convert *cv)
 
 	for (size_t i = 0; i < ARRAY_SIZE(all); i++)
 		queue_init(all[i]);
-	cv->barrier_fd = -1;
+	cv->barrier_fd = cv->barrier_root = -1;
 	cv->tty = isatty(STDERR_FILENO) && !cv->json;
 	clock_gettime(CLOCK_MONOTONIC, &cv->begin);
 	clock_gettime(CLOCK_REALTIME, &cv->run.started);
@@ -233,7 +235,8 @@ int convert_run(struct convert *cv)
 		cv->run.suspect_from = cv->past.durable;
 	cv->walk_calls = (struct walk_calls){cv, source_bad, dir_finished};
 	(void)request_write(job_dir(cv->log), REQUEST_NONE);
-	cv->run.temp_dir = cv->run.in_place || cv->run.verb == CONVERT_IN ? openat(job_dir(cv->log), "tmp", O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+	cv->run.temp_dir =
+	    cv->run.in_place || cv->run.verb == CONVERT_IN ? openat(job_dir(cv->log), "tmp", O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
 	report_status(cv, "running");
 	err = work(cv);
 	pool_stop(cv);

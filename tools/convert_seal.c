@@ -9,10 +9,10 @@
 #include "crc.h"
 #include "report.h"
 
-#define STRETCH ((size_t)1 << 20)	/* plain bytes read and written at once */
+#define STRETCH ((size_t)1 << 20)        /* plain bytes read and written at once */
 #define SEGMENTS_GOOD ((uint64_t)100000) /* a manifest that every client reads (FORMAT.md section 7) */
 #define SEG_LARGEST ((uint32_t)2 << 20)
-#define LEASE ((uint64_t)1 << 20)	/* FORMAT.md section 3: bound on invocations */
+#define LEASE ((uint64_t)1 << 20) /* FORMAT.md section 3: bound on invocations */
 
 static int room_get(uint8_t **p, size_t *room, size_t need)
 {
@@ -31,7 +31,8 @@ static int room_get(uint8_t **p, size_t *room, size_t need)
 int sealer_init(struct sealer *s, const struct volume *v)
 {
 	*s = (struct sealer){.v = v};
-	return room_get(&s->plain, &s->plain_room, STRETCH + 1) || room_get(&s->stored, &s->stored_room, STRETCH + STRETCH / 8) ? -ENOMEM : 0;
+	return room_get(&s->plain, &s->plain_room, STRETCH + 1) || room_get(&s->stored, &s->stored_room, STRETCH + STRETCH / 8) ? -ENOMEM
+																: 0;
 }
 
 void sealer_free(struct sealer *s)
@@ -152,10 +153,17 @@ static int stretch_seal(struct sealing *w, uint64_t first, uint8_t *to, uint64_t
 	return 0;
 }
 
-static int header_make(struct sealing *w, const uint8_t root[static MAC_LEN], uint64_t file_len, uint8_t sector[static SECTOR], uint8_t hint[static HINT_LEN])
+static int header_make(struct sealing *w, const uint8_t root[static MAC_LEN], uint64_t file_len, uint8_t sector[static SECTOR],
+		       uint8_t hint[static HINT_LEN])
 {
 	const struct volume *v = w->s->v;
-	struct record r = {.state = RECORD_SEALED, .s = w->seg, .generation = 1, .size = w->size, .epoch = 1, .mtime = w->st->st_mtim, .ctime = w->st->st_ctim};
+	struct record r = {.state = RECORD_SEALED,
+			   .s = w->seg,
+			   .generation = 1,
+			   .size = w->size,
+			   .epoch = 1,
+			   .mtime = w->st->st_mtim,
+			   .ctime = w->st->st_ctim};
 	int err = random_bytes(r.file_id, ID_LEN);
 
 	memcpy(r.content_id, root, ID_LEN);
@@ -164,8 +172,8 @@ static int header_make(struct sealing *w, const uint8_t root[static MAC_LEN], ui
 	r.invocations = (w->n / LEASE + 1) * LEASE;
 	clock_gettime(CLOCK_REALTIME, &r.made);
 	if (!err)
-		err = record_seal(v->k_seal, &r, (struct part){w->tmpl->key_access, strlen(w->tmpl->key_access)}, (struct part){w->tmpl->policy, strlen(w->tmpl->policy)}, w->dek,
-				  r.seal);
+		err = record_seal(v->k_seal, &r, (struct part){w->tmpl->key_access, strlen(w->tmpl->key_access)},
+				  (struct part){w->tmpl->policy, strlen(w->tmpl->policy)}, w->dek, r.seal);
 	if (!err)
 		err = record_sector(&r, w->crc, v->k_rec, sector);
 	if (!err)
@@ -205,7 +213,8 @@ static int seal_large(struct sealing *w, uint64_t tail_bytes, uint8_t hint[stati
 	int err;
 
 	/* a full disk shows now, not after an hour; where it cannot be done the writes will tell */
-	if (fallocate(w->out, 0, 0, (off_t)(tail_offset(w->size, w->seg) + tail_bytes)) && (errno == ENOSPC || errno == EDQUOT || errno == EFBIG))
+	if (fallocate(w->out, 0, 0, (off_t)(tail_offset(w->size, w->seg) + tail_bytes)) &&
+	    (errno == ENOSPC || errno == EDQUOT || errno == EFBIG))
 		return fail(-errno, "room for %llu bytes: %s", (unsigned long long)w->size, strerror(errno));
 	err = room_get(&w->s->stored, &w->s->stored_room, MAX(STRETCH, w->seg) + (STRETCH / w->seg + 1) * AEAD_OVERHEAD);
 	while (!err && next < w->n) {
@@ -251,7 +260,8 @@ int seal_fd(struct sealer *s, int in, const struct stat *st, int out, uint8_t *r
 	if (!err)
 		err = plain_room(s, MAX(STRETCH, w.seg) + 1);
 	if (!err)
-		err = w.size <= STRETCH / w.seg * w.seg ? seal_small(&w, tail_len(w.tmpl, w.size), hint) : seal_large(&w, tail_len(w.tmpl, w.size), hint);
+		err = w.size <= STRETCH / w.seg * w.seg ? seal_small(&w, tail_len(w.tmpl, w.size), hint)
+							: seal_large(&w, tail_len(w.tmpl, w.size), hint);
 	/* not only a saved read here: it says whose this is if the content is lost with the power */
 	if (!err && fsetxattr(out, HINT_XATTR, hint, HINT_LEN, 0))
 		err = fail(-errno, "its " HINT_XATTR " attribute: %s", strerror(errno));
@@ -282,13 +292,6 @@ int plain_hash(struct sealer *s, int fd, uint64_t size, uint32_t unit, uint8_t r
 	return err;
 }
 
-/* A small file is read once and then taken from memory: opening a container and reading it are two looks at the same bytes. */
-struct whole {
-	struct io disk;
-	const uint8_t *buf;
-	uint64_t len;
-};
-
 static ssize_t whole_pread(void *ctx, int fd, void *buf, size_t len, uint64_t off)
 {
 	const struct whole *w = ctx;
@@ -306,24 +309,34 @@ static int whole_stat(void *ctx, int fd, struct stat *ret)
 	return w->disk.stat(w->disk.ctx, fd, ret);
 }
 
-int sealed_hash(struct sealer *s, int fd, uint64_t file_len, uint8_t ret_hash[static HASH_LEN])
+int whole_read(struct sealer *s, const struct io *disk, int fd, uint64_t file_len, struct whole *ret, struct io *ret_io)
+{
+	int err = 0;
+
+	*ret = (struct whole){.disk = *disk};
+	*ret_io = *disk;
+	if (file_len > s->stored_room)
+		return 0;
+	err = read_exact(fd, s->stored, file_len, 0, false);
+	if (err)
+		return err;
+	ret->buf = s->stored;
+	ret->len = file_len;
+	ret_io->ctx = ret;
+	ret_io->pread = whole_pread;
+	ret_io->stat = whole_stat;
+	return 0;
+}
+
+int sealed_hash(struct sealer *s, const struct io *disk, int fd, uint64_t file_len, uint8_t ret_hash[static HASH_LEN])
 {
 	CLEANUP(container_cleanup) struct container *c = NULL;
-	struct whole w = {.disk = io_posix(fd)};
-	struct io io = w.disk;
-	int err;
+	struct whole w;
+	struct io io;
+	int err = whole_read(s, disk, fd, file_len, &w, &io);
 
-	if (file_len <= s->stored_room) {
-		err = read_exact(fd, s->stored, file_len, 0, false);
-		if (err)
-			return err;
-		w.buf = s->stored;
-		w.len = file_len;
-		io.ctx = &w;
-		io.pread = whole_pread;
-		io.stat = whole_stat;
-	}
-	err = sealed_open(s->v, &io, fd, &c);
+	if (!err)
+		err = sealed_open(s->v, &io, fd, &c);
 	return err ? err : sealed_read(s, &io, fd, c, -1, ret_hash);
 }
 

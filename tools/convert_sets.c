@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Files with several names: kept together until all names are found, so that they stay one file.  The only thing whose memory grows with the tree: by names of such files.
+ * Files with several names: kept together until all names are found, so that they stay one file.  The only thing whose memory grows with
+ * the tree: by names of such files.
  */
 #include <errno.h>
 

@@ -94,7 +94,6 @@ static int answer_use(struct convert *cv, struct chunk *c, struct item *it, cons
 		if (a->verified)
 			it->verify = false;
 		memcpy(it->hash, a->hash, HASH_LEN);
-		cv->counts.read_bytes += a->bytes;
 		return 1;
 	}
 	if (r == ITEM_DONE && c->op == CHUNK_COMMIT) {
@@ -102,13 +101,16 @@ static int answer_use(struct convert *cv, struct chunk *c, struct item *it, cons
 			report_failed(cv, it->path, "note", text);
 		return 1;
 	}
+	if (c->op == CHUNK_STAGE) /* was not read after all */
+		cv->counts.read_bytes -= MIN(it->size, cv->counts.read_bytes);
 	if (r == ITEM_NO_SPACE)
 		cv->space_low = true; /* until what is under way has given space back */
 	if (is_deferred(cv, it, c, r)) {
 		it->kills = 0;
 		return defer(cv, it);
 	}
-	settle(cv, it, r == ITEM_STAGED || r == ITEM_DONE || r == ITEM_NONE ? ITEM_FAILED : r, r == ITEM_NONE ? "the worker said nothing about it" : text);
+	settle(cv, it, r == ITEM_STAGED || r == ITEM_DONE || r == ITEM_NONE ? ITEM_FAILED : r,
+	       r == ITEM_NONE ? "the worker said nothing about it" : text);
 	return 0;
 }
 
@@ -155,6 +157,16 @@ static void queue_move(struct queue *from, struct queue *to)
 		queue_push(to, c);
 }
 
+/* The process that syncs is gone: another one, and the same again. */
+static int barrier_again(struct convert *cv)
+{
+	int err = barrier_restart(cv);
+
+	if (!err && cv->barrier_running && write(cv->barrier_fd, "s", 1) != 1)
+		err = fail(-EIO, "the process that syncs is gone");
+	return err;
+}
+
 int barrier_start(struct convert *cv)
 {
 	queue_move(&cv->staged, &cv->synced_staged);
@@ -166,7 +178,9 @@ int barrier_start(struct convert *cv)
 			if (time_before(&cv->workers[i].sent[k]->sent, &cv->barrier_when))
 				cv->barrier_when = cv->workers[i].sent[k]->sent;
 	cv->barrier_running = true;
-	return write(cv->barrier_fd, "s", 1) == 1 ? 0 : fail(-EIO, "the process that syncs is gone");
+	if (write(cv->barrier_fd, "s", 1) == 1)
+		return 0;
+	return barrier_again(cv);
 }
 
 /* Durable now: what is left to be done with it? */
@@ -205,7 +219,7 @@ int barrier_done(struct convert *cv)
 		n = read(cv->barrier_fd, &err, sizeof(err));
 	while (n < 0 && errno == EINTR);
 	if (n != sizeof(err))
-		return fail(-EIO, "the process that syncs is gone");
+		return barrier_again(cv);
 	cv->barrier_running = false;
 	cv->n_barriers++;
 	if (err)

@@ -6,7 +6,7 @@
 #include "convert_file.h"
 #include "report.h"
 
-#define TAIL_SEARCH 65536u /* a header, policy and key access longer than that are not ours */
+#define TAIL_SEARCH 65536u  /* a header, policy and key access longer than that are not ours */
 #define MARK_LEN UINT64_MAX /* no file is so long: keeps a mark apart from a hint */
 
 static int sample_make(struct sealer *s)

@@ -147,7 +147,9 @@ static int add_regular(struct convert *cv, struct cdir *dir, const char *name, c
 		return -ENOMEM;
 	}
 	err = chunk_add(cv, cv->filling, &it);
-	if (!err && (cv->filling->n >= CHUNK_FILES || cv->filling->bytes >= CHUNK_BYTES))
+	/* under a rate limit in pieces that fit it */
+	if (!err && (cv->filling->n >= CHUNK_FILES || cv->filling->bytes >= CHUNK_BYTES ||
+		     (cv->run.max_rate && cv->filling->bytes >= cv->run.max_rate / 8)))
 		flush(cv);
 	return err;
 }
@@ -181,7 +183,7 @@ static int take(struct convert *cv, const struct walk_entry *e)
 		return add_regular(cv, e->dir, e->name, &e->st);
 	if (S_ISDIR(e->st.st_mode)) {
 		if (!e->self && cv->walk)
-			skip_tree(cv, e, "another file system is mounted there (--cross goes into it)");
+			skip_tree(cv, e, "another file system is mounted there");
 		else if (is_volume(e))
 			skip_tree(cv, e, "is a tdfs volume of its own");
 		else
@@ -235,7 +237,11 @@ static int list_enter(struct convert *cv, const char *path)
 		CLEANUP_FD int up = beneath_open(cv->run.from_fd, at->path, cv->run.one_fs);
 		struct walk_entry e = {.dir = at, .dir_fd = up, .name = name};
 
-		err = !name ? -ENOMEM : up < 0 ? up : fstatat(up, name, &e.st, AT_SYMLINK_NOFOLLOW) ? -errno : S_ISDIR(e.st.st_mode) ? 0 : -ENOTDIR;
+		err = !name                                           ? -ENOMEM
+		      : up < 0                                        ? up
+		      : fstatat(up, name, &e.st, AT_SYMLINK_NOFOLLOW) ? -errno
+		      : S_ISDIR(e.st.st_mode)                         ? 0
+								      : -ENOTDIR;
 		if (!err && is_volume(&e))
 			err = -EXDEV;
 		if (!err) {

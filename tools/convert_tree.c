@@ -41,7 +41,7 @@ static int dir_there(const struct convert *cv, const struct cdir *d)
 		p += len + (p[len] == '/');
 	}
 	path[n] = 0;
-	return beneath_open(cv->run.to_fd, path, false);
+	return beneath_open(cv->run.to_fd, path, true); /* one syncfs must cover it */
 }
 
 static int not_copied(struct convert *cv, const struct walk_entry *e, int err)
@@ -49,7 +49,10 @@ static int not_copied(struct convert *cv, const struct walk_entry *e, int err)
 	CLEANUP_FREE char *path = cdir_join(e->dir, e->name);
 
 	cv->counts.failed++;
-	report_failed(cv, path ? path : e->name, "failed", err == -ENOENT ? "its name cannot be in the other tree" : *fail_text() ? fail_text() : strerror(-err));
+	report_failed(cv, path ? path : e->name, "failed",
+		      err == -ENOENT ? "its name cannot be in the other tree"
+		      : *fail_text() ? fail_text()
+				     : strerror(-err));
 	return err;
 }
 
@@ -112,7 +115,9 @@ static int node_copy(const struct walk_entry *e, int dir, const char *name)
 		return -errno;
 	if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW))
 		return -errno;
-	return (st.st_mode & S_IFMT) == (e->st.st_mode & S_IFMT) && st.st_rdev == e->st.st_rdev ? 0 : fail(-EEXIST, "there is something else in its place");
+	return (st.st_mode & S_IFMT) == (e->st.st_mode & S_IFMT) && st.st_rdev == e->st.st_rdev
+		   ? 0
+		   : fail(-EEXIST, "there is something else in its place");
 }
 
 int tree_other(struct convert *cv, const struct walk_entry *e)

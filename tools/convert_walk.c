@@ -9,7 +9,7 @@
 #include "convert_file.h"
 #include "report.h"
 
-#define WINDOW ((size_t)4 << 20)      /* bytes of names held of one directory */
+#define WINDOW ((size_t)4 << 20)       /* bytes of names held of one directory */
 #define WINDOW_DEEP ((size_t)64 << 10) /* of one far down: the sum stays small */
 #define DEEP 16
 

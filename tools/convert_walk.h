@@ -15,21 +15,21 @@
 /* A directory that something still happens in. */
 struct cdir {
 	struct cdir *parent;
-	unsigned refs; /* the walk, directories below, files under way */
-	char *path;    /* relative; "" the root */
+	unsigned refs;  /* the walk, directories below, files under way */
+	char *path;     /* relative; "" the root */
 	struct stat st; /* as found */
-	bool touched; /* by us: its times are to be restored */
+	bool touched;   /* by us: its times are to be restored */
 };
 
 struct walk_calls {
 	void *arg;
 	void (*bad)(void *arg, const char *path, int err); /* cannot be looked at; the walk goes on */
-	void (*done)(void *arg, struct cdir *d); /* nobody needs it any more; freed afterwards */
+	void (*done)(void *arg, struct cdir *d);           /* nobody needs it any more; freed afterwards */
 };
 
 struct walk_entry {
 	struct cdir *dir; /* a reference is not handed over */
-	int dir_fd;	  /* borrowed until the next call */
+	int dir_fd;       /* borrowed until the next call */
 	const char *name; /* likewise */
 	struct stat st;
 	struct cdir *self; /* of a directory: what it will be while it is walked */

@@ -2,7 +2,8 @@
 /*
  * Frames between the converter and its workers, over a stream socket: a fixed head, then @len bytes.
  *
- * Both ends are the same program on the same machine, yet every length is checked on arrival: a peer that was hit by a stray write must not take the other with it.
+ * Both ends are the same program on the same machine, yet every length is checked on arrival: a peer that was hit by a stray write must not
+ * take the other with it.
  */
 #ifndef TDFS_WIRE_H
 #define TDFS_WIRE_H
@@ -12,7 +13,7 @@
 #define WIRE_MAX ((size_t)1 << 20) /* bytes behind the head */
 
 struct wire {
-	int fd; /* blocking; owned by whoever made the pair */
+	int fd;       /* blocking; owned by whoever made the pair */
 	uint8_t *buf; /* of the frame received last, and of what was read beyond it */
 	size_t room, have, used;
 };

@@ -30,7 +30,10 @@ static void change(struct world *w, int i)
 	struct wfile *x = &w->files[i];
 	uint64_t r = simdisk_random(&w->rnd) % 100, at = simdisk_random(&w->rnd) % (x->size + 1);
 
-	if (x->size > (uint64_t)2 << 20 || r < 4)
+	/* with a small log only what fits into half of it */
+	if (w->small && r >= 10 && r < 19)
+		r = 50;
+	if (x->size > (w->small ? (uint64_t)120 << 10 : (uint64_t)2 << 20) || r < 4)
 		world_truncate(w, i, at);
 	else if (r < 8)
 		world_truncate(w, i, x->size + simdisk_random(&w->rnd) % 50000);
@@ -72,6 +75,9 @@ static void one_operation(struct world *w)
 	uint64_t r = simdisk_random(&w->rnd) % 100;
 	int err = 0;
 
+	/* a small log is there to be full: hardly any seal but those that it asks for itself */
+	if (w->small && (r < 2 || (r >= 77 && x->f)) && simdisk_random(&w->rnd) % 16)
+		r = 50 + r % 16;
 	if (r < 2) {
 		world_sync(w);
 	} else if (!x->exists) {
@@ -114,21 +120,22 @@ static void plan_fault(struct world *w)
 	unsigned nth = 1 + (unsigned)(simdisk_random(&w->rnd) % (call == SIM_SYNC ? 30 : 60));
 
 	w->faults = true;
-	simdisk_fail(w->disk, call, nth, call == SIM_WRITE || call == SIM_OTHER ? -ENOSPC : -EIO, names[simdisk_random(&w->rnd) % ARRAY_SIZE(names)]);
+	simdisk_fail(w->disk, call, nth, call == SIM_WRITE || call == SIM_OTHER ? -ENOSPC : -EIO,
+		     names[simdisk_random(&w->rnd) % ARRAY_SIZE(names)]);
 }
 
 static int run(uint64_t seed, bool faults, uint64_t *ret_states)
 {
-	struct world *w = world_new(seed & 1 ? SIM_POSIX : SIM_EXT4, seed & 2, seed);
-	uint64_t ops = 20 + simdisk_random(&w->rnd) % 100;
+	struct world *w = world_new(seed & 1 ? SIM_POSIX : SIM_EXT4, seed & 2, seed & 4, seed);
+	uint64_t ops = (w->small ? 150 : 20) + simdisk_random(&w->rnd) % (w->small ? 200 : 100);
 
 	w->per_point = 1;
-	w->one_in = 1 + (unsigned)(simdisk_random(&w->rnd) % 4);
+	w->one_in = (w->small ? 6 : 1) + (unsigned)(simdisk_random(&w->rnd) % 4);
 	if (faults)
 		plan_fault(w);
 	for (uint64_t k = 0; k < ops && !w->violations && !w->failed; k++) {
 		one_operation(w);
-		if (!faults && !(simdisk_random(&w->rnd) % 40)) {
+		if (!faults && !(simdisk_random(&w->rnd) % (w->small ? 200 : 40))) {
 			world_look(w, 1);
 			world_crash(w);
 		}

@@ -31,8 +31,9 @@ int simdisk_root(struct simdisk *d);
 int simdisk_mkdir(struct simdisk *d, int dirfd, const char *name);
 /** simdisk_sync() - everything is durable; no hook */
 void simdisk_sync(struct simdisk *d);
-/** simdisk_hook() - called before every sync takes effect: until then the set of crash states only grows, so looking there is enough */
-void simdisk_hook(struct simdisk *d, void (*hook)(void *arg), void *arg);
+/** simdisk_hook() - called before every sync takes effect: until then the set of crash states only grows, so looking there is enough
+ * @name: of the file, "" = everything */
+void simdisk_hook(struct simdisk *d, void (*hook)(void *arg, const char *name), void *arg);
 /** simdisk_fail() - the @nth call of this kind from now (1 = the next) fails with @err; a failed sync loses the pages, as Linux does.
  * @name: only files of that name, NULL = any */
 void simdisk_fail(struct simdisk *d, enum sim_call call, unsigned nth, int err, const char *name);

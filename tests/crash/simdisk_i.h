@@ -84,7 +84,7 @@ struct simdisk {
 	struct sim_op *ops;
 	size_t n_ops, cap_ops;
 	struct sim_fd fds[SIM_FDS];
-	void (*hook)(void *arg);
+	void (*hook)(void *arg, const char *name);
 	void *hook_arg;
 	struct {
 		enum sim_call call;

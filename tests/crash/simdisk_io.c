@@ -144,11 +144,11 @@ static int sim_allocate(void *ctx, int fd, int mode, uint64_t off, uint64_t len)
 	return mode & ~FALLOC_FL_KEEP_SIZE ? -EOPNOTSUPP : 0;
 }
 
-static void point(struct simdisk *d)
+static void point(struct simdisk *d, const char *name)
 {
 	d->n_syncs++;
 	if (d->hook)
-		d->hook(d->hook_arg);
+		d->hook(d->hook_arg, name);
 }
 
 static int sim_sync(void *ctx, int fd, bool full)
@@ -158,7 +158,7 @@ static int sim_sync(void *ctx, int fd, bool full)
 
 	if (f->path)
 		return -EBADF;
-	point(d);
+	point(d, f->name);
 	if (fault(d, SIM_SYNC, f)) {
 		sim_node_lose(f->node);
 		return d->fault.err;
@@ -181,7 +181,7 @@ static int sim_syncfs(void *ctx, int fd)
 
 	if (f->path)
 		return -EBADF;
-	point(d);
+	point(d, "");
 	if (fault(d, SIM_SYNCFS, f)) {
 		for (size_t i = 0; i < d->n_nodes; i++)
 			sim_node_lose(d->nodes[i]);

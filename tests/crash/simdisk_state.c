@@ -255,7 +255,7 @@ struct simdisk *simdisk_crash(const struct simdisk *from, uint64_t seed)
 	return d;
 }
 
-void simdisk_hook(struct simdisk *d, void (*hook)(void *arg), void *arg)
+void simdisk_hook(struct simdisk *d, void (*hook)(void *arg, const char *name), void *arg)
 {
 	d->hook = hook;
 	d->hook_arg = arg;

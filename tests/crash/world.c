@@ -14,7 +14,7 @@ static struct {
 	struct secret *seal, *hint, *rec, *log;
 	struct kas *kas;
 	uint8_t volume_id[ID_LEN];
-	struct simdisk *fresh[2];
+	struct simdisk *fresh[2][2]; /* by mode; by size of the log */
 } common;
 
 /* Instead of crypto/random.c, so that a seed gives the same run again: files are recovered in the order of their random ids. */
@@ -63,22 +63,22 @@ void world_setup(void)
 	memset(common.volume_id, 7, ID_LEN);
 	common.kas = kas_new();
 	MUST(kas_add_local(common.kas, "e1", KAS_URL_DEFAULT, pubkey_new_ec()));
-	for (int m = 0; m < 2; m++) {
-		struct simdisk *d = common.fresh[m] = simdisk_new(m ? SIM_POSIX : SIM_EXT4);
+	for (int m = 0; m < 4; m++) {
+		struct simdisk *d = common.fresh[m & 1][m >> 1] = simdisk_new(m & 1 ? SIM_POSIX : SIM_EXT4);
 		int root = simdisk_root(d), tdfs;
 
 		MUST(simdisk_mkdir(d, root, ".tdfs"));
 		tdfs = simdisk_io(d)->open(d, root, ".tdfs", O_RDONLY | O_DIRECTORY, 0);
 		MUST(tdfs);
-		MUST(redo_create(simdisk_io(d), tdfs, WORLD_HALF));
+		MUST(redo_create(simdisk_io(d), tdfs, m >> 1 ? WORLD_HALF_SMALL : WORLD_HALF));
 		simdisk_sync(d);
 	}
 }
 
 void world_teardown(void)
 {
-	simdisk_free(common.fresh[0]);
-	simdisk_free(common.fresh[1]);
+	for (int m = 0; m < 4; m++)
+		simdisk_free(common.fresh[m & 1][m >> 1]);
 	kas_free(common.kas);
 	secret_free(common.seal);
 	secret_free(common.hint);
@@ -138,22 +138,24 @@ static int open_store(struct simdisk *d, bool live_mark, int *ret_root, int *ret
 	return store_open(simdisk_io(d), *ret_root, *ret_tdfs, &keys, &opt, NULL, NULL, ret);
 }
 
-static void before_sync(void *arg)
+static void before_sync(void *arg, const char *name)
 {
 	struct world *w = arg;
 	void (*meanwhile)(struct world *) = w->meanwhile;
 
 	if (w->inside)
 		return;
-	w->meanwhile = NULL;
-	if (meanwhile)
+	/* no file's lock is held while the log is flushed */
+	if (meanwhile && !strncmp(name, "log.", 4)) {
+		w->meanwhile = NULL;
 		meanwhile(w);
+	}
 	if (!w->per_point || simdisk_random(&w->rnd) % w->one_in)
 		return;
 	world_look(w, w->per_point);
 }
 
-struct world *world_new(enum sim_mode mode, bool live_mark, uint64_t seed)
+struct world *world_new(enum sim_mode mode, bool live_mark, bool small, uint64_t seed)
 {
 	struct world *w = calloc(1, sizeof(*w));
 
@@ -162,6 +164,7 @@ struct world *world_new(enum sim_mode mode, bool live_mark, uint64_t seed)
 	random_state = seed;
 	w->mode = mode;
 	w->live_mark = live_mark;
+	w->small = small;
 	w->rnd = seed;
 	w->one_in = 1;
 	w->syncing = -1;
@@ -169,7 +172,7 @@ struct world *world_new(enum sim_mode mode, bool live_mark, uint64_t seed)
 		snprintf(w->files[i].name, sizeof(w->files[i].name), "%c", 'a' + i);
 		w->files[i].ok.absent = true;
 	}
-	world_mount(w, simdisk_copy(common.fresh[mode == SIM_POSIX]));
+	world_mount(w, simdisk_copy(common.fresh[mode == SIM_POSIX][small]));
 	return w;
 }
 
@@ -259,7 +262,7 @@ struct nested {
 	uint64_t rnd;
 };
 
-static void inside_recovery(void *arg)
+static void inside_recovery(void *arg, const char *name)
 {
 	struct nested *n = arg;
 

@@ -17,7 +17,8 @@
 #define WORLD_S 16384u
 #define WORLD_FILES 3
 #define WORLD_HALF ((uint64_t)4 << 20)
-#define WORLD_DEPTH 3 /* crashes inside recovery */
+#define WORLD_HALF_SMALL ((uint64_t)512 << 10) /* the log is full all the time */
+#define WORLD_DEPTH 3                          /* crashes inside recovery */
 
 struct states {
 	bool absent, nothing, damaged; /* no such name; created and never committed; EIO */
@@ -42,12 +43,12 @@ struct world {
 	struct simdisk *disk;
 	int root, tdfs;
 	struct store *st;
-	bool live_mark;
+	bool live_mark, small;
 	struct wfile files[WORLD_FILES];
 	uint64_t rnd;
-	bool faults; /* operations may fail ... */
-	bool failed; /* ... and one did */
-	void (*meanwhile)(struct world *w); /* run once inside the next sync: another thread's doing while this one waits for the disk */
+	bool faults;                        /* operations may fail ... */
+	bool failed;                        /* ... and one did */
+	void (*meanwhile)(struct world *w); /* run once inside the next flush of the log: another thread's doing */
 	int syncing;                        /* slot in world_fsync(), or -1 */
 	uint64_t during[8];                 /* what was written to it meanwhile */
 	size_t n_during;
@@ -62,7 +63,7 @@ struct world {
 void world_setup(void); /* keys, once */
 void world_teardown(void);
 void world_trace(void); /* tell every step on standard error */
-struct world *world_new(enum sim_mode mode, bool live_mark, uint64_t seed);
+struct world *world_new(enum sim_mode mode, bool live_mark, bool small, uint64_t seed);
 void world_free(struct world *w);
 
 /* Each: what the user does; records first what may be seen from then on. */

@@ -26,15 +26,15 @@ extern bool world_tracing;
 	} while (0)
 
 /* With faults, an operation may fail: the world then stands still, and what was promised must still hold. */
-#define TRY(w, call)                                                                                                                       \
-	do {                                                                                                                               \
-		int try_ = (call);                                                                                                         \
-		if (try_ < 0 && !(w)->faults)                                                                                              \
-			MUST(try_);                                                                                                        \
-		if (try_ < 0) {                                                                                                            \
-			(w)->failed = true;                                                                                                \
-			return;                                                                                                            \
-		}                                                                                                                          \
+#define TRY(w, call)                          \
+	do {                                  \
+		int try_ = (call);            \
+		if (try_ < 0 && !(w)->faults) \
+			MUST(try_);           \
+		if (try_ < 0) {               \
+			(w)->failed = true;   \
+			return;               \
+		}                             \
 	} while (0)
 
 void world_states_add(struct states *s, uint64_t hash);

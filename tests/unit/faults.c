@@ -93,6 +93,7 @@ static int f_sync(void *ctx, int fd, bool full)
 
 static int f_syncfs(void *ctx, int fd)
 {
+	((struct faults *)ctx)->syncfs_fd = fd;
 	return fault(ctx, FAULT_SYNCFS, fd);
 }
 
@@ -149,23 +150,23 @@ static void faults_init(struct faults *f, int root)
 {
 	f->real = io_posix(root);
 	f->io = (struct io){
-		.ctx = f,
-		.open = f_open,
-		.close = f_close,
-		.pread = f_pread,
-		.pwritev = f_pwritev,
-		.truncate = f_truncate,
-		.allocate = f_allocate,
-		.sync = f_sync,
-		.syncfs = f_syncfs,
-		.stat = f_stat,
-		.times = f_times,
-		.chmod = f_chmod,
-		.set_xattr = f_set_xattr,
-		.rename = f_rename,
-		.unlink = f_unlink,
-		.list = f_list,
-		.names_with_files = f->real.names_with_files,
+	    .ctx = f,
+	    .open = f_open,
+	    .close = f_close,
+	    .pread = f_pread,
+	    .pwritev = f_pwritev,
+	    .truncate = f_truncate,
+	    .allocate = f_allocate,
+	    .sync = f_sync,
+	    .syncfs = f_syncfs,
+	    .stat = f_stat,
+	    .times = f_times,
+	    .chmod = f_chmod,
+	    .set_xattr = f_set_xattr,
+	    .rename = f_rename,
+	    .unlink = f_unlink,
+	    .list = f_list,
+	    .names_with_files = f->real.names_with_files,
 	};
 }
 
@@ -210,7 +211,8 @@ static struct secret *sub(struct world *w, const char *label)
 
 static void open_store(struct world *w)
 {
-	struct store_options opt = {.segment_size = S, .live_mark = true, .cache_bytes = 2 << 20, .dirty_bytes = 200 << 20, .no_threads = true};
+	struct store_options opt = {
+	    .segment_size = S, .live_mark = true, .cache_bytes = 2 << 20, .dirty_bytes = 200 << 20, .no_threads = true};
 	int err = store_open(&w->faults.io, w->root, w->tdfs, &w->keys, &opt, NULL, NULL, &w->st);
 
 	if (err)

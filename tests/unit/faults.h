@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A store in a temporary directory behind a table of calls that can be made to fail, and files that are compared with a plain copy in memory. */
+/* A store in a temporary directory behind a table of calls that can be made to fail, and files that are compared with a plain copy in
+ * memory. */
 #ifndef TDFS_TEST_FAULTS_H
 #define TDFS_TEST_FAULTS_H
 
@@ -28,15 +29,16 @@ struct file;
 
 struct faults {
 	struct io real, io;
-	bool log[FDS]; /* descriptor of a half of the log */
-	unsigned count[FAULT_OPS];
+	_Atomic bool log[FDS]; /* descriptor of a half of the log */
+	_Atomic unsigned count[FAULT_OPS];
+	int syncfs_fd; /* the last one */
 	/* one rule */
 	enum fault_op op;
 	enum fault_where where;
 	unsigned nth, times; /* the nth call from now, and so many of them; 0 = none */
 	int err;
 	unsigned fired, all_fired; /* by this rule; ever */
-	bool dead; /* the process was killed: nothing reaches the disk any more */
+	bool dead;                 /* the process was killed: nothing reaches the disk any more */
 	void (*hook)(struct file *f);
 	struct file *hook_file;
 };
@@ -101,12 +103,12 @@ void fill(uint8_t *p, size_t len, int seed);
 /** walk() - random operations, errors and restarts, checked at every step */
 void walk(unsigned seed, unsigned steps);
 
-#define CHECK(x)                                                                                                                                \
-	do {                                                                                                                                    \
-		if (!(x)) {                                                                                                                     \
-			fprintf(stderr, "%s:%d: %s (%s)\n", __FILE__, __LINE__, #x, fail_text());                                               \
-			abort();                                                                                                                \
-		}                                                                                                                               \
+#define CHECK(x)                                                                                  \
+	do {                                                                                      \
+		if (!(x)) {                                                                       \
+			fprintf(stderr, "%s:%d: %s (%s)\n", __FILE__, __LINE__, #x, fail_text()); \
+			abort();                                                                  \
+		}                                                                                 \
 	} while (0)
 
 #endif

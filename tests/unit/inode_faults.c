@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The engine on a disk that fails: errors on chosen calls, a process killed between two calls, too few descriptors, many threads; each test is a bug that was there
- * once, and at the end stands a random walk against a plain copy in memory.
+ * The engine on a disk that fails: errors on chosen calls, a process killed between two calls, too few descriptors, many threads; each test
+ * is a bug that was there once, and at the end stands a random walk against a plain copy in memory.
  *
  * inode_faults random SEED [STEPS] replays one walk.
  */
@@ -156,19 +156,56 @@ static void test_spilled_seal_is_tried_again(void **state)
 {
 	struct world *w = *state;
 	struct file *f = file_create(w, "again");
+	unsigned before;
 
 	file_write(w, f, 0, 5 << 20, 1);
 	file_close(w, f);
 	fault_set(w, FAULT_SYNC, ON_FILE, 1, -EIO, 1);
+	before = w->faults.count[FAULT_PWRITE];
 	assert_int_not_equal(store_sync(w->st), 0);
 	fault_clear(w);
 	assert_int_equal(store_sync(w->st), 0);
+	assert_true(w->faults.count[FAULT_PWRITE] - before >= 10); /* all of it once more: a second sync alone proves nothing */
 	world_kill(w);
 	file_reopen(w, f);
 	file_check(w, f);
 	file_check_at_rest(w, f);
 	file_unlink(w, f);
 	file_close(w, f);
+}
+
+/* The kernel tells each descriptor once that a write was lost: the syncfs of a batch has its own, and a spilled file is always asked
+ * itself. */
+static void test_who_is_told_of_lost_writes(void **state)
+{
+	struct world *w = *state;
+	struct inode *seal[5];
+	struct file *f[5];
+	unsigned before;
+
+	for (int i = 0; i < 5; i++) {
+		char name[32];
+
+		snprintf(name, sizeof(name), "told%d", i);
+		f[i] = file_create(w, name);
+		file_write(w, f[i], 0, 3 << 20, i);
+		seal[i] = f[i]->f;
+	}
+	before = w->faults.count[FAULT_SYNC];
+	assert_int_equal(writeback_seal(w->st, seal, 5, true), 0);
+	assert_true(w->faults.count[FAULT_SYNC] - before >= 5);
+	for (int i = 0; i < 5; i++)
+		file_write(w, f[i], 5, 5, i);
+	assert_int_equal(writeback_seal(w->st, seal, 5, true), 0);
+	assert_int_not_equal(w->faults.syncfs_fd, w->root);
+	before = (unsigned)w->faults.syncfs_fd;
+	assert_int_equal(store_sync(w->st), 0);
+	assert_int_not_equal(w->faults.syncfs_fd, before);
+	for (int i = 0; i < 5; i++) {
+		file_check(w, f[i]);
+		file_unlink(w, f[i]);
+		file_close(w, f[i]);
+	}
 }
 
 /* Where fsync of a file does not make its name durable, nothing but a sync of the file system does. */
@@ -214,7 +251,7 @@ static void test_half_a_commit(void **state)
 	assert_int_equal(store_sync(w->st), 0);
 	file_reopen(w, f);
 	file_check(w, f);
-	file_write(w, f, 0, 250 * S, 2); /* more than one append, less than what is committed without being asked */
+	file_write(w, f, 0, 250 * S, 2);                  /* more than one append, less than what is committed without being asked */
 	fault_set(w, FAULT_PREAD, ON_FILE, 240, -EIO, 1); /* the checksum of an old segment */
 	assert_int_equal(inode_fsync(f->f, true), -EIO);
 	fault_set(w, FAULT_SYNC, ON_FILE, 2, -EIO, 1);
@@ -322,6 +359,51 @@ static void test_sparse_writers(void **state)
 	}
 }
 
+static _Atomic bool readers_stop;
+
+static void *busy_reader(void *arg)
+{
+	struct writer *me = arg;
+	uint8_t *b = malloc(1 << 20);
+
+	while (!readers_stop)
+		if (inode_read(me->f, b, 1 << 20, 0) != 1 << 20)
+			break;
+	free(b);
+	return NULL;
+}
+
+/* Readers that never pause do not keep a writer (or the thread that seals, and with it everybody who waits for a seal) out. */
+static void test_readers_let_writers_in(void **state)
+{
+	struct world *w = *state;
+	struct file *f = file_create(w, "busy");
+	struct timespec from, to;
+	struct writer t[WRITERS];
+	double slowest = 0;
+
+	file_write(w, f, 0, 2 << 20, 1);
+	file_fsync(w, f);
+	readers_stop = false;
+	for (unsigned i = 0; i < WRITERS; i++) {
+		t[i] = (struct writer){.w = w, .f = f->f};
+		assert_int_equal(pthread_create(&t[i].thread, NULL, busy_reader, &t[i]), 0);
+	}
+	for (int i = 0; i < 20; i++) {
+		clock_gettime(CLOCK_MONOTONIC, &from);
+		file_write(w, f, (1 << 20) + 100, 10, i);
+		clock_gettime(CLOCK_MONOTONIC, &to);
+		slowest = MAX(slowest, (double)(to.tv_sec - from.tv_sec) + (double)(to.tv_nsec - from.tv_nsec) / 1e9);
+	}
+	readers_stop = true;
+	for (unsigned i = 0; i < WRITERS; i++)
+		pthread_join(t[i].thread, NULL);
+	print_message("the slowest write took %.3f s\n", slowest);
+	assert_true(slowest < 5);
+	file_unlink(w, f);
+	file_close(w, f);
+}
+
 static void *session_writer(void *arg)
 {
 	struct writer *me = arg;
@@ -344,7 +426,8 @@ static void *session_writer(void *arg)
 	return NULL;
 }
 
-/* Opened, written and closed by several threads while it is being sealed: the last one who lets go of it must see that it is dirty again. */
+/* Opened, written and closed by several threads while it is being sealed: the last one who lets go of it must see that it is dirty again.
+ */
 static void test_sessions_in_threads(void **state)
 {
 	struct world *w = *state;
@@ -376,7 +459,8 @@ static void test_sessions_in_threads(void **state)
 	file_close(w, f);
 }
 
-/* A descriptor that stays open: what was written through it is on the list of what sync writes, even if it was written while a seal ended. */
+/* A descriptor that stays open: what was written through it is on the list of what sync writes, even if it was written while a seal ended.
+ */
 static void test_written_while_sealed(void **state)
 {
 	struct world *w = *state;
@@ -426,7 +510,8 @@ static void test_old_version_put_back(void **state)
 		memcpy(mixed + from, (i & 1 ? second : first) + from, to - from);
 		if (i < 4) {
 			memcpy(mixed, i & 1 ? first : second, len); /* header, payload or tail alone */
-			memcpy(i & 2 ? mixed : mixed + tail_offset(f->size, S), (i & 1 ? second : first) + (i & 2 ? 0 : tail_offset(f->size, S)),
+			memcpy(i & 2 ? mixed : mixed + tail_offset(f->size, S),
+			       (i & 1 ? second : first) + (i & 2 ? 0 : tail_offset(f->size, S)),
 			       i & 2 ? SECTOR : len - tail_offset(f->size, S));
 		}
 		file_raw_put(w, f, mixed, len);
@@ -460,6 +545,44 @@ static void test_old_version_put_back(void **state)
 	file_close(w, f);
 }
 
+/* A copy made inside the store has the same ids; the original is given up for large new content, and then the power goes. */
+static void test_copy_survives(void **state)
+{
+	struct world *w = *state;
+
+	for (int logged = 0; logged < 2; logged++) {
+		struct file *f = file_create(w, "original"), *copy = file_create(w, "copy");
+		CLEANUP_FREE uint8_t *raw = NULL;
+		size_t len;
+
+		file_write(w, f, 0, 300000, 1);
+		file_fsync(w, f);
+		assert_int_equal(store_sync(w->st), 0);
+		file_close(w, copy);
+		raw = file_raw(w, f, &len);
+		file_raw_put(w, copy, raw, len);
+		file_reopen(w, copy);
+		memcpy(copy->plain, f->plain, f->size);
+		copy->size = f->size;
+		file_check(w, copy);
+		if (logged) {
+			file_write(w, f, 0, 10, 3);
+			file_fsync(w, f);
+		}
+		file_cut(w, f, 0);
+		file_write(w, f, 0, 3 << 20, 2);
+		world_kill(w);
+		file_reopen(w, copy);
+		file_check(w, copy);
+		file_check_at_rest(w, copy);
+		file_unlink(w, copy);
+		file_close(w, copy);
+		file_reopen(w, f);
+		file_unlink(w, f);
+		file_close(w, f);
+	}
+}
+
 static void test_random(void **state)
 {
 	unsigned seed = getenv("TDFS_SEED") ? (unsigned)atoi(getenv("TDFS_SEED")) : (unsigned)getpid() % 100000 * 10;
@@ -471,20 +594,23 @@ static void test_random(void **state)
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(test_spilled_overwrite_fails, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_sync_takes_all, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_unlinked_lets_go_of_the_log, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_many_sessions, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_void_header_fails, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_spilled_seal_is_tried_again, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_name_is_synced, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_half_a_commit, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_few_descriptors, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_sparse_writers, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_sessions_in_threads, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_written_while_sealed, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_old_version_put_back, setup, teardown),
-		cmocka_unit_test(test_random),
+	    cmocka_unit_test_setup_teardown(test_spilled_overwrite_fails, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_sync_takes_all, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_unlinked_lets_go_of_the_log, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_many_sessions, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_void_header_fails, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_spilled_seal_is_tried_again, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_who_is_told_of_lost_writes, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_name_is_synced, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_half_a_commit, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_few_descriptors, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_sparse_writers, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_readers_let_writers_in, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_sessions_in_threads, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_written_while_sealed, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_old_version_put_back, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_copy_survives, setup, teardown),
+	    cmocka_unit_test(test_random),
 	};
 
 	if (argc > 2 && !strcmp(argv[1], "random")) {

@@ -488,7 +488,7 @@ static void test_seals(void **state)
 	struct bed *b = *state;
 	struct content *one = content_new(b, 3 * S + 100, 1), *two = content_change(b, one, 2 * S, 1, 50),
 		       *three = content_change(b, two, 5 * S, 0, 90);
-	struct seal_parts parts, parts3;
+	struct seal_parts parts;
 	struct redo_rec recs[5] = {intent_rec(b, "f", one, 1, 1), image_of(one, two, 1, 1, 1), commit_of(one, two, 1, 1),
 				   seal_of(b, one, two, 1, 1, &parts)};
 	uint64_t lsn;
@@ -527,11 +527,37 @@ static void test_seals(void **state)
 	assert_int_equal(b->got.committed, 1);
 	check_file(b, "f", three, 1, 3);
 	free(parts.tail);
-	parts3.tail = NULL;
-	free(parts3.tail);
 	content_free(one);
 	content_free(two);
 	content_free(three);
+}
+
+/* A state that is in place already is put there again, but a time that was set since stays. */
+static void test_touched(void **state)
+{
+	struct bed *b = *state;
+	struct content *one = content_new(b, 3 * S, 1), *two = content_change(b, one, 3 * S, 1, 50);
+	const struct timespec ts[2] = {{.tv_nsec = UTIME_OMIT}, {1234567890, 77}};
+	struct seal_parts parts;
+	struct redo_rec recs[3];
+	struct stat s;
+
+	write_file(b, "f", one, 1, 1, RECORD_SEALED);
+	recs[0] = intent_rec(b, "f", one, 1, 1);
+	recs[1] = image_of(one, two, 1, 1, 1);
+	recs[2] = seal_of(b, one, two, 1, 1, &parts);
+	put(b, recs, 3, 0);
+	write_file(b, "f", two, 1, 2, RECORD_SEALED);
+	assert_int_equal(utimensat(b->root, "f", ts, 0), 0);
+	assert_int_equal(run(b, true), 0);
+	assert_int_equal(b->got.sealed, 1);
+	check_file(b, "f", two, 1, 2);
+	assert_int_equal(fstatat(b->root, "f", &s, 0), 0);
+	assert_int_equal(s.st_mtim.tv_sec, 1234567890);
+	assert_int_equal(s.st_mtim.tv_nsec, 77);
+	free(parts.tail);
+	content_free(one);
+	content_free(two);
 }
 
 static void test_cut_and_mark(void **state)
@@ -753,7 +779,6 @@ static void test_damage_inside(void **state)
 		       *three = content_change(b, two, 3 * S, 2, 70);
 	struct seal_parts parts;
 	struct redo_rec recs[4];
-	uint8_t *log;
 	size_t len;
 
 	/* s: sealed in the log before the damage; f: commits before and in it; g: behind it; h: not in the log */
@@ -772,8 +797,7 @@ static void test_damage_inside(void **state)
 	put(b, recs, 2, 1);
 	commit_one(b, "g", one, two, 1, 3, 1, 2);
 	log_stop(b);
-	flip(b, "log.0", 20480 + 20480 + 5000); /* the third group */
-	log = NULL;
+	flip(b, "log.0", 20480 + 20480 + 5000);   /* the third group */
 	for (int round = 0; round < 2; round++) { /* and again: nothing is forgotten */
 		assert_int_equal(run(b, true), 1);
 		check_file(b, "s", two, 1, 2);
@@ -792,7 +816,6 @@ static void test_damage_inside(void **state)
 		assert_int_equal(r.generation, 1);
 		free(p);
 	}
-	free(log);
 	free(parts.tail);
 	content_free(one);
 	content_free(two);
@@ -972,10 +995,12 @@ static void test_many(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    T(test_empty),        T(test_commit),      T(test_commits),       T(test_seals),         T(test_cut_and_mark),
-	    T(test_void),         T(test_stale),       T(test_find),          T(test_hostile_hints), T(test_incomplete),
-	    T(test_base_damaged), T(test_torn),        T(test_damage_inside), T(test_damage_front),  T(test_torn_after_change),
-	    T(test_other_volume), T(test_report_only), T(test_side),          T(test_sync_fails),    T(test_many),
+	    T(test_empty),        T(test_commit),        T(test_commits),      T(test_seals),
+	    T(test_touched),      T(test_cut_and_mark),  T(test_void),         T(test_stale),
+	    T(test_find),         T(test_hostile_hints), T(test_incomplete),   T(test_base_damaged),
+	    T(test_torn),         T(test_damage_inside), T(test_damage_front), T(test_torn_after_change),
+	    T(test_other_volume), T(test_report_only),   T(test_side),         T(test_sync_fails),
+	    T(test_many),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <pthread.h>
 #include <stdio.h>
 
@@ -19,7 +20,7 @@ static const uint8_t volume[ID_LEN] = "volume id 16 by";
 
 /* A real directory behind a table that counts and fails on demand. */
 struct bed {
-	char dir[64];
+	char dir[PATH_MAX];
 	int fd;
 	struct io real, io;
 	struct secret *key;
@@ -73,7 +74,7 @@ static int setup(void **state)
 	struct bed *b = calloc(1, sizeof(*b));
 
 	report_limit(REPORT_ERROR);
-	strcpy(b->dir, "/tmp/tdfs-redo-XXXXXX");
+	snprintf(b->dir, sizeof(b->dir), "%s/tdfs-redo-XXXXXX", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
 	assert_non_null(mkdtemp(b->dir));
 	b->fd = open(b->dir, O_RDONLY | O_DIRECTORY);
 	b->real = io_posix(b->fd);
@@ -93,12 +94,12 @@ static int setup(void **state)
 static int teardown(void **state)
 {
 	struct bed *b = *state;
-	char cmd[100];
+	char cmd[PATH_MAX + 16];
 
 	redo_close(b->r);
 	secret_free(b->key);
 	close(b->fd);
-	snprintf(cmd, sizeof(cmd), "rm -rf %s", b->dir);
+	snprintf(cmd, sizeof(cmd), "rm -rf '%s'", b->dir);
 	assert_int_equal(system(cmd), 0);
 	free(b);
 	return 0;
@@ -400,6 +401,62 @@ static void test_group_commit(void **state)
 	assert_int_equal(redo_retire(b->r), 0);
 }
 
+/* Threads that fill the log several times over, each holding its last few groups only; changes of half, buried pins and reading back in
+ * between. */
+static void *wrapper_run(void *arg)
+{
+	struct flusher *f = arg;
+	uint8_t *bytes = pattern(150000, f->no), *got = malloc(150000);
+	struct redo_pin pin = {0};
+
+	for (unsigned i = 0; i < 120; i++) {
+		struct redo_rec recs[2] = {image_rec(f->no, i, bytes, 150000), image_rec(f->no, i, bytes, 1000 + i)};
+		struct redo_loc locs[2];
+		uint64_t lsn;
+		int err;
+
+		memset(bytes, (int)i, 16);
+		err = redo_append(f->b->r, recs, 2, &pin, 20000, false, &lsn, locs);
+		if (err == -EAGAIN) { /* "sealed", or unlinked */
+			if (i & 1)
+				redo_unpin(f->b->r, &pin);
+			else
+				redo_bury(f->b->r, &pin);
+			i--;
+			usleep(100);
+			continue;
+		}
+		if (err || (i % 3 && redo_flush(f->b->r, lsn)) || redo_read(f->b->r, &locs[0], got) || memcmp(got, bytes, 150000))
+			break;
+		if (i % 5 == 4 && (redo_read(f->b->r, &locs[1], got) || memcmp(got, bytes, 1000 + i)))
+			break;
+		if (i % 7 == 6)
+			redo_unpin(f->b->r, &pin);
+		f->done++;
+	}
+	redo_bury(f->b->r, &pin);
+	free(bytes);
+	free(got);
+	return NULL;
+}
+
+static void test_threads_wrap(void **state)
+{
+	struct bed *b = *state;
+	struct flusher f[4];
+	pthread_t t[4];
+
+	for (unsigned i = 0; i < 4; i++) {
+		f[i] = (struct flusher){b, i, 0};
+		assert_int_equal(pthread_create(&t[i], NULL, wrapper_run, &f[i]), 0);
+	}
+	for (unsigned i = 0; i < 4; i++) {
+		pthread_join(t[i], NULL);
+		assert_int_equal(f[i].done, 120);
+	}
+	assert_int_equal(redo_retire(b->r), 0);
+}
+
 /* Fill until there is no room. */
 static unsigned fill(struct bed *b, uint64_t no, struct redo_pin *pin, const uint8_t *mb, int *ret_err)
 {
@@ -698,6 +755,7 @@ int main(void)
 	    T(test_mac),
 	    T(test_read_back),
 	    T(test_group_commit),
+	    T(test_threads_wrap),
 	    T(test_space),
 	    T(test_names_durable),
 	    T(test_reservations),
