@@ -101,7 +101,7 @@ static int consider(struct finder *fi, struct file *f, const char *path)
 			f->n_targets = 0;
 			f->exact = true;
 		}
-		err = add_target(f, path, s.st_ino);
+		err = f->exact || !f->at_home ? add_target(f, path, s.st_ino) : 0;
 	} else {
 		err = 0;
 	}
@@ -138,7 +138,7 @@ static int consider_header(struct finder *fi, const char *path)
 	got = !read_id(fi, fd, id);
 	fi->io->close(fi->io->ctx, fd);
 	f = got ? bsearch(id, fi->files, fi->n, sizeof(*fi->files), by_id_cmp) : NULL;
-	return f && !f->exact ? add_target(f, path, s.st_ino) : 0;
+	return f && !f->exact && !f->at_home ? add_target(f, path, s.st_ino) : 0;
 }
 
 static int wanted_cmp(const void *a, const void *b)
@@ -259,10 +259,33 @@ static bool all_exact(const struct finder *fi)
 	return true;
 }
 
+/* In a store that was not copied a file is its inode number: what is not found by that is gone, and a copy of it keeps what it has. */
+static bool all_known(const struct finder *fi)
+{
+	for (size_t i = 0; i < fi->n; i++)
+		if (!fi->files[i].exact && !fi->files[i].at_home)
+			return false;
+	return true;
+}
+
+static int mark_at_home(struct finder *fi)
+{
+	struct stat s;
+	int err = fi->io->stat(fi->io->ctx, fi->store_fd, &s);
+
+	for (size_t i = 0; i < fi->n && !err; i++) {
+		struct file *f = &fi->files[i];
+
+		for (size_t k = 0; k < f->n; k++)
+			f->at_home |= f->recs[k].rec.type == REDO_INTENT && f->recs[k].rec.intent.root_ino == (uint32_t)s.st_ino;
+	}
+	return err;
+}
+
 int find_files(const struct io *io, int store_fd, const struct secret *k_rec, struct file *files, size_t n)
 {
 	struct finder fi = {.io = io, .store_fd = store_fd, .k_rec = k_rec, .files = files, .n = n};
-	int err = 0;
+	int err = mark_at_home(&fi);
 
 	for (size_t i = 0; i < n && !err; i++)
 		err = by_hints(&fi, &files[i]);
@@ -272,7 +295,7 @@ int find_files(const struct io *io, int store_fd, const struct secret *k_rec, st
 	if (!err)
 		err = walk(&fi);
 	free(fi.wanted);
-	if (err || all_exact(&fi))
+	if (err || all_known(&fi))
 		return err;
 	fi.headers = true;
 	return walk(&fi);

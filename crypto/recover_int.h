@@ -54,6 +54,7 @@ struct file { /* all records of one file id */
 	struct target *targets;
 	size_t n_targets;
 	bool exact; /* found by inode number: there is no other */
+	bool at_home; /* the store is where its records were written: only the inode they name is meant, never a copy */
 };
 
 /** find_files() - fill in the targets of each; 0 or -errno */

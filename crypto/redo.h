@@ -47,8 +47,8 @@ struct redo_rec {
 	union {
 		struct {
 			uint64_t sealed_len, ino;
-			uint32_t mode;
-			const char *path; /* NUL ended */
+			uint32_t root_ino; /* low half of the store root's: the same store in the same place, so ino means what it says */
+			const char *path;  /* NUL ended */
 		} intent;
 		struct {
 			uint64_t seg;

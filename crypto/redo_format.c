@@ -130,7 +130,7 @@ void redo_rec_write(const struct redo_rec *rec, uint8_t *p)
 	case REDO_INTENT:
 		put_le64(b, rec->intent.sealed_len);
 		put_le64(b + 8, rec->intent.ino);
-		put_le32(b + 16, rec->intent.mode);
+		put_le32(b + 16, rec->intent.root_ino);
 		put_le32(b + 20, (uint32_t)strlen(rec->intent.path));
 		memcpy(b + INTENT_BODY, rec->intent.path, strlen(rec->intent.path));
 		break;
@@ -191,7 +191,7 @@ static int parse_intent(const uint8_t *b, size_t len, struct redo_rec *ret)
 		return -EPROTO;
 	ret->intent.sealed_len = get_le64(b);
 	ret->intent.ino = get_le64(b + 8);
-	ret->intent.mode = get_le32(b + 16);
+	ret->intent.root_ino = get_le32(b + 16);
 	ret->intent.path = (const char *)b + INTENT_BODY;
 	path_len = get_le32(b + 20);
 	if (path_len >= len - INTENT_BODY || strnlen(ret->intent.path, len - INTENT_BODY) != path_len)

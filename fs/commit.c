@@ -215,6 +215,7 @@ static int append_all(struct commit *c)
 		c->recs[0] = (struct redo_rec){.type = REDO_INTENT, .base = c->base};
 		c->recs[0].intent.sealed_len = f->base_len;
 		c->recs[0].intent.ino = f->ino;
+		c->recs[0].intent.root_ino = f->st->root_ino;
 		c->recs[0].intent.path = f->path ? f->path : "";
 		n_recs = 1;
 	}

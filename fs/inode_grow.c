@@ -117,6 +117,7 @@ int inode_void_base(struct inode *f)
 	recs[1].base = recs[0].base;
 	recs[0].intent.sealed_len = f->base_len;
 	recs[0].intent.ino = f->ino;
+	recs[0].intent.root_ino = f->st->root_ino;
 	recs[0].intent.path = f->path ? f->path : "";
 	err = redo_append(st->redo, recs + from, 2 - from, &f->pin, 0, true, &lsn, NULL);
 	if (!err)
@@ -167,6 +168,7 @@ static int log_intent(struct inode *f)
 	base_of(f, &rec.base);
 	rec.intent.sealed_len = f->base_len;
 	rec.intent.ino = f->ino;
+	rec.intent.root_ino = f->st->root_ino;
 	rec.intent.path = f->path ? f->path : "";
 	f->intent = true; /* from now on seal_estimate() counts the growth */
 	err = redo_append(st->redo, &rec, 1, &f->pin, seal_estimate(f, true), false, &lsn, NULL);

@@ -311,6 +311,7 @@ int seal_replaced(struct inode *f)
 		recs[k] = (struct redo_rec){.type = REDO_INTENT, .base = base};
 		recs[k].intent.sealed_len = f->base_len;
 		recs[k].intent.ino = f->ino;
+		recs[k].intent.root_ino = f->st->root_ino;
 		recs[k++].intent.path = f->path ? f->path : "";
 	}
 	for (uint64_t i = 0; i < n && !err; i++) {

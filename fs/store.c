@@ -55,6 +55,7 @@ int store_open(const struct io *io, int root_fd, int tdfs_fd, const struct store
 {
 	struct store *st = calloc(1, sizeof(*st));
 	struct recover_keys rk = {keys->volume_id, keys->k_log, keys->k_rec, keys->k_hint};
+	struct stat root;
 	int damage, err;
 
 	if (!st)
@@ -74,6 +75,8 @@ int store_open(const struct io *io, int root_fd, int tdfs_fd, const struct store
 		store_free(st);
 		return -ENOMEM;
 	}
+	if (!io->stat(io->ctx, root_fd, &root))
+		st->root_ino = (uint32_t)root.st_ino;
 	damage = recover(io, tdfs_fd, root_fd, &rk, !opt->read_only, event, arg, &st->recovered, &st->damaged, &st->n_damaged);
 	err = damage < 0 ? damage : 0;
 	if (damage == 1)

@@ -34,6 +34,7 @@ struct store {
 	/* set at creation, then fixed */
 	struct io io;
 	int root_fd, tdfs_fd;
+	uint32_t root_ino; /* low half, for INTENT */
 	int seal_fd, sync_fd; /* the root once more, for the syncfs of writeback.c alone: each descriptor is told of a lost write once */
 	struct store_keys keys;
 	struct store_options opt;

@@ -15,11 +15,6 @@ static int sealed_compare(struct one *w, int fd, uint64_t len, const uint8_t has
 	return err ? err : memcmp(got, hash, HASH_LEN) != 0;
 }
 
-static bool stamp_fits(const struct record *r, const struct stat *st)
-{
-	return r->size == (uint64_t)st->st_size && r->ctime.tv_sec == st->st_ctim.tv_sec && r->ctime.tv_nsec == st->st_ctim.tv_nsec;
-}
-
 /* What is in the way was made by us from this very file and is not whole: 0 it is gone now */
 static int debris_drop(struct one *w, int sib, const char *target)
 {

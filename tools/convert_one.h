@@ -26,6 +26,12 @@ typedef void one_fn(struct one *w, const struct item_order *o, const char *name,
 one_fn stage_in, stage_out;   /* @links: names the file is expected to have */
 one_fn commit_in, commit_out; /* @links: names that go with it: only the check and the verification when there are more */
 
+/* made from the file as it is now? */
+static inline bool stamp_fits(const struct record *r, const struct stat *st)
+{
+	return r->size == (uint64_t)st->st_size && r->ctime.tv_sec == st->st_ctim.tv_sec && r->ctime.tv_nsec == st->st_ctim.tv_nsec;
+}
+
 /** one_target() - the name in the tree written; 0, -ENAMETOOLONG, -ENOENT */
 int one_target(const struct convert_run *run, const char *name, char ret[static NAME_ROOM]) MUST_CHECK;
 /** one_fail() - result for an error */

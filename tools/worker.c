@@ -139,13 +139,30 @@ static int chunk_do(struct worker *w, enum chunk_op op, const struct job *jobs, 
 
 /* --- all names of one file --- */
 
-/* Give the converted file its name beside @path too.  0 or -errno; @ret_old: it had it already */
-static int set_link(struct worker *w, const struct job *j, uint64_t from_ino, int first_dir, const char *first, uint64_t out_ino,
-		    bool *ret_old)
+/* Was this made by a run that did not get to its end, from the very file that is here still?  Then it can go. */
+static bool set_is_stale(struct worker *w, const char *target, const struct stat *source)
+{
+	CLEANUP_FD int fd = openat(w->one.to_dir, target, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+	struct record r = {0};
+	enum sibling kind;
+	struct stat st;
+	uint64_t size;
+
+	if (fd < 0 || fstat(fd, &st) || !S_ISREG(st.st_mode))
+		return false;
+	if (w->one.run->verb == CONVERT_OUT)
+		return stage_marked(w->one.run->v, fd, &size);
+	return sibling_look(&w->one.sealer, fd, (uint64_t)st.st_size, &kind, &r) == 0 &&
+	       (kind == SIBLING_TORN || (kind == SIBLING_SEALED && r.state == RECORD_SEALED && r.generation == 1)) &&
+	       stamp_fits(&r, source);
+}
+
+/* Give the converted file its name beside @path too.  0 or -errno */
+static int set_link(struct worker *w, const struct job *j, uint64_t from_ino, int first_dir, const char *first, uint64_t out_ino)
 {
 	char target[NAME_ROOM];
 	const char *name;
-	struct stat st;
+	struct stat st, there;
 	int err = one_enter(&w->one, j->path, &name);
 
 	if (!err)
@@ -160,9 +177,12 @@ static int set_link(struct worker *w, const struct job *j, uint64_t from_ino, in
 		return 0;
 	if (errno != EEXIST)
 		return fail(-errno, "linking %s: %s", target, strerror(errno));
-	if (fstatat(w->one.to_dir, target, &st, AT_SYMLINK_NOFOLLOW) || st.st_ino != out_ino)
+	if (fstatat(w->one.to_dir, target, &there, AT_SYMLINK_NOFOLLOW) == 0 && there.st_ino == out_ino)
+		return 0;
+	if (!set_is_stale(w, target, &st))
 		return fail(-EEXIST, "the name %s is taken by another file", target);
-	*ret_old = true;
+	if (unlinkat(w->one.to_dir, target, 0) || linkat(first_dir, first, w->one.to_dir, target, 0))
+		return fail(-errno, "linking %s: %s", target, strerror(errno));
 	return 0;
 }
 
@@ -181,7 +201,6 @@ static void set_stage(struct worker *w, const struct job *jobs, size_t n, struct
 	CLEANUP_FD int dir = -1;
 	char first[NAME_ROOM], why[512];
 	const char *name;
-	bool old = false;
 	int err;
 
 	/* copying may take a part of the names; in place it must be all */
@@ -196,7 +215,7 @@ static void set_stage(struct worker *w, const struct job *jobs, size_t n, struct
 		err = dir < 0 ? -errno : 0;
 	}
 	for (size_t i = 1; !err && i < n; i++)
-		err = set_link(w, &jobs[i], a->stamp.ino, dir, first, a->out_ino, &old);
+		err = set_link(w, &jobs[i], a->stamp.ino, dir, first, a->out_ino);
 	if (!err)
 		return;
 	snprintf(why, sizeof(why), "%s", fail_text());
@@ -246,7 +265,8 @@ static int set_do(struct worker *w, enum chunk_op op, const struct job *jobs, si
 	(op == CHUNK_STAGE ? set_stage : set_commit)(w, jobs, n, &a);
 	for (size_t i = 0; !err && i < n; i++) {
 		err = answer_add(w, &a);
-		fail_clear();
+		if (a.result == ITEM_DONE)
+			fail_clear(); /* a note once, a reason for each */
 		a.bytes = 0;
 	}
 	return err;

@@ -583,6 +583,33 @@ static void test_copy_survives(void **state)
 	}
 }
 
+/* The original is gone, a copy made inside the store has the same id, generation and content: what was committed to the original is not the copy's. */
+static void test_copy_of_a_gone_file(void **state)
+{
+	struct world *w = *state;
+	struct file *f = file_create(w, "original"), *copy = file_create(w, "copy");
+	CLEANUP_FREE uint8_t *raw = NULL;
+	size_t len;
+
+	file_write(w, f, 0, 100000, 1);
+	file_fsync(w, f);
+	assert_int_equal(store_sync(w->st), 0);
+	file_close(w, copy);
+	raw = file_raw(w, f, &len);
+	file_raw_put(w, copy, raw, len);
+	memcpy(copy->plain, f->plain, f->size);
+	copy->size = f->size;
+	file_write(w, f, 50, 10, 3);
+	file_fsync(w, f);
+	file_unlink(w, f); /* its records stay in the log */
+	world_kill(w);
+	file_reopen(w, copy);
+	file_check(w, copy);
+	file_check_at_rest(w, copy);
+	file_unlink(w, copy);
+	file_close(w, copy);
+}
+
 static void test_random(void **state)
 {
 	unsigned seed = getenv("TDFS_SEED") ? (unsigned)atoi(getenv("TDFS_SEED")) : (unsigned)getpid() % 100000 * 10;
@@ -610,6 +637,7 @@ int main(int argc, char **argv)
 	    cmocka_unit_test_setup_teardown(test_written_while_sealed, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_old_version_put_back, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_copy_survives, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_copy_of_a_gone_file, setup, teardown),
 	    cmocka_unit_test(test_random),
 	};
 

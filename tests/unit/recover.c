@@ -340,7 +340,6 @@ static struct redo_rec intent_rec(struct bed *b, const char *path, const struct 
 	(void)!fstatat(b->root, path, &s, AT_SYMLINK_NOFOLLOW);
 	r.intent.sealed_len = tail_offset(c->size, S) + tail_len(b->tmpl, c->size);
 	r.intent.ino = s.st_ino;
-	r.intent.mode = s.st_mode;
 	r.intent.path = path;
 	return r;
 }

@@ -155,7 +155,7 @@ static void same_record(const struct redo_rec *a, const struct redo_rec *b)
 	case REDO_INTENT:
 		assert_int_equal(a->intent.sealed_len, b->intent.sealed_len);
 		assert_int_equal(a->intent.ino, b->intent.ino);
-		assert_int_equal(a->intent.mode, b->intent.mode);
+		assert_int_equal(a->intent.root_ino, b->intent.root_ino);
 		assert_string_equal(a->intent.path, b->intent.path);
 		break;
 	case REDO_IMAGE:
