@@ -264,7 +264,7 @@ static int side_entry(void *arg, const char *name, unsigned char type, ino_t ino
 	if (!p)
 		return -ENOMEM;
 	s->name = p;
-	strcpy(s->name[s->n++], name);
+	memcpy(s->name[s->n++], name, 38);
 	return 0;
 }
 

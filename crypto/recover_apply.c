@@ -60,7 +60,7 @@ static int state_load(const struct log *l, int log_dir, const struct redo_rec *s
 	const struct record *r = &ret->rec;
 
 	if (!err && (r->state != RECORD_SEALED || r->generation != seal->seal.generation || r->tail_off != seal->seal.tail_off ||
-		     memcmp(r->content_id, seal->seal.content_id, ID_LEN) || memcmp(r->file_id, seal->base.file_id, ID_LEN)))
+		     !equal_ct(r->content_id, seal->seal.content_id, ID_LEN) || !equal_ct(r->file_id, seal->base.file_id, ID_LEN)))
 		err = fail(-EBADMSG, "a SEAL in the log does not fit its header");
 	if (!err)
 		err = apply_tail(l->io, log_dir, seal, &tail);
@@ -87,7 +87,7 @@ static int write_images(const struct log *l, int fd, const struct redo_step *ste
 		uint64_t seg = r->rec.image.seg;
 
 		if (r->rec.type != REDO_IMAGE || !base_same(&r->rec.base, &step->seal->base) || seg >= n ||
-		    memcmp(r->tag, s->tags + seg * AEAD_TAG, AEAD_TAG) ||
+		    !equal_ct(r->tag, s->tags + seg * AEAD_TAG, AEAD_TAG) ||
 		    r->rec.image.len != seg_plain(s->rec.size, s->rec.s, seg) + AEAD_OVERHEAD)
 			continue;
 		err = log_image(l, r, buf);

@@ -337,5 +337,5 @@ int log_image(const struct log *l, const struct log_rec *r, uint8_t *buf)
 
 	if (err)
 		return err;
-	return memcmp(buf + len - AEAD_TAG, r->tag, AEAD_TAG) ? fail(-EBADMSG, "the log changed while it was read") : 0;
+	return equal_ct(buf + len - AEAD_TAG, r->tag, AEAD_TAG) ? 0 : fail(-EBADMSG, "the log changed while it was read");
 }

@@ -391,7 +391,7 @@ static int grow(struct inode *f, uint64_t size)
 			old = f->size;
 			err = inode_reserve(f, size, true);
 		}
-		if (!err && f->size < size) {
+		if (!err && f->size < size && !inode_too_dirty(f)) {
 			alone = alone && (!seq || seq == f->write_seq);
 			err = extend(f, MIN(size, f->size + STEP));
 			inode_touched(f);

@@ -24,9 +24,10 @@
 #define PLACE_MAX 4096u			      /* segments placed and not yet committed */
 #define INVOCATION_MAX ((uint64_t)1 << 31)
 #define GAP_WAITS 40u /* times 250 us */
+#define GAP_WAITS_MAX 20000u
 #define GAP_MISSES 3u
 #define RUN_MAX ((size_t)512 << 10)	      /* ciphertext read or written with one call; also bounds the buffer each thread keeps */
-#define STEP ((uint64_t)8 << 20)	      /* growth by zeros goes in steps of this */
+#define STEP ((uint64_t)2 << 20)	      /* growth by zeros goes in steps of this */
 
 enum content {
 	CONTENT_VOID,	  /* on disk: never committed; nothing can be read */
@@ -134,6 +135,7 @@ struct inode {
 	uint64_t write_seq; /* + 1 at every change of content */
 	int error; /* a lost write: every fsync says so until the last close */
 	unsigned handles, writers;
+	_Atomic unsigned n_writing, n_waiting; /* calls of inode_write() under way; of them waiting for a gap to close */
 	_Atomic unsigned gap_misses; /* times that a write beyond the end waited for nothing */
 	_Atomic uint64_t retry_at; /* the background leaves it alone until then: its seal failed */
 	uint64_t first_change, last_write, last_close, oldest_uncommitted; /* CLOCK_MONOTONIC ns, 0 = none */
@@ -165,6 +167,7 @@ void segs_drop_from(struct inode *f, uint64_t no);
 int tags_room(struct inode *f, uint64_t n);
 int segment_put(struct inode *f, uint64_t i, const void *pt, uint32_t len, uint8_t *out); /* encrypt, note tag and CRC; out: len + 28 */
 void inode_touched(struct inode *f);
+bool inode_too_dirty(const struct inode *f);
 
 /* inode_grow.c */
 int inode_grow(struct inode *f, uint64_t size); /* no lock held: as inode_truncate(), but never makes a file shorter */

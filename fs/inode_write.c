@@ -267,61 +267,87 @@ static int write_allowed(struct inode *f, uint64_t end)
 
 /*
  * The kernel writes a file back with many requests at once, and threads take them in any order: a write beyond the end is nearly always a moment early, and filling the gap with
- * zeros that are overwritten at once costs a second write of everything.  So wait a moment for the gap to close; for a file that really has holes only a few times.
+ * zeros that are overwritten at once costs a second write of everything.  So wait while another write is under way that may close it; when there is none, a moment more for one
+ * that the kernel is about to send, but for a file that really has holes only a few times.
  */
 static void wait_for_gap(struct inode *f, uint64_t off)
 {
 	const struct timespec moment = {.tv_nsec = 250000};
+	unsigned idle = 0;
+	bool closed = false;
 
-	if (f->st->opt.no_threads || f->st->opt.strict)
-		return;
-	for (unsigned k = 0; f->gap_misses < GAP_MISSES; k++) {
-		bool closed;
-
+	f->n_waiting++;
+	for (unsigned k = 0; k < GAP_WAITS_MAX && !closed; k++) {
+		if (f->n_writing > f->n_waiting)
+			idle = 0;
+		else if (f->gap_misses >= GAP_MISSES || ++idle > GAP_WAITS)
+			break;
+		nanosleep(&moment, NULL);
 		rwlock_read(&f->lock);
 		closed = off <= f->size || f->error;
 		rwlock_unlock(&f->lock);
-		if (closed)
-			return;
-		if (k == GAP_WAITS) {
-			f->gap_misses++;
-			return;
-		}
-		nanosleep(&moment, NULL);
+	}
+	f->n_waiting--;
+	if (!closed && f->gap_misses < GAP_MISSES)
+		f->gap_misses++;
+}
+
+/* A commit must fit into the log: who would add to more than that commits first. */
+bool inode_too_dirty(const struct inode *f)
+{
+	return f->content == CONTENT_SEALED && f->dirty > 2 * DIRTY_MAX;
+}
+
+/* With the lock held for writing when it returns 0: room in memory, and the end of the file not before @off. */
+static int write_begin(struct inode *f, uint64_t *off, size_t len, bool append)
+{
+	bool waited = append || f->st->opt.no_threads || f->st->opt.strict;
+	int err;
+
+	for (;;) {
+		bool dirty;
+
+		rwlock_write(&f->lock);
+		if (append)
+			*off = f->size;
+		err = write_allowed(f, *off + len);
+		dirty = inode_too_dirty(f);
+		if (!err && !dirty && *off <= f->size)
+			return 0;
+		rwlock_unlock(&f->lock);
+		if (err)
+			return err;
+		if (dirty)
+			err = inode_pressure(f);
+		else if (!waited)
+			wait_for_gap(f, *off);
+		else
+			err = inode_grow(f, *off);
+		waited = waited || !dirty;
+		if (err)
+			return err;
 	}
 }
 
 static int write_at(struct inode *f, const void *buf, size_t len, uint64_t off, bool append)
 {
-	uint64_t hole;
 	int err;
 
 	if (!len)
 		return 0;
 	if (off + len < off)
 		return -EFBIG;
-	if (!append)
-		wait_for_gap(f, off);
-	for (;;) {
-		rwlock_write(&f->lock);
-		if (append)
-			off = f->size;
-		err = write_allowed(f, off + len);
-		if (err || off <= f->size)
-			break;
-		hole = off;
-		rwlock_unlock(&f->lock);
-		err = inode_grow(f, hole);
-		if (err)
-			return err;
-	}
-	if (!err)
-		err = inode_reserve(f, off + len, false);
+	f->n_writing++;
+	err = write_begin(f, &off, len, append);
 	if (!err) {
-		err = write_locked(f, buf, len, off);
-		inode_touched(f);
+		err = inode_reserve(f, off + len, false);
+		if (!err) {
+			err = write_locked(f, buf, len, off);
+			inode_touched(f);
+		}
+		rwlock_unlock(&f->lock);
 	}
-	rwlock_unlock(&f->lock);
+	f->n_writing--;
 	return err ? err : inode_pressure(f);
 }
 

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Making a sealed file: of a new one in place, of a changed one through the log. */
+#include <fcntl.h>
+
 #include "inode_i.h"
 
 /* Everything of a sealed state but where it is written. */
@@ -449,6 +451,18 @@ static int write_images(struct inode *f, const struct image *img, size_t n, uint
 	return err;
 }
 
+/* The cut to the sealed length gave blocks back that were taken for growth acknowledged since: take them again at once.  @len: the store file's length */
+static void reserve_again(struct inode *f, uint64_t len)
+{
+	struct store *st = f->st;
+	uint64_t need = f->content == CONTENT_SEALED ? tail_offset(f->size, f->s) + tail_len(f->tmpl, f->size) : 0;
+	int err = need > len ? st->io.allocate(st->io.ctx, f->fd, FALLOC_FL_KEEP_SIZE, len, need - len) : 0;
+
+	if (err && err != -EOPNOTSUPP)
+		report(REPORT_WARN, "%s: the disk was filled by others while it was sealed (%s); make room: what was written since waits for it",
+		       f->path ? f->path : "file", strerror(-err));
+}
+
 int seal_apply(struct inode *f)
 {
 	struct store *st = f->st;
@@ -463,8 +477,12 @@ int seal_apply(struct inode *f)
 		err = io_pwrite(&st->io, f->fd, a->tail, a->tail_len, a->tail_off);
 	if (!err)
 		err = st->io.truncate(st->io.ctx, f->fd, len);
-	if (!err)
-		err = io_pwrite(&st->io, f->fd, a->sector, SECTOR, 0);
+	if (err)
+		return err;
+	rwlock_read(&f->lock);
+	reserve_again(f, len);
+	rwlock_unlock(&f->lock);
+	err = io_pwrite(&st->io, f->fd, a->sector, SECTOR, 0);
 	if (err)
 		return err;
 	rwlock_read(&f->lock); /* inode_set_times() comes before or after */
@@ -492,7 +510,11 @@ void seal_done(struct inode *f)
 				f->images[kept++] = *img;
 		}
 		f->n_images = kept;
-		f->alloc_end = a->tail_off + a->tail_len; /* the cut took what was reserved beyond */
+		f->alloc_end = a->tail_off + a->tail_len;
+		if (f->size > f->com_size || f->com_size > a->rec.size) { /* grown while it was being sealed */
+			reserve_again(f, f->alloc_end);
+			f->alloc_end = MAX(f->alloc_end, tail_offset(f->size, f->s) + tail_len(f->tmpl, f->size));
+		}
 		if (f->meta_seq == a->meta_seq)
 			f->durable = true;
 		redo_unpin(f->st->redo, &a->pin);
