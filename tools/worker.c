@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -335,6 +336,9 @@ void worker_main(const struct convert_run *run, struct volume *v, int fd, struct
 		(void)syscall(SYS_ioprio_set, 1, 0, IOPRIO_IDLE);
 	}
 	w.one.io = io_posix(run->from_fd);
+	/* buffers of a megabyte come and go with each read of a container: not by mmap and 256 page faults each */
+	(void)mallopt(M_MMAP_THRESHOLD, 16 << 20);
+	(void)mallopt(M_TRIM_THRESHOLD, 32 << 20);
 	wire_init(&w.wire, fd);
 	err = sealer_init(&w.one.sealer, v);
 	if (!err)

@@ -505,9 +505,14 @@ static unsigned check_file(const char *dir, const char *base, const struct histo
 		for (size_t i = 0; f == LARGE && err == -EIO && i < n; i++)
 			never |= mine[i].kind == OPEN_TRUNC;
 
+		never |= err == -EIO && !n && !s->there; /* it was that already */
 		if (!never)
 			printf("LOST: %s cannot be read: %s (%s, %zu operations since the last acknowledgement)\n", name, strerror(-err),
 			       s->there ? "acknowledged" : "never acknowledged", n);
+		s->there = false;
+		s->bytes = 0;
+		if (never) /* from here on it holds nothing */
+			keep(base, name, s);
 		free(mine);
 		return never ? 0 : 1;
 	}
