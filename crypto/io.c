@@ -181,6 +181,11 @@ static int posix_list(void *ctx, int dirfd, int (*each)(void *arg, const char *n
 	return err;
 }
 
+static void posix_advise(void *ctx, int fd, bool random)
+{
+	(void)posix_fadvise(fd, 0, 0, random ? POSIX_FADV_RANDOM : POSIX_FADV_NORMAL);
+}
+
 struct io io_posix(int store_fd)
 {
 	struct io io = {
@@ -196,6 +201,7 @@ struct io io_posix(int store_fd)
 	    .times = posix_times,
 	    .chmod = posix_chmod,
 	    .set_xattr = posix_set_xattr,
+	    .advise = posix_advise,
 	    .rename = posix_rename,
 	    .unlink = posix_unlink,
 	    .list = posix_list,

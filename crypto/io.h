@@ -36,6 +36,8 @@ struct io {
 	int (*times)(void *ctx, int fd, const struct timespec ts[2]);
 	int (*chmod)(void *ctx, int fd, mode_t mode);
 	int (*set_xattr)(void *ctx, int fd, const char *name, const void *val, size_t len);
+	/* how the file will be read: posix_fadvise(2) RANDOM or NORMAL; only advice; may be NULL */
+	void (*advise)(void *ctx, int fd, bool random);
 	/* renameat2(2) */
 	int (*rename)(void *ctx, int from_dir, const char *from, int to_dir, const char *to, unsigned flags);
 	int (*unlink)(void *ctx, int dirfd, const char *name, int flags);

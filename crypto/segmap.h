@@ -8,7 +8,7 @@
 #define SECTOR 512
 #define SEG_MIN 16384u
 #define SEG_MAX 4194276u
-#define SEG_DEFAULT 65536u
+#define SEG_DEFAULT 32768u
 #define PLAIN_MAX ((uint64_t)1 << 56) /* far beyond any disk; keeps all sums in 64 bits */
 
 static inline uint64_t seg_count(uint64_t size, uint32_t s)

@@ -23,6 +23,8 @@
 #define GROW_OTHER_MAX ((uint64_t)512 << 10)  /* dirty bytes besides the growth that a growing file may hold: bounds what its seal needs */
 #define PLACE_MAX 4096u			      /* segments placed and not yet committed */
 #define INVOCATION_MAX ((uint64_t)1 << 31)
+#define NEAR ((uint64_t)1 << 20) /* the kernel's read-ahead comes in any order within this */
+#define JUMPS_RANDOM 4u
 #define GAP_WAITS 40u /* times 250 us */
 #define GAP_WAITS_MAX 20000u
 #define GAP_MISSES 3u
@@ -135,6 +137,9 @@ struct inode {
 	uint64_t write_seq; /* + 1 at every change of content */
 	int error; /* a lost write: every fsync says so until the last close */
 	unsigned handles, writers;
+	_Atomic uint64_t read_end; /* of the last read */
+	_Atomic unsigned jumps;    /* reads far from the one before: up with each, halved by each that is near */
+	_Atomic bool random;	   /* the store file is told so */
 	_Atomic unsigned n_writing, n_waiting; /* calls of inode_write() under way; of them waiting for a gap to close */
 	_Atomic unsigned gap_misses; /* times that a write beyond the end waited for nothing */
 	_Atomic uint64_t retry_at; /* the background leaves it alone until then: its seal failed */
@@ -169,7 +174,11 @@ int segment_put(struct inode *f, uint64_t i, const void *pt, uint32_t len, uint8
 void inode_touched(struct inode *f);
 bool inode_too_dirty(const struct inode *f);
 
-/* inode_grow.c */
+/* batch.c; caller holds seal_lock */
+int seal_batch(struct store *st, struct inode **files, size_t n, bool commit);
+
+/* inode_grow.c, pressure.c */
+int inode_spill(struct inode *f); /* NEW, lock held: header NEW, whole segments in place */
 int inode_grow(struct inode *f, uint64_t size); /* no lock held: as inode_truncate(), but never makes a file shorter */
 int inode_new_header(struct inode *f);		/* lock held: header NEW in place */
 int inode_pressure(struct inode *f); /* no lock held: spill, place, commit what is too much for memory */

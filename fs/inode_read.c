@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Reading: dirty plaintext, images in the log, segments in place; nothing is given out before its tag stands in the list. */
+#include <stdatomic.h>
+
 #include "inode_i.h"
 
 /*
@@ -228,11 +230,28 @@ static ssize_t read_native(struct inode *f, uint8_t *buf, uint64_t off, uint64_t
 	return (ssize_t)(end - off);
 }
 
+/* For reads here and there the store's own read-ahead would fetch several times what is wanted. */
+static void note_access(struct inode *f, uint64_t off, uint64_t end)
+{
+	const struct io *io = &f->st->io;
+	uint64_t last = atomic_exchange(&f->read_end, end);
+	bool near = off <= last + NEAR && last <= off + NEAR, random;
+	unsigned jumps = near ? f->jumps / 2 : MIN(f->jumps + 1, 2 * JUMPS_RANDOM);
+
+	f->jumps = jumps;
+	random = jumps >= JUMPS_RANDOM || (f->random && jumps);
+	if (random != f->random && io->advise) {
+		f->random = random;
+		io->advise(io->ctx, f->fd, random);
+	}
+}
+
 ssize_t inode_read(struct inode *f, void *buf, size_t len, uint64_t off)
 {
 	ssize_t n;
 
 	rwlock_read(&f->lock);
+	note_access(f, off, off + len);
 	if (f->load_err)
 		n = f->load_err;
 	else if (f->content == CONTENT_VOID)

@@ -236,6 +236,7 @@ static int mount_prepare(const struct config *c, struct running *r)
 	mutex_init(&m->lock);
 	m->cfg = c;
 	m->timeout = c->exclusive ? TIMEOUT_EXCLUSIVE_S : TIMEOUT_S;
+	m->spin = sysconf(_SC_NPROCESSORS_ONLN) > 1;
 	m->writeback = !c->strict && !c->shared_storage && !r->opened.read_only;
 	m->acl = root && store_has_acls(r->opened.volume->store_fd);
 	m->tree.store = r->opened.store;

@@ -2,6 +2,8 @@
 #include "store.h"
 
 #include <errno.h>
+#include <sys/quota.h>
+#include <sys/syscall.h>
 #include <fcntl.h>
 
 #include "report.h"
@@ -29,6 +31,23 @@ static int start_log(struct store *st)
 	if (err)
 		return err;
 	return redo_open(&st->io, st->tdfs_fd, st->root_fd, st->keys.volume_id, st->keys.k_log, r->next_lsn, r->next_epoch, r->half, &st->redo);
+}
+
+/* A quota may refuse what the free space allows. */
+static bool has_quota(int fd)
+{
+#ifdef SYS_quotactl_fd
+	static const int kinds[] = {USRQUOTA, GRPQUOTA, 2 /* project */};
+	uint32_t fmt;
+
+	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
+		if (!syscall(SYS_quotactl_fd, fd, QCMD(Q_GETFMT, kinds[i]), 0, &fmt) || (errno != ESRCH && errno != ENOSYS && errno != ENOTSUP))
+			return true;
+	}
+	return false;
+#else
+	return true;
+#endif
 }
 
 static void store_free(struct store *st)
@@ -75,6 +94,7 @@ int store_open(const struct io *io, int root_fd, int tdfs_fd, const struct store
 		store_free(st);
 		return -ENOMEM;
 	}
+	st->may_defer = !opt->no_threads && !opt->strict && !has_quota(root_fd);
 	if (!io->stat(io->ctx, root_fd, &root))
 		st->root_ino = (uint32_t)root.st_ino;
 	damage = recover(io, tdfs_fd, root_fd, &rk, !opt->read_only, event, arg, &st->recovered, &st->damaged, &st->n_damaged);

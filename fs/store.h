@@ -49,7 +49,11 @@ struct store {
 	struct recover_damage *damaged;
 	size_t n_damaged;
 
+	bool may_defer; /* no quota can refuse a write that the free space allows: sealing a small new file may wait for its last close */
+
 	/* atomic */
+	_Atomic int64_t room; /* bytes that may be promised before the disk is asked again */
+	_Atomic uint64_t room_at;
 	_Atomic bool failed; /* the log is dead: every write answers EIO, sealed files stay readable */
 	_Atomic uint64_t dirty; /* bytes of dirty plaintext in memory */
 	_Atomic uint64_t n_dropped; /* inodes that left the table: tells whether a stat taken before can have missed a seal */

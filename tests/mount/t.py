@@ -80,4 +80,4 @@ def blob(n, seed=0):
 
 
 def segment_size():
-    return 65536 if PLAIN else int(os.environ.get("TDFS_SEGMENT", "65536"))
+    return 65536 if PLAIN else int(os.environ.get("TDFS_SEGMENT", "32768"))

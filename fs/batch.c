@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Sealing many files with few barriers. */
+#include "inode_i.h"
+
+#define RETRY_AGE ((uint64_t)5000000000u) /* before a seal that failed is tried again */
+#define SYNCFS_FROM 4 /* files from which one syncfs is cheaper than a sync each */
+
+/* What one file of a batch is at. */
+struct item {
+	struct inode *f;
+	enum { ITEM_NONE, ITEM_LOGGED, ITEM_SPILLED, ITEM_FAILED } step;
+	uint64_t seq, lsn;
+};
+
+static void item_fail(struct item *it, int err, int *first_err)
+{
+	if (err == -EAGAIN) { /* no room, or the file changed: the next round takes it */
+		it->step = ITEM_NONE;
+		return;
+	}
+	it->step = ITEM_FAILED;
+	it->f->retry_at = now_ns() + RETRY_AGE;
+	rwlock_read(&it->f->lock); /* its path may change */
+	report(REPORT_ERROR, "%s: cannot be sealed: %s%s%s; its changes are kept and tried again", it->f->path ? it->f->path : "file", strerror(-err),
+	       *fail_text() ? ": " : "", fail_text());
+	rwlock_unlock(&it->f->lock);
+	if (!*first_err)
+		*first_err = err;
+}
+
+static void batch_log(struct item *items, size_t n, bool commit, uint64_t *lsn, int *first_err)
+{
+	for (size_t i = 0; i < n; i++) {
+		struct item *it = &items[i];
+		int err;
+
+		fail_clear();
+		rwlock_write(&it->f->lock);
+		if (it->f->content == CONTENT_SPILLED && !it->f->unlinked) {
+			err = it->f->error && it->f->handles ? it->f->error : seal_spilled_begin(it->f, &it->seq);
+			it->step = ITEM_SPILLED;
+			rwlock_unlock(&it->f->lock);
+		} else {
+			rwlock_unlock(&it->f->lock);
+			err = seal_log(it->f, commit, &it->lsn);
+			if (err == -EAGAIN && commit) /* what is dirty does not fit: seal what is committed */
+				err = seal_log(it->f, false, &it->lsn);
+			it->step = it->lsn ? ITEM_LOGGED : ITEM_NONE;
+		}
+		if (err)
+			item_fail(it, err, first_err);
+		else if (it->lsn > *lsn)
+			*lsn = it->lsn;
+	}
+}
+
+static void batch_apply(struct item *items, size_t n, int *first_err)
+{
+	for (size_t i = 0; i < n; i++) {
+		struct item *it = &items[i];
+		int err = it->step == ITEM_LOGGED ? seal_apply(it->f) : 0;
+
+		if (err)
+			item_fail(it, err, first_err);
+	}
+}
+
+/*
+ * The kernel tells a lost write once to each descriptor.  syncfs has one of its own, so that no other syncfs (of the log, of a sync) takes the news away; what it says
+ * is about all that was written since the last batch, which is enough for what was put in place in this one.  A spilled file was written long before: only its own
+ * descriptor knows.
+ */
+static int sync_items(struct store *st, struct item *items, size_t n)
+{
+	size_t k = 0;
+	bool all;
+	int err = 0;
+
+	for (size_t i = 0; i < n; i++)
+		k += items[i].step == ITEM_LOGGED || items[i].step == ITEM_SPILLED;
+	all = k >= SYNCFS_FROM || (k && !st->io.names_with_files);
+	if (all)
+		err = st->io.syncfs(st->io.ctx, st->seal_fd);
+	for (size_t i = 0; i < n && !err; i++) {
+		if ((items[i].step == ITEM_LOGGED && !all) || items[i].step == ITEM_SPILLED)
+			err = st->io.sync(st->io.ctx, items[i].f->fd, true);
+	}
+	return err;
+}
+
+/* A failed sync is reported once and the pages are gone: write everything again from the log, then sync again; never believe a second sync alone. */
+static int batch_sync(struct store *st, struct item *items, size_t n, int *first_err)
+{
+	int err = sync_items(st, items, n);
+
+	if (!err)
+		return 0;
+	report(REPORT_WARN, "the disk failed a sync (%s); writing the sealed files again", strerror(-err));
+	for (size_t i = 0; i < n; i++) {
+		if (items[i].step == ITEM_SPILLED) { /* its data exists nowhere else */
+			int lost;
+
+			rwlock_write(&items[i].f->lock);
+			lost = spilled_lost(items[i].f);
+			rwlock_unlock(&items[i].f->lock);
+			item_fail(&items[i], lost, first_err);
+		}
+	}
+#ifndef TEST_NO_APPLY_RETRY
+	batch_apply(items, n, first_err);
+#endif
+	return sync_items(st, items, n);
+}
+
+static void batch_finish(struct item *items, size_t n, int *first_err)
+{
+	for (size_t i = 0; i < n; i++) {
+		struct item *it = &items[i];
+		int err;
+
+		if (it->step == ITEM_LOGGED)
+			seal_done(it->f);
+		if (it->step == ITEM_SPILLED) {
+			rwlock_write(&it->f->lock);
+			err = seal_spilled_finish(it->f, it->seq);
+			rwlock_unlock(&it->f->lock);
+			if (err)
+				item_fail(it, err, first_err);
+		}
+		if (it->step != ITEM_FAILED) {
+			rwlock_read(&it->f->lock);
+			if (!inode_needs_seal(it->f))
+				writeback_unlist(it->f);
+			rwlock_unlock(&it->f->lock);
+		}
+	}
+}
+
+static bool is_gone(struct inode *f)
+{
+	bool gone;
+
+	rwlock_read(&f->lock);
+	gone = f->unlinked && (f->content == CONTENT_SEALED || f->pin.runs || f->void_pin.runs || f->apply.pending);
+	rwlock_unlock(&f->lock);
+	return gone;
+}
+
+/* Unlinked and still open: once the unlink is durable nothing of them needs the log. */
+static int batch_gone(struct store *st, struct inode **files, size_t n)
+{
+	CLEANUP_FREE bool *gone = calloc(n + 1, sizeof(*gone));
+	bool any = false;
+	int err;
+
+	if (!gone)
+		return -ENOMEM;
+	for (size_t i = 0; i < n; i++)
+		any |= gone[i] = is_gone(files[i]);
+	err = any ? st->io.syncfs(st->io.ctx, st->root_fd) : 0;
+	for (size_t i = 0; i < n && !err; i++)
+		err = gone[i] ? seal_gone(files[i]) : 0;
+	return err;
+}
+
+/* caller holds seal_lock */
+int seal_batch(struct store *st, struct inode **files, size_t n, bool commit)
+{
+	CLEANUP_FREE struct item *items = calloc(n + 1, sizeof(*items));
+	uint64_t lsn = 0;
+	int first_err = 0, err;
+
+	if (!items)
+		return -ENOMEM;
+	for (size_t i = 0; i < n; i++)
+		items[i].f = files[i];
+	first_err = batch_gone(st, files, n);
+	batch_log(items, n, commit, &lsn, &first_err);
+#ifndef TEST_NO_EARLY_APPLY
+	err = lsn ? redo_flush(st->redo, lsn) : 0;
+	if (err) {
+		if (redo_is_dead(st->redo))
+			st->failed = true;
+		return err;
+	}
+#endif
+	batch_apply(items, n, &first_err);
+	err = batch_sync(st, items, n, &first_err);
+	if (err)
+		return err;
+	batch_finish(items, n, &first_err);
+	return first_err;
+}
