@@ -55,7 +55,7 @@ static int sync_base(struct inode *f, unsigned seq)
 
 	rwlock_write(&f->lock);
 	if (err)
-		f->error = -EIO;
+		inode_lost(f);
 	else if (f->meta_seq == seq)
 		f->durable = true;
 	rwlock_unlock(&f->lock);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The table of live inodes, references, attributes, open and close. */
+#include <stdatomic.h>
 #include <sys/statvfs.h>
 
 #include "inode_i.h"
@@ -141,6 +142,34 @@ void inode_free(struct inode *f)
 	free(f);
 }
 
+/* A sync of what exists nowhere else failed: the pages are clean now whatever is on the disk, and the next sync would say 0.  Until the next mount, then. */
+void inode_lost(struct inode *f)
+{
+	struct store *st = f->st;
+
+	f->error = -EIO;
+	if (f->lost)
+		return;
+	f->lost = true;
+	mutex_lock(&st->list_lock);
+	f->refs++;
+	mutex_unlock(&st->list_lock);
+	report(REPORT_ERROR, "%s: the disk failed to sync it; until the next mount every write and fsync of it answers EIO", f->path ? f->path : "file");
+}
+
+/* What is still there at the end: lost files, and those that a full or failing disk did not let be sealed (their last committed state is in the log). */
+void inode_free_all(struct store *st)
+{
+	for (size_t i = 0; i < st->n_buckets; i++) {
+		while (st->buckets[i]) {
+			struct inode *f = st->buckets[i];
+
+			inode_remove(st, f);
+			inode_free(f);
+		}
+	}
+}
+
 void inode_put(struct inode *f)
 {
 	struct store *st = f->st;
@@ -222,7 +251,7 @@ void inode_closed(struct inode *f, bool write)
 		f->last_close = now_ns();
 	if (write && !f->writers && f->content == CONTENT_NEW && !f->unlinked && !f->error && seal_new(f))
 		report(REPORT_WARN, "%s: cannot be sealed yet: %s; tried again", f->path ? f->path : "file", fail_text());
-	if (!f->handles)
+	if (!f->handles && !f->lost)
 		f->error = 0;
 	if (!(f->unlinked && !f->handles) && inode_needs_seal(f))
 		writeback_note(f);
@@ -245,7 +274,7 @@ static bool room_for(struct store *st, uint64_t bytes)
 		st->room = (int64_t)((uint64_t)v.f_bavail * v.f_frsize) - ROOM_SPARE;
 		st->room_at = now;
 	}
-	return (st->room -= (int64_t)bytes) > 0;
+	return atomic_fetch_sub(&st->room, (int64_t)bytes) > (int64_t)bytes;
 }
 
 /*

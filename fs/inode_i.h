@@ -136,6 +136,7 @@ struct inode {
 	unsigned meta_seq; /* + 1 whenever durable becomes false */
 	uint64_t write_seq; /* + 1 at every change of content */
 	int error; /* a lost write: every fsync says so until the last close */
+	bool lost; /* ... and for good, because nobody can know what is on the disk: it stays live, so that no later sync is believed */
 	unsigned handles, writers;
 	_Atomic uint64_t read_end; /* of the last read */
 	_Atomic unsigned jumps;    /* reads far from the one before: up with each, halved by each that is near */
@@ -152,6 +153,7 @@ struct timespec now_wall(void);
 struct inode *inode_alloc(struct store *st);
 struct inode *inode_publish(struct inode *f); /* put it into the table; or the one that is there already, with a reference */
 void inode_free(struct inode *f);
+void inode_lost(struct inode *f); /* lock held */
 bool inode_needs_seal(const struct inode *f);
 void inode_forget_content(struct inode *f); /* dirty segments, tags, images in memory */
 void inode_not_durable(struct inode *f);

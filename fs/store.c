@@ -53,6 +53,8 @@ static bool has_quota(int fd)
 static void store_free(struct store *st)
 {
 	writeback_stop(st);
+	if (st->buckets && st->cache)
+		inode_free_all(st);
 	if (st->redo)
 		redo_close(st->redo);
 	segcache_free(st->cache);

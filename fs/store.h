@@ -75,4 +75,7 @@ int store_sync(struct store *st) MUST_CHECK;
 /** store_close() - seal everything, retire the log, free.  No inode may be referenced any more.  0 or what store_sync() said (the store is gone all the same) */
 int store_close(struct store *st);
 
+/** inode_free_all() - for store_close() alone: free every live inode, whoever holds it */
+void inode_free_all(struct store *st);
+
 #endif

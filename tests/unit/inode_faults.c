@@ -583,6 +583,28 @@ static void test_copy_survives(void **state)
 	}
 }
 
+/* The kernel reports a failed sync once and calls the pages clean: closing and opening the file must not turn the next sync into a promise. */
+static void test_lost_is_lost(void **state)
+{
+	struct world *w = *state;
+	struct file *f = file_create(w, "lost");
+
+	file_write(w, f, 0, 100000, 1);
+	fault_set(w, FAULT_SYNC, ON_FILE, 1, -EIO, 1);
+	assert_int_equal(inode_fsync(f->f, false), -EIO);
+	file_close(w, f);
+	fault_clear(w);
+	file_reopen(w, f);
+	assert_int_equal(inode_fsync(f->f, false), -EIO);
+	assert_int_equal(inode_write(f->f, "x", 1, 0), -EIO);
+	world_restart(w);
+	file_reopen(w, f);
+	file_write(w, f, 0, 10, 2);
+	file_fsync(w, f);
+	file_unlink(w, f);
+	file_close(w, f);
+}
+
 /* The original is gone, a copy made inside the store has the same id, generation and content: what was committed to the original is not the copy's. */
 static void test_copy_of_a_gone_file(void **state)
 {
@@ -638,6 +660,7 @@ int main(int argc, char **argv)
 	    cmocka_unit_test_setup_teardown(test_old_version_put_back, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_copy_survives, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_copy_of_a_gone_file, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_lost_is_lost, setup, teardown),
 	    cmocka_unit_test(test_random),
 	};
 
