@@ -3,7 +3,7 @@
 #include "inode_i.h"
 
 #define RETRY_AGE ((uint64_t)5000000000u) /* before a seal that failed is tried again */
-#define SYNCFS_FROM 4 /* files from which one syncfs is cheaper than a sync each */
+#define SYNCFS_FROM 4                     /* files from which one syncfs is cheaper than a sync each */
 
 /* What one file of a batch is at. */
 struct item {
@@ -21,8 +21,8 @@ static void item_fail(struct item *it, int err, int *first_err)
 	it->step = ITEM_FAILED;
 	it->f->retry_at = now_ns() + RETRY_AGE;
 	rwlock_read(&it->f->lock); /* its path may change */
-	report(REPORT_ERROR, "%s: cannot be sealed: %s%s%s; its changes are kept and tried again", it->f->path ? it->f->path : "file", strerror(-err),
-	       *fail_text() ? ": " : "", fail_text());
+	report(REPORT_ERROR, "%s: cannot be sealed: %s%s%s; its changes are kept and tried again", it->f->path ? it->f->path : "file",
+	       strerror(-err), *fail_text() ? ": " : "", fail_text());
 	rwlock_unlock(&it->f->lock);
 	if (!*first_err)
 		*first_err = err;
@@ -66,9 +66,9 @@ static void batch_apply(struct item *items, size_t n, int *first_err)
 }
 
 /*
- * The kernel tells a lost write once to each descriptor.  syncfs has one of its own, so that no other syncfs (of the log, of a sync) takes the news away; what it says
- * is about all that was written since the last batch, which is enough for what was put in place in this one.  A spilled file was written long before: only its own
- * descriptor knows.
+ * The kernel tells a lost write once to each descriptor.  syncfs has one of its own, so that no other syncfs (of the log, of a sync) takes
+ * the news away; what it says is about all that was written since the last batch, which is enough for what was put in place in this one.  A
+ * spilled file was written long before: only its own descriptor knows.
  */
 static int sync_items(struct store *st, struct item *items, size_t n)
 {
@@ -88,7 +88,8 @@ static int sync_items(struct store *st, struct item *items, size_t n)
 	return err;
 }
 
-/* A failed sync is reported once and the pages are gone: write everything again from the log, then sync again; never believe a second sync alone. */
+/* A failed sync is reported once and the pages are gone: write everything again from the log, then sync again; never believe a second sync
+ * alone. */
 static int batch_sync(struct store *st, struct item *items, size_t n, int *first_err)
 {
 	int err = sync_items(st, items, n);

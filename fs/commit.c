@@ -324,8 +324,8 @@ static int commit_prepare(struct commit *c)
 }
 
 /*
- * Back to the last commit.  Where images of a commit that failed half way stand in the log, the next COMMIT would count them: their segments are logged once more with
- * it, as they are.
+ * Back to the last commit.  Where images of a commit that failed half way stand in the log, the next COMMIT would count them: their
+ * segments are logged once more with it, as they are.
  */
 static void drop_uncommitted(struct inode *f)
 {

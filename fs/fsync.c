@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* fsync: the log made durable and, where the store file or its name may not be, that too; the LIVE mark; what a rename over a file needs. */
+/* fsync: the log made durable and, where the store file or its name may not be, that too; the LIVE mark; what a rename over a file needs.
+ */
 #include "inode_i.h"
 
-/* Written only after the log is durable, so that LIVE without records in the log means that the log is lost.  Not synced: recovery does not need it. */
+/* Written only after the log is durable, so that LIVE without records in the log means that the log is lost.  Not synced: recovery does not
+ * need it. */
 void commit_mark_live(struct inode *f, uint64_t lsn)
 {
 	struct store *st = f->st;

@@ -142,7 +142,8 @@ void inode_free(struct inode *f)
 	free(f);
 }
 
-/* A sync of what exists nowhere else failed: the pages are clean now whatever is on the disk, and the next sync would say 0.  Until the next mount, then. */
+/* A sync of what exists nowhere else failed: the pages are clean now whatever is on the disk, and the next sync would say 0.  Until the
+ * next mount, then. */
 void inode_lost(struct inode *f)
 {
 	struct store *st = f->st;
@@ -154,10 +155,12 @@ void inode_lost(struct inode *f)
 	mutex_lock(&st->list_lock);
 	f->refs++;
 	mutex_unlock(&st->list_lock);
-	report(REPORT_ERROR, "%s: the disk failed to sync it; until the next mount every write and fsync of it answers EIO", f->path ? f->path : "file");
+	report(REPORT_ERROR, "%s: the disk failed to sync it; until the next mount every write and fsync of it answers EIO",
+	       f->path ? f->path : "file");
 }
 
-/* What is still there at the end: lost files, and those that a full or failing disk did not let be sealed (their last committed state is in the log). */
+/* What is still there at the end: lost files, and those that a full or failing disk did not let be sealed (their last committed state is in
+ * the log). */
 void inode_free_all(struct store *st)
 {
 	for (size_t i = 0; i < st->n_buckets; i++) {
@@ -278,8 +281,8 @@ static bool room_for(struct store *st, uint64_t bytes)
 }
 
 /*
- * close(2) waits for this.  A small new file is sealed when its last handle goes, a moment later and with nobody waiting, if the disk surely has room for it; else here, so that
- * close can say ENOSPC.
+ * close(2) waits for this.  A small new file is sealed when its last handle goes, a moment later and with nobody waiting, if the disk
+ * surely has room for it; else here, so that close can say ENOSPC.
  */
 int inode_flush(struct inode *f)
 {
@@ -327,8 +330,8 @@ void inode_not_durable(struct inode *f)
 }
 
 /*
- * A file that has a commit or a seal before it takes its times along: the kernel sends the mtime of cached writes before every fsync, and syncing the store file for that would
- * cost a second and third flush.
+ * A file that has a commit or a seal before it takes its times along: the kernel sends the mtime of cached writes before every fsync, and
+ * syncing the store file for that would cost a second and third flush.
  */
 static bool times_go_with_content(const struct inode *f)
 {

@@ -16,8 +16,8 @@ int inode_create(struct store *st, int dirfd, const char *name, mode_t mode, con
 
 /** inode_get() - the content object of an existing store file, loading it if it is not live
  * @write: the store file must be opened read-write (mode bits that forbid it are lifted for the moment and restored)
- * Return: 0 with one reference; -EBADMSG damaged; -EIO needs its log; -ENODATA NEW or VOID (only for reading: for @write it becomes an empty NEW file); -EROFS a foreign file for writing;
- * -ENOKEY, -EACCES, -ETIMEDOUT as the KAS says; -errno */
+ * Return: 0 with one reference; -EBADMSG damaged; -EIO needs its log; -ENODATA NEW or VOID (only for reading: for @write it becomes an
+ * empty NEW file); -EROFS a foreign file for writing; -ENOKEY, -EACCES, -ETIMEDOUT as the KAS says; -errno */
 int inode_get(struct store *st, int dirfd, const char *name, bool write, const char *path, struct inode **ret) MUST_CHECK;
 
 /** inode_find() - the live object of (dev, ino), with a reference, or NULL; never blocks */
@@ -41,24 +41,27 @@ int inode_allocate(struct inode *f, int mode, uint64_t off, uint64_t len) MUST_C
 int inode_fsync(struct inode *f, bool data_only) MUST_CHECK;
 /** inode_flush() - close(2) of one descriptor: seals a new small file; reports errors known so far */
 int inode_flush(struct inode *f) MUST_CHECK;
-/** inode_opened() / inode_closed() - count handles; a writable handle keeps the file from being sealed for being idle, the last close clears a reported error */
+/** inode_opened() / inode_closed() - count handles; a writable handle keeps the file from being sealed for being idle, the last close
+ * clears a reported error */
 void inode_opened(struct inode *f, bool write);
 void inode_closed(struct inode *f, bool write);
 
 /** inode_stat() - fix up size, blocks, mtime and ctime of the store file's stat to what the user must see */
 void inode_stat(struct inode *f, struct stat *st);
 /** inode_peek() - the same for a file that is not live: size hint, else first sector; O(1), no key, no JSON
- * @dirfd, @name: the store file; @st: its lstat.  Return: 0; -ENODATA NEW or VOID (size 0 is right); -EBADMSG, -EPROTO (st_size 0); foreign files get their plain size by the manifest's
- * own word only when cheap: the stored size less the container */
+ * @dirfd, @name: the store file; @st: its lstat.  Return: 0; -ENODATA NEW or VOID (size 0 is right); -EBADMSG, -EPROTO (st_size 0); foreign
+ * files get their plain size by the manifest's own word only when cheap: the stored size less the container */
 int inode_peek(struct store *st, int dirfd, const char *name, struct stat *s) MUST_CHECK;
 /** inode_set_mtime() - kept until the seal and set on the store file at once; @ts: atime and mtime with UTIME_OMIT/UTIME_NOW */
 int inode_set_times(struct inode *f, const struct timespec ts[2]) MUST_CHECK;
-/** inode_changed() - metadata of the store file (mode, owner, xattr, name, links) changed through us: ctime is now, the next fsync syncs the file too */
+/** inode_changed() - metadata of the store file (mode, owner, xattr, name, links) changed through us: ctime is now, the next fsync syncs
+ * the file too */
 void inode_changed(struct inode *f);
 /** inode_writable_fd() - borrowed descriptor of the store file (fchmod, xattrs, fstat) */
 int inode_fd(struct inode *f);
 
-/** inode_before_rename() - before the file replaces another name: its content is committed and durable enough that a crash shows the old target or this content, never less */
+/** inode_before_rename() - before the file replaces another name: its content is committed and durable enough that a crash shows the old
+ * target or this content, never less */
 int inode_before_rename(struct inode *f) MUST_CHECK;
 /** inode_renamed() - new path hint; the name is not durable yet */
 void inode_renamed(struct inode *f, const char *path);

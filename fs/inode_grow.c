@@ -4,7 +4,8 @@
 
 #include "inode_i.h"
 
-/* Blocks for growth are taken before the data is acknowledged: a later seal must not find the disk full.  NEW files need none: their own write tells. */
+/* Blocks for growth are taken before the data is acknowledged: a later seal must not find the disk full.  NEW files need none: their own
+ * write tells. */
 int inode_reserve(struct inode *f, uint64_t size, bool exact)
 {
 	struct store *st = f->st;
@@ -99,8 +100,8 @@ void base_of(const struct inode *f, struct base *ret)
 }
 
 /*
- * REPLACED and large: the log says that the old content is given up, then the file starts again as NEW.  INTENT stands before it where the log does not know the
- * file's inode number yet: VOID must never be taken for one of a copy.
+ * REPLACED and large: the log says that the old content is given up, then the file starts again as NEW.  INTENT stands before it where the
+ * log does not know the file's inode number yet: VOID must never be taken for one of a copy.
  */
 int inode_void_base(struct inode *f)
 {

@@ -17,25 +17,25 @@
 #include "seal.h"
 #include "writeback.h"
 
-#define NEW_MEMORY_MAX ((uint64_t)1 << 20)    /* a new file stays in memory up to here */
-#define DIRTY_MAX ((uint64_t)4 << 20)	      /* dirty plaintext of one file before it is committed without being asked */
-#define GROW_MIN ((uint64_t)1 << 20)	      /* unsynced growth from which it goes in place */
-#define GROW_OTHER_MAX ((uint64_t)512 << 10)  /* dirty bytes besides the growth that a growing file may hold: bounds what its seal needs */
-#define PLACE_MAX 4096u			      /* segments placed and not yet committed */
+#define NEW_MEMORY_MAX ((uint64_t)1 << 20)   /* a new file stays in memory up to here */
+#define DIRTY_MAX ((uint64_t)4 << 20)        /* dirty plaintext of one file before it is committed without being asked */
+#define GROW_MIN ((uint64_t)1 << 20)         /* unsynced growth from which it goes in place */
+#define GROW_OTHER_MAX ((uint64_t)512 << 10) /* dirty bytes besides the growth that a growing file may hold: bounds what its seal needs */
+#define PLACE_MAX 4096u                      /* segments placed and not yet committed */
 #define INVOCATION_MAX ((uint64_t)1 << 31)
 #define NEAR ((uint64_t)1 << 20) /* the kernel's read-ahead comes in any order within this */
 #define JUMPS_RANDOM 4u
 #define GAP_WAITS 40u /* times 250 us */
 #define GAP_WAITS_MAX 20000u
 #define GAP_MISSES 3u
-#define RUN_MAX ((size_t)512 << 10)	      /* ciphertext read or written with one call; also bounds the buffer each thread keeps */
-#define STEP ((uint64_t)2 << 20)	      /* growth by zeros goes in steps of this */
+#define RUN_MAX ((size_t)512 << 10) /* ciphertext read or written with one call; also bounds the buffer each thread keeps */
+#define STEP ((uint64_t)4 << 20)    /* growth by zeros goes in steps of this */
 
 enum content {
-	CONTENT_VOID,	  /* on disk: never committed; nothing can be read */
-	CONTENT_NEW,	  /* no sealed base, all in memory */
+	CONTENT_VOID,     /* on disk: never committed; nothing can be read */
+	CONTENT_NEW,      /* no sealed base, all in memory */
 	CONTENT_SPILLED,  /* no sealed base, header NEW, whole segments in place; also an unlinked file whose unlink is durable */
-	CONTENT_SEALED,	  /* a sealed base and what was changed since */
+	CONTENT_SEALED,   /* a sealed base and what was changed since */
 	CONTENT_REPLACED, /* cut to nothing: a sealed base that still counts, and new content under a fresh DEK in memory */
 	CONTENT_FOREIGN,
 };
@@ -90,23 +90,23 @@ struct inode {
 	char *path; /* hint, as stored */
 
 	/* the base */
-	struct record rec;  /* header of the base (of the next seal: derived from it) */
-	uint64_t base_len;  /* length of the sealed store file */
-	uint32_t base_crc;  /* of the sealed payload */
-	bool live;	    /* header LIVE is in place */
-	bool hinted;	    /* the log knows where the file is (INTENT) */
-	bool intent;	    /* INTENT is durable and space for a growing file's seal is kept: it may grow in place */
+	struct record rec; /* header of the base (of the next seal: derived from it) */
+	uint64_t base_len; /* length of the sealed store file */
+	uint32_t base_crc; /* of the sealed payload */
+	bool live;         /* header LIVE is in place */
+	bool hinted;       /* the log knows where the file is (INTENT) */
+	bool intent;       /* INTENT is durable and space for a growing file's seal is kept: it may grow in place */
 	struct redo_pin pin;
 	struct redo_pin void_pin; /* REPLACED gave its base up: freed at the next sync of the file */
-	uint64_t void_seq;	  /* write_seq at that moment */
-	bool rewrite;		  /* SPILLED: a sync failed, so that what is in place may be only in the kernel's memory */
-	bool orphans;		  /* the log holds images that no COMMIT counts */
+	uint64_t void_seq;        /* write_seq at that moment */
+	bool rewrite;             /* SPILLED: a sync failed, so that what is in place may be only in the kernel's memory */
+	bool orphans;             /* the log holds images that no COMMIT counts */
 	struct apply apply;
 
 	/* committed state (NEW, SPILLED: nothing is) */
 	uint64_t com_size;
 	uint32_t com_crc;
-	uint64_t number;   /* of the last COMMIT on this base */
+	uint64_t number;    /* of the last COMMIT on this base */
 	uint64_t first_lsn; /* of the first COMMIT on this base */
 	uint64_t last_lsn;  /* of the last record that somebody may have to wait for */
 
@@ -115,35 +115,36 @@ struct inode {
 	struct secret *dek;
 	uint32_t s;
 	uint64_t size;
-	uint8_t *tags; /* stored segments: committed, in place, or placed and not committed */
+	uint8_t *tags;  /* stored segments: committed, in place, or placed and not committed */
 	uint64_t *crcs; /* 1 << 32 | CRC-32 where known; allocated when first needed */
 	uint64_t n_tags, cap_tags;
 	struct seg *segs; /* dirty, sorted */
 	size_t n_segs, cap_segs;
-	uint64_t dirty; /* bytes */
+	uint64_t dirty;       /* bytes */
 	struct image *images; /* sorted */
 	size_t n_images, cap_images;
-	bool fresh;	      /* placed segments that no COMMIT covers: [place_first, place_end) */
+	bool fresh; /* placed segments that no COMMIT covers: [place_first, place_end) */
 	uint64_t place_first, place_end;
-	uint64_t used_end;    /* segments below have been placed on this base once, or lie over its tail: never again in place before the next seal */
+	uint64_t used_end; /* segments below have been placed on this base once, or lie over its tail: never again in place before the next
+			      seal */
 	uint64_t invocations;
 	uint64_t alloc_end; /* the store file has blocks up to here (fallocate KEEP_SIZE) */
 	struct timespec mtime, ctime;
 	bool times_changed; /* mtime is not in the last COMMIT or seal yet */
 
 	bool unlinked;
-	bool durable; /* base content and name are durable */
-	unsigned meta_seq; /* + 1 whenever durable becomes false */
+	bool durable;       /* base content and name are durable */
+	unsigned meta_seq;  /* + 1 whenever durable becomes false */
 	uint64_t write_seq; /* + 1 at every change of content */
-	int error; /* a lost write: every fsync says so until the last close */
+	int error;          /* a lost write: every fsync says so until the last close */
 	bool lost; /* ... and for good, because nobody can know what is on the disk: it stays live, so that no later sync is believed */
 	unsigned handles, writers;
-	_Atomic uint64_t read_end; /* of the last read */
-	_Atomic unsigned jumps;    /* reads far from the one before: up with each, halved by each that is near */
-	_Atomic bool random;	   /* the store file is told so */
+	_Atomic uint64_t read_end;             /* of the last read */
+	_Atomic unsigned jumps;                /* reads far from the one before: up with each, halved by each that is near */
+	_Atomic bool random;                   /* the store file is told so */
 	_Atomic unsigned n_writing, n_waiting; /* calls of inode_write() under way; of them waiting for a gap to close */
-	_Atomic unsigned gap_misses; /* times that a write beyond the end waited for nothing */
-	_Atomic uint64_t retry_at; /* the background leaves it alone until then: its seal failed */
+	_Atomic unsigned gap_misses;           /* times that a write beyond the end waited for nothing */
+	_Atomic uint64_t retry_at;             /* the background leaves it alone until then: its seal failed */
 	uint64_t first_change, last_write, last_close, oldest_uncommitted; /* CLOCK_MONOTONIC ns, 0 = none */
 };
 
@@ -157,12 +158,12 @@ void inode_lost(struct inode *f); /* lock held */
 bool inode_needs_seal(const struct inode *f);
 void inode_forget_content(struct inode *f); /* dirty segments, tags, images in memory */
 void inode_not_durable(struct inode *f);
-int inode_fresh_key(struct inode *f);	     /* new DEK and template */
+int inode_fresh_key(struct inode *f);  /* new DEK and template */
 int inode_sync_names(struct inode *f); /* make the file and its name durable */
 
 /* inode_read.c; caller holds the lock */
 uint8_t *scratch_get(size_t len); /* this thread's buffer; NULL without memory; segment_load() and segment_crc() use it too */
-int segment_load(struct inode *f, uint64_t i, void *pt);		       /* plain bytes of a stored segment, checked */
+int segment_load(struct inode *f, uint64_t i, void *pt);                       /* plain bytes of a stored segment, checked */
 int segment_crc(struct inode *f, uint64_t i, uint32_t len, uint32_t *ret_crc); /* of the stored bytes; len: plain */
 struct image *image_find(struct inode *f, uint64_t no);
 
@@ -180,13 +181,14 @@ bool inode_too_dirty(const struct inode *f);
 int seal_batch(struct store *st, struct inode **files, size_t n, bool commit);
 
 /* inode_grow.c, pressure.c */
-int inode_spill(struct inode *f); /* NEW, lock held: header NEW, whole segments in place */
+int inode_spill(struct inode *f);               /* NEW, lock held: header NEW, whole segments in place */
 int inode_grow(struct inode *f, uint64_t size); /* no lock held: as inode_truncate(), but never makes a file shorter */
-int inode_new_header(struct inode *f);		/* lock held: header NEW in place */
-int inode_pressure(struct inode *f); /* no lock held: spill, place, commit what is too much for memory */
-int spill_dirty(struct inode *f, bool all); /* SPILLED, lock held: write dirty segments in place */
-int inode_void_base(struct inode *f);	    /* REPLACED, lock held: give the base up, go on SPILLED */
-int inode_reserve(struct inode *f, uint64_t size, bool exact); /* lock held: blocks for the file as it will be sealed with this plain size */
+int inode_new_header(struct inode *f);          /* lock held: header NEW in place */
+int inode_pressure(struct inode *f);            /* no lock held: spill, place, commit what is too much for memory */
+int spill_dirty(struct inode *f, bool all);     /* SPILLED, lock held: write dirty segments in place */
+int inode_void_base(struct inode *f);           /* REPLACED, lock held: give the base up, go on SPILLED */
+int inode_reserve(struct inode *f, uint64_t size,
+		  bool exact); /* lock held: blocks for the file as it will be sealed with this plain size */
 
 /* seal.c; lock held for writing */
 int spilled_lost(struct inode *f); /* SPILLED: its sync failed; -EIO */
@@ -194,9 +196,10 @@ int spilled_lost(struct inode *f); /* SPILLED: its sync failed; -EIO */
 /* commit.c; lock held for writing */
 int commit_append(struct inode *f, bool is_seal);
 void commit_mark_live(struct inode *f, uint64_t lsn); /* no lock held; everything up to lsn is durable */
-int images_room(struct inode *f, size_t n); /* for n more */
+int images_room(struct inode *f, size_t n);           /* for n more */
 bool commit_needed(const struct inode *f);
-uint32_t seal_estimate(const struct inode *f, bool with_growth); /* what its SEAL takes in the log; with_growth: and the commit before it of a growing file */
+uint32_t seal_estimate(const struct inode *f,
+		       bool with_growth); /* what its SEAL takes in the log; with_growth: and the commit before it of a growing file */
 void base_of(const struct inode *f, struct base *ret);
 
 #endif

@@ -12,7 +12,8 @@ static struct container_keys keys_of(const struct store *st)
 	return (struct container_keys){.k_rec = st->keys.k_rec, .k_seal = st->keys.k_seal, .volume_id = st->keys.volume_id};
 }
 
-/* A file of ours whose mode forbids what the mount must do with it (0444 and rewritten through an open handle, 000 and dirty): lift the bits for the moment. */
+/* A file of ours whose mode forbids what the mount must do with it (0444 and rewritten through an open handle, 000 and dirty): lift the
+ * bits for the moment. */
 static int open_lifted(struct store *st, int dirfd, const char *name, int flags)
 {
 	struct stat s;
@@ -134,7 +135,8 @@ static bool is_damaged(struct store *st, const uint8_t *file_id)
 static int take_native(struct inode *f, struct container *c)
 {
 	if (c->rec.state == RECORD_LIVE)
-		return fail(-EIO, "needs its log: it has newer commits that are not in this volume's log; 'tdfs recover --accept-old' reads the last sealed state");
+		return fail(-EIO, "needs its log: it has newer commits that are not in this volume's log; 'tdfs recover --accept-old' "
+				  "reads the last sealed state");
 	if (is_damaged(f->st, c->rec.file_id))
 		return fail(-EIO, "needs its log, which is damaged; see 'tdfs recover --salvage'");
 	f->content = CONTENT_SEALED;
@@ -154,7 +156,8 @@ static int take_native(struct inode *f, struct container *c)
 	return 0;
 }
 
-/* The ctime to show is that of the user's last change, unless somebody (chmod, link, a backup tool) changed the store file after it was sealed. */
+/* The ctime to show is that of the user's last change, unless somebody (chmod, link, a backup tool) changed the store file after it was
+ * sealed. */
 static void show_ctime(struct stat *s, const struct timespec *user, uint32_t made)
 {
 	uint32_t after = (uint32_t)s->st_ctim.tv_sec - made + 2;

@@ -5,8 +5,8 @@
 #include "inode_i.h"
 
 /*
- * A buffer per thread, so that reading and writing allocate nothing (and the allocator keeps no megabytes per thread).  Holds ciphertext, and the plaintext of one segment
- * at an edge.  Good until the thread's next scratch_get().
+ * A buffer per thread, so that reading and writing allocate nothing (and the allocator keeps no megabytes per thread).  Holds ciphertext,
+ * and the plaintext of one segment at an edge.  Good until the thread's next scratch_get().
  */
 struct scratch {
 	uint8_t *p;
@@ -85,8 +85,8 @@ static uint32_t stored_plain(const struct inode *f, uint64_t i)
 static int bad_segment(struct inode *f, uint64_t i, int err)
 {
 	f->st->n_bad_segments++;
-	report(REPORT_ERROR, "%s: segment %llu at offset %llu: %s; restore the file from a backup", f->path ? f->path : "file", (unsigned long long)i,
-	       (unsigned long long)seg_off(f->s, i), err == -EBADMSG ? "damaged or forged" : strerror(-err));
+	report(REPORT_ERROR, "%s: segment %llu at offset %llu: %s; restore the file from a backup", f->path ? f->path : "file",
+	       (unsigned long long)i, (unsigned long long)seg_off(f->s, i), err == -EBADMSG ? "damaged or forged" : strerror(-err));
 	return err;
 }
 

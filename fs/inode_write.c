@@ -266,9 +266,10 @@ static int write_allowed(struct inode *f, uint64_t end)
 }
 
 /*
- * The kernel writes a file back with many requests at once, and threads take them in any order: a write beyond the end is nearly always a moment early, and filling the gap with
- * zeros that are overwritten at once costs a second write of everything.  So wait while another write is under way that may close it; when there is none, a moment more for one
- * that the kernel is about to send, but for a file that really has holes only a few times.
+ * The kernel writes a file back with many requests at once, and threads take them in any order: a write beyond the end is nearly always a
+ * moment early, and filling the gap with zeros that are overwritten at once costs a second write of everything.  So wait while another
+ * write is under way that may close it; when there is none, a moment more for one that the kernel is about to send, but for a file that
+ * really has holes only a few times.
  */
 static void wait_for_gap(struct inode *f, uint64_t off)
 {

@@ -168,8 +168,8 @@ static void ops_init(void *arg, struct fuse_conn_info *conn)
 #define KILLPRIV_V2 (1u << 28)
 
 /*
- * The caller of the request just answered often sends the next one at once, and waking a sleeping thread costs more than most requests do.  So one thread looks for a moment
- * before it sleeps.  Never two, and not on a single processor, where the caller could not run meanwhile.
+ * The caller of the request just answered often sends the next one at once, and waking a sleeping thread costs more than most requests do.
+ * So one thread looks for a moment before it sleeps.  Never two, and not on a single processor, where the caller could not run meanwhile.
  */
 static void look_before_sleeping(struct mount *m, int fd)
 {

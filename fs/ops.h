@@ -38,8 +38,8 @@ struct mount {
 
 	/* the INIT exchange, see ops_custom_io() */
 	_Atomic uint64_t init_unique;
-	bool spin;              /* more than one processor: look_before_sleeping() */
-	_Atomic bool spinning;  /* a thread does */
+	bool spin;             /* more than one processor: look_before_sleeping() */
+	_Atomic bool spinning; /* a thread does */
 	_Atomic bool init_done;
 };
 

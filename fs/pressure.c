@@ -111,7 +111,8 @@ static int pressure_sealed(struct inode *f, bool *ret_flush)
 		err = place_growth(f, first);
 	if (err)
 		return err;
-	if (f->dirty > DIRTY_MAX || crowded || (f->fresh && (f->dirty > GROW_OTHER_MAX + 2 * (uint64_t)f->s || f->place_end - f->place_first > PLACE_MAX))) {
+	if (f->dirty > DIRTY_MAX || crowded ||
+	    (f->fresh && (f->dirty > GROW_OTHER_MAX + 2 * (uint64_t)f->s || f->place_end - f->place_first > PLACE_MAX))) {
 		err = commit_append(f, false);
 		*ret_flush = !err;
 	}

@@ -229,7 +229,8 @@ static int write_images(struct inode *f, const struct image *img, size_t n, uint
 	return err;
 }
 
-/* The cut to the sealed length gave blocks back that were taken for growth acknowledged since: take them again at once.  @len: the store file's length */
+/* The cut to the sealed length gave blocks back that were taken for growth acknowledged since: take them again at once.  @len: the store
+ * file's length */
 static void reserve_again(struct inode *f, uint64_t len)
 {
 	struct store *st = f->st;
@@ -237,7 +238,8 @@ static void reserve_again(struct inode *f, uint64_t len)
 	int err = need > len ? st->io.allocate(st->io.ctx, f->fd, FALLOC_FL_KEEP_SIZE, len, need - len) : 0;
 
 	if (err && err != -EOPNOTSUPP)
-		report(REPORT_WARN, "%s: the disk was filled by others while it was sealed (%s); make room: what was written since waits for it",
+		report(REPORT_WARN,
+		       "%s: the disk was filled by others while it was sealed (%s); make room: what was written since waits for it",
 		       f->path ? f->path : "file", strerror(-err));
 }
 
@@ -284,7 +286,8 @@ void seal_done(struct inode *f)
 
 			while (k < a->n_images && a->images[k].no < img->no)
 				k++;
-			if (k == a->n_images || a->images[k].no != img->no || a->images[k].loc.lsn != img->loc.lsn || a->images[k].loc.off != img->loc.off)
+			if (k == a->n_images || a->images[k].no != img->no || a->images[k].loc.lsn != img->loc.lsn ||
+			    a->images[k].loc.off != img->loc.off)
 				f->images[kept++] = *img;
 		}
 		f->n_images = kept;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * From dirty or committed to sealed, in steps (fs/DESIGN.md "Durability", 7).  The crash tests call the steps one by one; everybody else uses writeback.h.
+ * From dirty or committed to sealed, in steps (fs/DESIGN.md "Durability", 7).  The crash tests call the steps one by one; everybody else
+ * uses writeback.h.
  *
  * seal_log, seal_apply and seal_done need store->seal_lock.
  */
@@ -11,9 +12,11 @@
 
 /** seal_new() - a NEW file in memory becomes SEALED with one write; caller holds inode->lock for writing.  Not synced. */
 int seal_new(struct inode *f) MUST_CHECK;
-/** seal_spilled() - a SPILLED file becomes SEALED: rest and tail, sync, header; caller holds inode->lock for writing.  The header is not synced. */
+/** seal_spilled() - a SPILLED file becomes SEALED: rest and tail, sync, header; caller holds inode->lock for writing.  The header is not
+ * synced. */
 int seal_spilled(struct inode *f) MUST_CHECK;
-/** seal_spilled_begin() / seal_spilled_finish() - the same in two halves: sync between them.  finish: -EAGAIN if the file changed meanwhile (it stays SPILLED) */
+/** seal_spilled_begin() / seal_spilled_finish() - the same in two halves: sync between them.  finish: -EAGAIN if the file changed meanwhile
+ * (it stays SPILLED) */
 int seal_spilled_begin(struct inode *f, uint64_t *ret_seq) MUST_CHECK;
 int seal_spilled_finish(struct inode *f, uint64_t seq) MUST_CHECK;
 /** seal_replaced() - the SEAL of a REPLACED file, whole content in the log; caller holds inode->lock for writing; no apply pending */
@@ -29,7 +32,8 @@ int seal_apply(struct inode *f) MUST_CHECK;
 void seal_done(struct inode *f);
 /** seal_pending() - between seal_log() and seal_done() */
 bool seal_pending(struct inode *f);
-/** seal_gone() - an unlinked file whose unlink is durable: what the log holds of it goes in place, without a seal, so that the log is free */
+/** seal_gone() - an unlinked file whose unlink is durable: what the log holds of it goes in place, without a seal, so that the log is free
+ */
 int seal_gone(struct inode *f) MUST_CHECK;
 
 #endif

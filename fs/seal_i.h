@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What making a sealed file of a new one (seal_new.c) and of a changed one (seal.c) share; nobody else includes this.  The lock is held for writing. */
+/* What making a sealed file of a new one (seal_new.c) and of a changed one (seal.c) share; nobody else includes this.  The lock is held for
+ * writing. */
 #ifndef TDFS_SEAL_I_H
 #define TDFS_SEAL_I_H
 

@@ -88,7 +88,8 @@ int seal_new(struct inode *f)
 		return err;
 	memcpy(out, s.sector, SECTOR);
 	err = io_pwrite(&st->io, f->fd, out, len, 0);
-	if (err) { /* still NEW and whole in memory: tried again at the next fsync or seal; what there is of it must not look like a damaged file */
+	if (err) { /* still NEW and whole in memory: tried again at the next fsync or seal; what there is of it must not look like a damaged
+		      file */
 		(void)!st->io.truncate(st->io.ctx, f->fd, 0);
 		f->alloc_end = 0;
 		return err;
@@ -112,7 +113,8 @@ static int spilled_make(struct inode *f, uint32_t *ret_crc, struct sealed *ret)
 	return sealed_make(f, f->size, 1, crc, NULL, ret);
 }
 
-/* A sync failed: a second one would say 0 for pages that are not on the disk.  What can still be read is written once more, what cannot stays as it is and says so when read. */
+/* A sync failed: a second one would say 0 for pages that are not on the disk.  What can still be read is written once more, what cannot
+ * stays as it is and says so when read. */
 static int spill_again(struct inode *f)
 {
 	uint64_t n = seg_count(f->size, f->s);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Plaintext of segments read lately, for reads that are smaller than a segment.  Copies in and out; a bounded number of bytes; wiped when dropped.  Thread-safe; leaf locks.
+ * Plaintext of segments read lately, for reads that are smaller than a segment.  Copies in and out; a bounded number of bytes; wiped when
+ * dropped.  Thread-safe; leaf locks.
  */
 #ifndef TDFS_SEGCACHE_H
 #define TDFS_SEGCACHE_H

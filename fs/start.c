@@ -232,7 +232,9 @@ static enum exit_code open_store(const struct config *c, struct opened *o)
 		return err == -ENOENT ? EXIT_TDFS_NEEDS_LOG : exit_code_of(err);
 	}
 	if (err)
-		report(REPORT_WARN, "%s: mounted read-only: %zu files could not be brought to their last committed state (the reasons stand above); on a full disk make "
+		report(REPORT_WARN,
+		       "%s: mounted read-only: %zu files could not be brought to their last committed state (the reasons stand above); on "
+		       "a full disk make "
 		       "room and mount again, after damage see: tdfs recover --salvage %s",
 		       c->store, o->store->n_damaged, c->store);
 	o->read_only = o->store->opt.read_only;

@@ -30,7 +30,8 @@ static int start_log(struct store *st)
 		err = open_again(st, &st->sync_fd);
 	if (err)
 		return err;
-	return redo_open(&st->io, st->tdfs_fd, st->root_fd, st->keys.volume_id, st->keys.k_log, r->next_lsn, r->next_epoch, r->half, &st->redo);
+	return redo_open(&st->io, st->tdfs_fd, st->root_fd, st->keys.volume_id, st->keys.k_log, r->next_lsn, r->next_epoch, r->half,
+			 &st->redo);
 }
 
 /* A quota may refuse what the free space allows. */
@@ -41,7 +42,8 @@ static bool has_quota(int fd)
 	uint32_t fmt;
 
 	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
-		if (!syscall(SYS_quotactl_fd, fd, QCMD(Q_GETFMT, kinds[i]), 0, &fmt) || (errno != ESRCH && errno != ENOSYS && errno != ENOTSUP))
+		if (!syscall(SYS_quotactl_fd, fd, (unsigned)Q_GETFMT << SUBCMDSHIFT | (unsigned)kinds[i], 0, &fmt) ||
+		    (errno != ESRCH && errno != ENOSYS && errno != ENOTSUP))
 			return true;
 	}
 	return false;

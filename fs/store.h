@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A store in use: the volume's keys, the log, all live files.  Knows nothing of FUSE: the mount, the crash tests and the converter use it alike.
+ * A store in use: the volume's keys, the log, all live files.  Knows nothing of FUSE: the mount, the crash tests and the converter use it
+ * alike.
  */
 #ifndef TDFS_STORE_H
 #define TDFS_STORE_H
@@ -23,18 +24,18 @@ struct store_keys { /* borrowed from struct volume, or made up by a test */
 struct store_options {
 	uint32_t segment_size;
 	bool read_only;
-	bool strict;	     /* cache=strict: every write is handed to the log before it returns */
-	bool live_mark;	     /* durability 11 */
-	size_t cache_bytes;  /* plaintext segment cache */
-	size_t dirty_bytes;  /* all dirty plaintext of the store */
-	bool no_threads;     /* crash tests: nothing happens unless called */
+	bool strict;        /* cache=strict: every write is handed to the log before it returns */
+	bool live_mark;     /* durability 11 */
+	size_t cache_bytes; /* plaintext segment cache */
+	size_t dirty_bytes; /* all dirty plaintext of the store */
+	bool no_threads;    /* crash tests: nothing happens unless called */
 };
 
 struct store {
 	/* set at creation, then fixed */
 	struct io io;
 	int root_fd, tdfs_fd;
-	uint32_t root_ino; /* low half, for INTENT */
+	uint32_t root_ino;    /* low half, for INTENT */
 	int seal_fd, sync_fd; /* the root once more, for the syncfs of writeback.c alone: each descriptor is told of a lost write once */
 	struct store_keys keys;
 	struct store_options opt;
@@ -54,13 +55,13 @@ struct store {
 	/* atomic */
 	_Atomic int64_t room; /* bytes that may be promised before the disk is asked again */
 	_Atomic uint64_t room_at;
-	_Atomic bool failed; /* the log is dead: every write answers EIO, sealed files stay readable */
-	_Atomic uint64_t dirty; /* bytes of dirty plaintext in memory */
+	_Atomic bool failed;        /* the log is dead: every write answers EIO, sealed files stay readable */
+	_Atomic uint64_t dirty;     /* bytes of dirty plaintext in memory */
 	_Atomic uint64_t n_dropped; /* inodes that left the table: tells whether a stat taken before can have missed a seal */
 	_Atomic uint64_t n_seals, n_commits, n_fsyncs, n_bad_segments;
 
 	struct mutex seal_lock; /* one checkpoint at a time */
-	struct writeback *wb;	/* NULL with no_threads */
+	struct writeback *wb;   /* NULL with no_threads */
 };
 
 /** store_open() - recover, then open the log for writing
@@ -72,7 +73,8 @@ int store_open(const struct io *io, int root_fd, int tdfs_fd, const struct store
 /** store_sync() - everything written so far is sealed and durable when this returns (tdfs sync, quiesce, unmount); 0 or the first error */
 int store_sync(struct store *st) MUST_CHECK;
 
-/** store_close() - seal everything, retire the log, free.  No inode may be referenced any more.  0 or what store_sync() said (the store is gone all the same) */
+/** store_close() - seal everything, retire the log, free.  No inode may be referenced any more.  0 or what store_sync() said (the store is
+ * gone all the same) */
 int store_close(struct store *st);
 
 /** inode_free_all() - for store_close() alone: free every live inode, whoever holds it */

@@ -126,7 +126,8 @@ static bool want_must(struct inode *f, void *arg)
 	bool yes;
 
 	rwlock_read(&f->lock);
-	yes = redo_must_seal(f->st->redo, &f->pin) || redo_must_seal(f->st->redo, &f->apply.pin) || redo_must_seal(f->st->redo, &f->void_pin);
+	yes =
+	    redo_must_seal(f->st->redo, &f->pin) || redo_must_seal(f->st->redo, &f->apply.pin) || redo_must_seal(f->st->redo, &f->void_pin);
 	rwlock_unlock(&f->lock);
 	return yes;
 }
@@ -209,7 +210,8 @@ static bool want_due(struct inode *f, void *arg)
 	if (f->retry_at > now && !d->must)
 		yes = false;
 	else if (f->unlinked)
-		yes = d->must && (redo_must_seal(f->st->redo, &f->pin) || redo_must_seal(f->st->redo, &f->apply.pin) || redo_must_seal(f->st->redo, &f->void_pin));
+		yes = d->must && (redo_must_seal(f->st->redo, &f->pin) || redo_must_seal(f->st->redo, &f->apply.pin) ||
+				  redo_must_seal(f->st->redo, &f->void_pin));
 	else
 		yes = f->apply.pending || is_older(f->last_write, now, IDLE_AGE) || is_older(f->first_change, now, CHANGE_AGE) ||
 		      (!f->writers && f->last_close + CLOSED_AGE <= now) ||
@@ -348,7 +350,8 @@ static int seal_restless(struct inode *f)
 	return err;
 }
 
-/* There may be far more than the log holds at once: as many rounds as it takes, as long as there are fewer files left every now and then. */
+/* There may be far more than the log holds at once: as many rounds as it takes, as long as there are fewer files left every now and then.
+ */
 int store_sync(struct store *st)
 {
 	size_t least = SIZE_MAX;

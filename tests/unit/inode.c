@@ -40,7 +40,8 @@ static struct secret *sub(struct world *w, const char *label)
 
 static void open_store(struct world *w)
 {
-	struct store_options opt = {.segment_size = S, .live_mark = true, .cache_bytes = 4 << 20, .dirty_bytes = 32 << 20, .no_threads = true};
+	struct store_options opt = {
+	    .segment_size = S, .live_mark = true, .cache_bytes = 4 << 20, .dirty_bytes = 32 << 20, .no_threads = true};
 
 	assert_int_equal(store_open(&w->io, w->root, w->tdfs, &w->keys, &opt, NULL, NULL, &w->st), 0);
 }
@@ -417,10 +418,17 @@ static void test_times_cost_nothing(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_small),	 cmocka_unit_test(test_large),	  cmocka_unit_test(test_overwrite), cmocka_unit_test(test_append),
-		cmocka_unit_test(test_truncate), cmocka_unit_test(test_replace),  cmocka_unit_test(test_log_wraps), cmocka_unit_test(test_unlinked),
-		cmocka_unit_test(test_remount),	 cmocka_unit_test(test_grow_in_place),
-		cmocka_unit_test(test_times_cost_nothing),
+	    cmocka_unit_test(test_small),
+	    cmocka_unit_test(test_large),
+	    cmocka_unit_test(test_overwrite),
+	    cmocka_unit_test(test_append),
+	    cmocka_unit_test(test_truncate),
+	    cmocka_unit_test(test_replace),
+	    cmocka_unit_test(test_log_wraps),
+	    cmocka_unit_test(test_unlinked),
+	    cmocka_unit_test(test_remount),
+	    cmocka_unit_test(test_grow_in_place),
+	    cmocka_unit_test(test_times_cost_nothing),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);

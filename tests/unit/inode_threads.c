@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Many threads on few files with the writeback thread running: meant for TSan; each byte range has one owner, so contents can be checked. */
+/* Many threads on few files with the writeback thread running: meant for TSan; each byte range has one owner, so contents can be checked.
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -13,12 +14,12 @@
 #define THREADS 6
 #define FILES 3
 #define RANGE 200000u
-#define CHECK(x)                                                                                                                           \
-	do {                                                                                                                               \
-		if (!(x)) {                                                                                                                \
-			fprintf(stderr, "%s:%d: %s (errno text: %s)\n", __FILE__, __LINE__, #x, fail_text());                              \
-			abort();                                                                                                           \
-		}                                                                                                                          \
+#define CHECK(x)                                                                                              \
+	do {                                                                                                  \
+		if (!(x)) {                                                                                   \
+			fprintf(stderr, "%s:%d: %s (errno text: %s)\n", __FILE__, __LINE__, #x, fail_text()); \
+			abort();                                                                              \
+		}                                                                                             \
 	} while (0)
 
 struct world {
@@ -118,7 +119,8 @@ int main(int argc, char **argv)
 	struct store_options opt = {.segment_size = 16384, .live_mark = true, .cache_bytes = 1 << 20, .dirty_bytes = 4 << 20};
 	char dir[PATH_MAX], cmd[PATH_MAX + 16];
 	struct secret *vk = secret_random();
-	struct world w = {.seed = argc > 1 ? (unsigned)atoi(argv[1]) : (unsigned)getpid(), .rounds = argc > 2 ? (unsigned)atoi(argv[2]) : 60};
+	struct world w = {.seed = argc > 1 ? (unsigned)atoi(argv[1]) : (unsigned)getpid(),
+			  .rounds = argc > 2 ? (unsigned)atoi(argv[2]) : 60};
 	struct store_keys keys = {.policy = "e30="};
 	struct worker *workers = calloc(THREADS, sizeof(*workers));
 	struct io io;
