@@ -32,31 +32,20 @@ static int probe_other(const struct tree *t, struct node *dir, int fd, const cha
 		return err;
 	there = look(t, fd, ret->other, &ret->other_st);
 	ret->has_other = there > 0 && !S_ISREG(ret->other_st.st_mode) && ret->other_st.st_dev == t->nodes->dev;
+	ret->bad_other = there > 0 && !ret->has_other;
 	return there < 0 ? there : 0;
 }
 
 int dir_probe(const struct tree *t, struct node *dir, int fd, const char *name, struct probe *ret)
 {
-	int err, there;
+	int there, err = probe_other(t, dir, fd, name, ret);
 
-	if (dir == t->nodes->root && name_reserved(name))
-		return -ENOENT;
-	err = name_store(name, true, ret->file);
-	if (!err)
-		err = name_store(name, false, ret->other);
 	if (err)
 		return err;
 	there = look(t, fd, ret->file, &ret->file_st);
-	if (there < 0)
-		return there;
-	ret->has_file = there && S_ISREG(ret->file_st.st_mode);
-	ret->bad_file = there && !ret->has_file;
-	there = look(t, fd, ret->other, &ret->other_st);
-	if (there < 0)
-		return there;
-	ret->has_other = there && !S_ISREG(ret->other_st.st_mode) && ret->other_st.st_dev == t->nodes->dev;
-	ret->bad_other = there && !ret->has_other;
-	return 0;
+	ret->has_file = there > 0 && S_ISREG(ret->file_st.st_mode);
+	ret->bad_file = there > 0 && !ret->has_file;
+	return there < 0 ? there : 0;
 }
 
 /* The entry for something found or made under @stored; @fmt: S_IFREG, or anything else for what is not regular */
@@ -132,7 +121,7 @@ static int make_locked(const struct tree *t, struct node *dir, int fd, const cha
 	err = S_ISREG(m->mode) ? probe_other(t, dir, fd, name, &p) : dir_probe(t, dir, fd, name, &p);
 	if (err)
 		return err;
-	if (p.has_file || p.has_other || p.bad_other)
+	if (p.has_file || p.has_other || (!S_ISREG(m->mode) && p.bad_other))
 		return -EEXIST;
 	if (t->store->opt.read_only)
 		return -EROFS;
