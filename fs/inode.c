@@ -1,13 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The table of live inodes, references, attributes, open and close. */
 #include <stdatomic.h>
-#include <sys/statvfs.h>
 
 #include "inode_i.h"
-
-#define ROOM_AGE 1000000000u
-#define ROOM_SPARE ((int64_t)256 << 20) /* below this nothing is put off */
-#define ROOM_OVERHEAD 8192u
 
 uint64_t now_ns(void)
 {
@@ -263,35 +258,13 @@ void inode_closed(struct inode *f, bool write)
 	rwlock_unlock(&f->lock);
 }
 
-/* Is there surely room for a file of @bytes?  Asks the disk once a second, or when what it said is used up. */
-static bool room_for(struct store *st, uint64_t bytes)
-{
-	uint64_t now = now_ns();
-	struct statvfs v;
-
-	if (!st->may_defer)
-		return false;
-	if (st->room <= 0 || now - st->room_at > ROOM_AGE) {
-		if (fstatvfs(st->root_fd, &v))
-			return false;
-		st->room = (int64_t)((uint64_t)v.f_bavail * v.f_frsize) - ROOM_SPARE;
-		st->room_at = now;
-	}
-	return atomic_fetch_sub(&st->room, (int64_t)bytes) > (int64_t)bytes;
-}
-
-/*
- * close(2) waits for this.  A small new file is sealed when its last handle goes, a moment later and with nobody waiting, if the disk
- * surely has room for it; else here, so that close can say ENOSPC.
- */
 int inode_flush(struct inode *f)
 {
-	int err = 0;
+	int err;
 
 	rwlock_write(&f->lock);
-	if (f->error)
-		err = f->error;
-	else if (f->content == CONTENT_NEW && !f->unlinked && f->writers && !room_for(f->st, f->size + ROOM_OVERHEAD))
+	err = f->error;
+	if (!err && f->content == CONTENT_NEW && !f->unlinked)
 		err = seal_new(f);
 	rwlock_unlock(&f->lock);
 	return err;

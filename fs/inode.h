@@ -39,12 +39,16 @@ int inode_allocate(struct inode *f, int mode, uint64_t off, uint64_t len) MUST_C
 
 /** inode_fsync() - everything written before is durable when this returns 0; an error stays an error until the last handle is closed */
 int inode_fsync(struct inode *f, bool data_only) MUST_CHECK;
-/** inode_flush() - close(2) of one descriptor: seals a new small file; reports errors known so far */
+/** inode_flush() - seals a new small file at once; reports errors known so far */
 int inode_flush(struct inode *f) MUST_CHECK;
 /** inode_opened() / inode_closed() - count handles; a writable handle keeps the file from being sealed for being idle, the last close
  * clears a reported error */
 void inode_opened(struct inode *f, bool write);
 void inode_closed(struct inode *f, bool write);
+/** inode_opened_first() - as inode_opened() for reading; if no handle is open and the content is short, sealed and in place, @give gets it
+ * first, with the lock held: until that is over nobody else can open or change the file
+ * @buf: @max bytes for it */
+void inode_opened_first(struct inode *f, void *buf, size_t max, void (*give)(void *arg, const void *buf, size_t len), void *arg);
 
 /** inode_stat() - fix up size, blocks, mtime and ctime of the store file's stat to what the user must see */
 void inode_stat(struct inode *f, struct stat *st);

@@ -1,20 +1,48 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Changes of size, and what happens when a file is too large for memory: spilling, growth in place, giving the base up. */
 #include <fcntl.h>
+#include <stdatomic.h>
+#include <sys/statvfs.h>
 
 #include "inode_i.h"
 
-/* Blocks for growth are taken before the data is acknowledged: a later seal must not find the disk full.  NEW files need none: their own
- * write tells. */
+#define ROOM_AGE 1000000000u
+#define ROOM_SPARE ((int64_t)256 << 20) /* below this nothing is put off */
+#define ROOM_OVERHEAD 8192u
+
+/* Is there surely room for a new file's next @bytes?  Asks the disk once a second, or when what it said is used up. */
+static bool room_for(struct store *st, uint64_t bytes)
+{
+	uint64_t now = now_ns();
+	struct statvfs v;
+
+	if (!st->may_defer)
+		return false;
+	if (st->room <= 0 || now - st->room_at > ROOM_AGE) {
+		if (fstatvfs(st->root_fd, &v))
+			return false;
+		st->room = (int64_t)((uint64_t)v.f_bavail * v.f_frsize) - ROOM_SPARE;
+		st->room_at = now;
+	}
+	return atomic_fetch_sub(&st->room, (int64_t)bytes) > (int64_t)bytes;
+}
+
+/* Blocks for growth are taken before the data is acknowledged: a later seal must not find the disk full.  NEW files, which are written when
+ * they are closed and nobody can be told any more, need none while there is plenty. */
 int inode_reserve(struct inode *f, uint64_t size, bool exact)
 {
 	struct store *st = f->st;
 	uint64_t need, slack;
 	int err;
 
-	if (f->content != CONTENT_SEALED && !exact)
+	if ((size && size <= f->size) || !f->tmpl)
 		return 0;
-	if (size <= f->size || !f->tmpl)
+	if (f->content == CONTENT_NEW && !exact) {
+		if (room_for(st, size - f->size + (f->size ? 0 : ROOM_OVERHEAD)))
+			return 0;
+		exact = true;
+	}
+	if (f->content != CONTENT_SEALED && !exact)
 		return 0;
 	need = tail_offset(size, f->s) + tail_len(f->tmpl, size);
 	if (need <= f->alloc_end)

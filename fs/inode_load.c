@@ -107,6 +107,8 @@ int inode_create(struct store *st, int dirfd, const char *name, mode_t mode, con
 		rwlock_write(&f->lock);
 		inode_publish(f); /* nobody else can have a file that O_EXCL just made */
 		err = become_new(f);
+		if (!err)
+			err = inode_reserve(f, 0, false);
 		f->load_err = err;
 		rwlock_unlock(&f->lock);
 		if (err) {

@@ -157,13 +157,13 @@ static int add_option(char **opts, const char *name, const char *val)
 	return fuse_opt_add_opt_escaped(opts, text) ? -ENOMEM : 0;
 }
 
-static int session_options(const struct config *c, const struct opened *o, char **ret)
+static int session_options(const struct config *c, const struct opened *o, bool shared, char **ret)
 {
 	const struct {
 		bool wanted;
 		const char *name;
 	} each[] = {
-	    {true, "default_permissions"},
+	    {shared, "default_permissions"},
 	    {o->read_only, "ro"},
 	    {c->allow_other, "allow_other"},
 	    {c->allow_root, "allow_root"},
@@ -195,7 +195,7 @@ static int session_new(const struct config *c, struct running *r)
 	char *opts CLEANUP_FREE = NULL;
 	const struct fuse_lowlevel_ops *ops;
 	size_t size;
-	int err = session_options(c, &r->opened, &opts);
+	int err = session_options(c, &r->opened, r->mount.shared, &opts);
 
 	if (err)
 		return err;
@@ -238,6 +238,7 @@ static int mount_prepare(const struct config *c, struct running *r)
 	m->timeout = c->exclusive ? TIMEOUT_EXCLUSIVE_S : TIMEOUT_S;
 	m->spin = sysconf(_SC_NPROCESSORS_ONLN) > 1;
 	m->writeback = !c->strict && !c->shared_storage && !r->opened.read_only;
+	m->shared = c->allow_other || c->allow_root || !root;
 	m->acl = root && store_has_acls(r->opened.volume->store_fd);
 	m->tree.store = r->opened.store;
 	m->tree.who.root = root;
@@ -277,6 +278,8 @@ static int helpers_start(struct running *r)
 	static const struct kernel_calls sync_calls = {.leave = leave, .tick = trim_nodes};
 	int err = kernel_sync_start(&r->mount, &sync_calls, &r->sync);
 
+	if (!err)
+		err = closer_start(&r->mount);
 	if (err)
 		return fail(err, "no thread: %s", strerror(-err));
 	mine.arg = r;
@@ -350,6 +353,7 @@ static enum exit_code serve(const struct config *c, int (*get)(void *arg, struct
 	if (!err) {
 		err = session_run(c, &r, report_fd);
 		*ret_served = r.control || r.sync;
+		closer_stop(&r.mount);
 		mount_drop_handles(&r.mount);
 		fuse_session_destroy(r.mount.se);
 	}

@@ -49,7 +49,8 @@ struct node {
 	struct link *links;
 	struct node *id_next, *ino_next;
 	/* atomic */
-	_Atomic bool priv; /* setuid, setgid seen: a write has to clear them */
+	_Atomic bool priv;   /* setuid, setgid seen: a write has to clear them */
+	_Atomic bool cached; /* the kernel has been given the content, or writes it itself */
 };
 
 struct sight {          /* an entry of the store as it was seen */

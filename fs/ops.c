@@ -145,8 +145,10 @@ static void ops_init(void *arg, struct fuse_conn_info *conn)
 
 	if (m->writeback)
 		want |= FUSE_CAP_WRITEBACK_CACHE;
-	if (m->acl)
-		want |= FUSE_CAP_POSIX_ACL | FUSE_CAP_DONT_MASK;
+	if (m->acl) /* default ACLs replace the umask, and they are the store's to apply */
+		want |= FUSE_CAP_DONT_MASK;
+	if (m->acl && m->shared) /* turns default_permissions on as well */
+		want |= FUSE_CAP_POSIX_ACL;
 	conn->want = want & conn->capable;
 	if (m->writeback && !(conn->want & FUSE_CAP_WRITEBACK_CACHE))
 		m->writeback = false;
@@ -270,7 +272,6 @@ const struct fuse_lowlevel_ops *ops_table(size_t *ret_size)
 	    .open = ops_open,
 	    .read = ops_read,
 	    .write = ops_write,
-	    .flush = ops_flush,
 	    .release = ops_release,
 	    .fsync = ops_fsync,
 	    .fallocate = ops_fallocate,

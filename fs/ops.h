@@ -28,13 +28,19 @@ struct mount {
 	dev_t dev;              /* of the mounted file system itself */
 	double timeout;         /* of attributes and entries, seconds */
 	_Atomic bool writeback; /* the kernel caches writes */
-	bool acl;               /* the kernel asks for POSIX ACLs and leaves the umask to us */
+	bool shared;            /* others than its owner may come in: the kernel checks permissions, and for each asks for fresh attributes */
+	bool acl;               /* the store keeps POSIX ACLs: the umask is left to us */
 
 	struct mutex lock;
 	/* guarded by lock */
 	struct handle *handles;
 	size_t n_handles, n_writers;
 	bool wrote; /* a writable handle was there since mount_wrote() was asked last */
+	struct handle *closing; /* released, for the closer thread */
+	unsigned n_closing;
+	bool closer_runs;
+	struct cond closing_some;
+	pthread_t closer;
 
 	/* the INIT exchange, see ops_custom_io() */
 	_Atomic uint64_t init_unique;
@@ -51,6 +57,10 @@ const struct fuse_custom_io *ops_custom_io(void);
 
 /** mount_wrote() - is there, or was there since the last call, a writable handle: may the kernel hold dirty pages? */
 bool mount_wrote(struct mount *m);
+/** closer_start() / closer_stop() - the thread that closes what was released; the session's threads do it themselves without it.  When the
+ * latter returns all is closed */
+int closer_start(struct mount *m) MUST_CHECK;
+void closer_stop(struct mount *m);
 /** mount_drop_handles() - after the session ended: close what the kernel never released */
 void mount_drop_handles(struct mount *m);
 

@@ -10,69 +10,10 @@
 #include "ops_i.h"
 #include "report.h"
 
-static struct handle *handle_new(struct mount *m, struct node *n, struct inode *f, int flags)
-{
-	struct handle *h = calloc(1, sizeof(*h));
-
-	if (!h)
-		return NULL;
-	h->node = n;
-	h->f = f;
-	h->write = (flags & O_ACCMODE) != O_RDONLY || flags & O_TRUNC;
-	h->append = flags & O_APPEND && !m->writeback; /* else the kernel knows where the end is, and we do not */
-	inode_opened(f, h->write);
-	mutex_lock(&m->lock);
-	h->next = m->handles;
-	if (h->next)
-		h->next->prev = h;
-	m->handles = h;
-	m->n_handles++;
-	m->n_writers += h->write;
-	m->wrote = m->wrote || h->write;
-	mutex_unlock(&m->lock);
-	return h;
-}
-
-static void handle_close(struct mount *m, struct handle *h)
-{
-	mutex_lock(&m->lock);
-	if (h->prev)
-		h->prev->next = h->next;
-	else
-		m->handles = h->next;
-	if (h->next)
-		h->next->prev = h->prev;
-	m->n_handles--;
-	m->n_writers -= h->write;
-	mutex_unlock(&m->lock);
-	inode_closed(h->f, h->write);
-	inode_put(h->f);
-	node_put(m->tree.nodes, h->node);
-	free(h);
-}
-
-bool mount_wrote(struct mount *m)
-{
-	bool wrote;
-
-	mutex_lock(&m->lock);
-	wrote = m->wrote;
-	m->wrote = m->n_writers > 0;
-	mutex_unlock(&m->lock);
-	return wrote;
-}
-
-void mount_drop_handles(struct mount *m)
-{
-	while (m->handles)
-		handle_close(m, m->handles);
-}
-
 static void fill_info(struct fuse_file_info *fi, struct handle *h)
 {
 	fi->fh = (uintptr_t)h;
 	fi->keep_cache = 1; /* another content would be another node, see node.h */
-	fi->noflush = !h->write;
 }
 
 void ops_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi)
@@ -97,6 +38,7 @@ void ops_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode
 		return;
 	}
 	node_put(m->tree.nodes, dir);
+	e.node->cached = true;
 	h = handle_new(m, e.node, f, fi->flags);
 	if (!h) {
 		node_forget(m->tree.nodes, e.node->id, 1);
@@ -206,6 +148,7 @@ void ops_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fus
 	ssize_t n;
 
 	fail_clear();
+	h->node->cached = false; /* it lacks some of it */
 	n = buf ? inode_read(h->f, buf, size, (uint64_t)off) : -ENOMEM;
 	if (n < 0)
 		reply_err(req, (int)n, n == -EBADMSG ? NULL : h->node, "read"); /* a bad segment has been reported */
@@ -228,14 +171,6 @@ void ops_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off
 	else
 		fuse_reply_write(req, size);
 	priv_dropped(m, ino, dropped);
-}
-
-void ops_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
-{
-	struct handle *h = handle_of(fi);
-
-	fail_clear();
-	reply_err(req, h->write ? inode_flush(h->f) : 0, h->node, "close");
 }
 
 void ops_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)

@@ -32,6 +32,13 @@ void priv_dropped(struct mount *m, uint64_t id, int dropped);
 /** ops_buffer() - a buffer of this thread, at least @len bytes, kept until the thread ends; NULL: no memory */
 void *ops_buffer(size_t len);
 
+/* handle.c */
+/** handle_new() - opens @f, whose reference and that of @n it takes over; NULL: no memory, nothing was taken
+ * @flags: of open(2) */
+struct handle *handle_new(struct mount *m, struct node *n, struct inode *f, int flags);
+/** handle_close() - at once, or a moment later by the closer thread */
+void handle_close(struct mount *m, struct handle *h);
+
 /* ops_attr.c */
 void ops_statfs(fuse_req_t req, fuse_ino_t ino);
 void ops_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
@@ -61,7 +68,6 @@ void ops_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode
 void ops_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void ops_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
 void ops_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off, struct fuse_file_info *fi);
-void ops_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void ops_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void ops_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi);
 void ops_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len, struct fuse_file_info *fi);

@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Open files: making their handles, and closing them. */
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+
+#include "ops_i.h"
+#include "report.h"
+
+/* Files up to here go to the kernel with the answer to their first open: one request less than asking for the content */
+#define GIVE_MAX ((size_t)64 << 10)
+#define CLOSING_MAX 32u
+#define CLOSING_PAUSE_NS 1000000
+
+struct giving {
+	struct fuse_session *se;
+	uint64_t id;
+};
+
+static void give_content(void *arg, const void *buf, size_t len)
+{
+	const struct giving *g = arg;
+	struct fuse_bufvec v = FUSE_BUFVEC_INIT(len);
+
+	v.buf[0].mem = (void *)buf;
+	if (fuse_lowlevel_notify_store(g->se, g->id, 0, &v, 0))
+		report(REPORT_DEBUG, "the kernel did not take a file's content; it will ask for it");
+}
+
+static void opened(struct mount *m, const struct handle *h)
+{
+	struct giving g = {.se = m->se, .id = h->node->id};
+	char *buf = h->write || atomic_exchange(&h->node->cached, true) ? NULL : ops_buffer(GIVE_MAX);
+
+	if (buf)
+		inode_opened_first(h->f, buf, GIVE_MAX, give_content, &g);
+	else
+		inode_opened(h->f, h->write);
+}
+
+struct handle *handle_new(struct mount *m, struct node *n, struct inode *f, int flags)
+{
+	struct handle *h = calloc(1, sizeof(*h));
+
+	if (!h)
+		return NULL;
+	h->node = n;
+	h->f = f;
+	h->write = (flags & O_ACCMODE) != O_RDONLY || flags & O_TRUNC;
+	h->append = flags & O_APPEND && !m->writeback; /* else the kernel knows where the end is, and we do not */
+	opened(m, h);
+	mutex_lock(&m->lock);
+	h->next = m->handles;
+	if (h->next)
+		h->next->prev = h;
+	m->handles = h;
+	m->n_handles++;
+	m->n_writers += h->write;
+	m->wrote = m->wrote || h->write;
+	mutex_unlock(&m->lock);
+	return h;
+}
+
+/* m->lock is held */
+static void take_out(struct mount *m, struct handle *h)
+{
+	if (h->prev)
+		h->prev->next = h->next;
+	else
+		m->handles = h->next;
+	if (h->next)
+		h->next->prev = h->prev;
+	h->next = h->prev = NULL;
+	m->n_handles--;
+	m->n_writers -= h->write;
+}
+
+static void finish(struct mount *m, struct handle *h)
+{
+	inode_closed(h->f, h->write);
+	inode_put(h->f);
+	node_put(m->tree.nodes, h->node);
+	free(h);
+}
+
+void handle_close(struct mount *m, struct handle *h)
+{
+	bool queued;
+
+	mutex_lock(&m->lock);
+	take_out(m, h);
+	queued = m->closer_runs && m->n_closing < CLOSING_MAX;
+	if (queued) {
+		h->next = m->closing;
+		m->closing = h;
+		if (!m->n_closing++)
+			cond_broadcast(&m->closing_some);
+	}
+	mutex_unlock(&m->lock);
+	if (!queued)
+		finish(m, h);
+}
+
+void mount_drop_handles(struct mount *m)
+{
+	while (m->handles)
+		handle_close(m, m->handles);
+}
+
+bool mount_wrote(struct mount *m)
+{
+	bool wrote;
+
+	mutex_lock(&m->lock);
+	wrote = m->wrote;
+	m->wrote = m->n_writers > 0;
+	mutex_unlock(&m->lock);
+	return wrote;
+}
+
+/* m->lock is held, and let go meanwhile */
+static void finish_all(struct mount *m)
+{
+	struct handle *h = m->closing;
+
+	m->closing = NULL;
+	m->n_closing = 0;
+	mutex_unlock(&m->lock);
+	while (h) {
+		struct handle *next = h->next;
+
+		finish(m, h);
+		h = next;
+	}
+	mutex_lock(&m->lock);
+}
+
+/*
+ * The last close of a new file seals it, which takes longer than most answers, and its caller's next request is there at once: a thread that
+ * closes must not be the one that would have taken it.  After the first of a burst it waits for more instead of being woken for each.
+ */
+static void *closer_main(void *arg)
+{
+	const struct timespec pause = {.tv_nsec = CLOSING_PAUSE_NS};
+	struct mount *m = arg;
+
+	mutex_lock(&m->lock);
+	while (m->closer_runs || m->closing) {
+		if (m->closing) {
+			finish_all(m);
+			mutex_unlock(&m->lock);
+			nanosleep(&pause, NULL);
+			mutex_lock(&m->lock);
+		} else {
+			cond_wait(&m->closing_some, &m->lock);
+		}
+	}
+	mutex_unlock(&m->lock);
+	return NULL;
+}
+
+int closer_start(struct mount *m)
+{
+	int err;
+
+	cond_init(&m->closing_some);
+	m->closer_runs = true;
+	err = -pthread_create(&m->closer, NULL, closer_main, m);
+	if (err)
+		m->closer_runs = false;
+	return err;
+}
+
+void closer_stop(struct mount *m)
+{
+	bool ran;
+
+	mutex_lock(&m->lock);
+	ran = m->closer_runs;
+	m->closer_runs = false;
+	if (ran)
+		cond_broadcast(&m->closing_some);
+	mutex_unlock(&m->lock);
+	if (ran) {
+		pthread_join(m->closer, NULL);
+		cond_destroy(&m->closing_some);
+	}
+}
