@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/fuse.h>
 #include <poll.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -160,7 +161,6 @@ static void ops_init(void *arg, struct fuse_conn_info *conn)
 }
 
 /* Offsets of the kernel's <linux/fuse.h>: fuse_in_header 40 bytes, fuse_out_header 16; flags are the fourth word of both INIT bodies. */
-#define FUSE_INIT_OPCODE 26
 #define IN_OPCODE 4
 #define IN_UNIQUE 8
 #define IN_FLAGS (40 + 12)
@@ -189,6 +189,38 @@ static void look_before_sleeping(struct mount *m, int fd)
 	atomic_store(&m->spinning, false);
 }
 
+/* Unknown requests count as changes. */
+static bool changes(uint32_t opcode)
+{
+	switch (opcode) {
+	case FUSE_LOOKUP:
+	case FUSE_FORGET:
+	case FUSE_BATCH_FORGET:
+	case FUSE_GETATTR:
+	case FUSE_READLINK:
+	case FUSE_OPEN: /* truncating is the engine's to tell */
+	case FUSE_READ:
+	case FUSE_RELEASE:
+	case FUSE_STATFS:
+	case FUSE_GETXATTR:
+	case FUSE_LISTXATTR:
+	case FUSE_INIT:
+	case FUSE_FLUSH:
+	case FUSE_SYNCFS:
+	case FUSE_OPENDIR:
+	case FUSE_READDIR:
+	case FUSE_READDIRPLUS:
+	case FUSE_RELEASEDIR:
+	case FUSE_ACCESS:
+	case FUSE_LSEEK:
+	case FUSE_INTERRUPT:
+	case FUSE_DESTROY:
+		return false;
+	default:
+		return true;
+	}
+}
+
 static ssize_t session_read(int fd, void *buf, size_t len, void *arg)
 {
 	struct mount *m = arg;
@@ -198,12 +230,16 @@ static ssize_t session_read(int fd, void *buf, size_t len, void *arg)
 
 	look_before_sleeping(m, fd);
 	n = read(fd, buf, len);
-	if (m->init_done || n < IN_FLAGS + 4)
+	if (n < IN_OPCODE + 4)
 		return n;
 	memcpy(&opcode, (char *)buf + IN_OPCODE, 4);
+	if (!m->tree.store->changed && changes(opcode))
+		m->tree.store->changed = true;
+	if (m->init_done || n < IN_FLAGS + 4)
+		return n;
 	memcpy(&flags, (char *)buf + IN_FLAGS, 4);
 	memcpy(&unique, (char *)buf + IN_UNIQUE, 8);
-	if (opcode == FUSE_INIT_OPCODE && flags & KILLPRIV_V2)
+	if (opcode == FUSE_INIT && flags & KILLPRIV_V2)
 		m->init_unique = unique;
 	else
 		m->init_done = true;

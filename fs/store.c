@@ -117,12 +117,14 @@ int store_open(const struct io *io, int root_fd, int tdfs_fd, const struct store
 	return damage;
 }
 
+/* Where nothing was changed and the log held nothing either, the disk is left in peace. */
 int store_close(struct store *st)
 {
-	int err = store_sync(st);
+	bool changed = st->changed || st->recovered.files;
+	int err = changed ? store_sync(st) : 0;
 
 	writeback_stop(st);
-	if (!err && st->redo)
+	if (!err && changed && st->redo)
 		err = redo_retire(st->redo);
 	store_free(st);
 	return err;

@@ -29,6 +29,7 @@ void writeback_note(struct inode *f)
 {
 	struct store *st = f->st;
 
+	st->changed = true;
 	mutex_lock(&st->list_lock);
 	if (!f->wb_prev && !(f->unlinked && !f->handles)) {
 		struct inode **head = list_head(st);
