@@ -3,41 +3,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdatomic.h>
 
 #include "ops_i.h"
 #include "report.h"
 
-/* Files up to here go to the kernel with the answer to their first open: one request less than asking for the content */
-#define GIVE_MAX ((size_t)64 << 10)
 #define CLOSING_MAX 32u
 #define CLOSING_PAUSE_NS 1000000
-
-struct giving {
-	struct fuse_session *se;
-	uint64_t id;
-};
-
-static void give_content(void *arg, const void *buf, size_t len)
-{
-	const struct giving *g = arg;
-	struct fuse_bufvec v = FUSE_BUFVEC_INIT(len);
-
-	v.buf[0].mem = (void *)buf;
-	if (fuse_lowlevel_notify_store(g->se, g->id, 0, &v, 0))
-		report(REPORT_DEBUG, "the kernel did not take a file's content; it will ask for it");
-}
-
-static void opened(struct mount *m, const struct handle *h)
-{
-	struct giving g = {.se = m->se, .id = h->node->id};
-	char *buf = h->write || atomic_exchange(&h->node->cached, true) ? NULL : ops_buffer(GIVE_MAX);
-
-	if (buf)
-		inode_opened_first(h->f, buf, GIVE_MAX, give_content, &g);
-	else
-		inode_opened(h->f, h->write);
-}
 
 struct handle *handle_new(struct mount *m, struct node *n, struct inode *f, int flags)
 {
@@ -49,7 +20,11 @@ struct handle *handle_new(struct mount *m, struct node *n, struct inode *f, int 
 	h->f = f;
 	h->write = (flags & O_ACCMODE) != O_RDONLY || flags & O_TRUNC;
 	h->append = flags & O_APPEND && !m->writeback; /* else the kernel knows where the end is, and we do not */
-	opened(m, h);
+	if (h->write)
+		give_stop(m, n);
+	inode_opened(f, h->write);
+	if (!h->write)
+		give_whole(m, n, f);
 	mutex_lock(&m->lock);
 	h->next = m->handles;
 	if (h->next)
@@ -88,6 +63,8 @@ void handle_close(struct mount *m, struct handle *h)
 {
 	bool queued;
 
+	if (h->write)
+		give_allow(m, h->node);
 	mutex_lock(&m->lock);
 	take_out(m, h);
 	queued = m->closer_runs && m->n_closing < CLOSING_MAX;

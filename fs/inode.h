@@ -28,6 +28,11 @@ void inode_put(struct inode *f);
 
 /** inode_read() - bytes read (short only at the end of the file), -EBADMSG, -EIO, -errno */
 ssize_t inode_read(struct inode *f, void *buf, size_t len, uint64_t off) MUST_CHECK;
+/** inode_around() - for a file that is read here and there and not longer than @max: the segment around @off, which is decrypted as a whole
+ * anyway; false: nothing to gain */
+bool inode_around(struct inode *f, uint64_t off, uint64_t max, uint64_t *ret_from, uint64_t *ret_to);
+/** inode_size() - of a file with a sealed state, else 0 */
+uint64_t inode_size(struct inode *f);
 /** inode_write() - all of it or an error; a write beyond the end fills with zeros.  -ENOSPC, -EFBIG, -EIO after a lost fsync, -EROFS */
 int inode_write(struct inode *f, const void *buf, size_t len, uint64_t off) MUST_CHECK;
 /** inode_append() - write at the end of the file as it is now (O_APPEND by several handles when the kernel does not cache writes) */
@@ -45,10 +50,7 @@ int inode_flush(struct inode *f) MUST_CHECK;
  * clears a reported error */
 void inode_opened(struct inode *f, bool write);
 void inode_closed(struct inode *f, bool write);
-/** inode_opened_first() - as inode_opened() for reading; if no handle is open and the content is short, sealed and in place, @give gets it
- * first, with the lock held: until that is over nobody else can open or change the file
- * @buf: @max bytes for it */
-void inode_opened_first(struct inode *f, void *buf, size_t max, void (*give)(void *arg, const void *buf, size_t len), void *arg);
+
 
 /** inode_stat() - fix up size, blocks, mtime and ctime of the store file's stat to what the user must see */
 void inode_stat(struct inode *f, struct stat *st);

@@ -266,12 +266,26 @@ ssize_t inode_read(struct inode *f, void *buf, size_t len, uint64_t off)
 	return n;
 }
 
-void inode_opened_first(struct inode *f, void *buf, size_t max, void (*give)(void *arg, const void *buf, size_t len), void *arg)
+bool inode_around(struct inode *f, uint64_t off, uint64_t max, uint64_t *ret_from, uint64_t *ret_to)
 {
-	rwlock_write(&f->lock);
-	if (!f->handles && !f->load_err && f->content == CONTENT_SEALED && f->size && f->size <= max &&
-	    read_native(f, buf, 0, f->size) == (ssize_t)f->size)
-		give(arg, buf, f->size);
-	f->handles++;
+	bool worth;
+
+	rwlock_read(&f->lock);
+	worth = f->random && (f->content == CONTENT_SEALED || f->content == CONTENT_SPILLED) && f->size <= max && off < f->size;
+	if (worth) {
+		*ret_from = off / f->s * f->s;
+		*ret_to = MIN(*ret_from + f->s, f->size);
+	}
 	rwlock_unlock(&f->lock);
+	return worth;
+}
+
+uint64_t inode_size(struct inode *f)
+{
+	uint64_t size;
+
+	rwlock_read(&f->lock);
+	size = f->load_err || f->content != CONTENT_SEALED ? 0 : f->size;
+	rwlock_unlock(&f->lock);
+	return size;
 }

@@ -234,8 +234,10 @@ static int mount_prepare(const struct config *c, struct running *r)
 	mallopt(M_MMAP_THRESHOLD, 2 << 20);
 	getrlimit(RLIMIT_NOFILE, &files);
 	mutex_init(&m->lock);
+	cond_init(&m->given);
 	m->cfg = c;
 	m->timeout = c->exclusive ? TIMEOUT_EXCLUSIVE_S : TIMEOUT_S;
+	m->give_max = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE) / 4;
 	m->spin = sysconf(_SC_NPROCESSORS_ONLN) > 1;
 	m->writeback = !c->strict && !c->shared_storage && !r->opened.read_only;
 	m->shared = c->allow_other || c->allow_root || !root;

@@ -48,9 +48,12 @@ struct node {
 	int64_t seen_size, seen_mtime;
 	struct link *links;
 	struct node *id_next, *ino_next;
+	/* guarded by mount->lock, see give.c */
+	unsigned writers; /* who may change content: it must not be given to the kernel */
+	bool giving;
 	/* atomic */
 	_Atomic bool priv;   /* setuid, setgid seen: a write has to clear them */
-	_Atomic bool cached; /* the kernel has been given the content, or writes it itself */
+	_Atomic bool cached; /* the kernel has been given the whole content, or writes it itself */
 };
 
 struct sight {          /* an entry of the store as it was seen */

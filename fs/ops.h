@@ -26,6 +26,7 @@ struct mount {
 	const struct config *cfg;
 	struct fuse_session *se;
 	dev_t dev;              /* of the mounted file system itself */
+	uint64_t give_max;      /* larger files get only what they ask for: their pages would drive out others */
 	double timeout;         /* of attributes and entries, seconds */
 	_Atomic bool writeback; /* the kernel caches writes */
 	bool shared;            /* others than its owner may come in: the kernel checks permissions, and for each asks for fresh attributes */
@@ -35,6 +36,8 @@ struct mount {
 	/* guarded by lock */
 	struct handle *handles;
 	size_t n_handles, n_writers;
+	unsigned n_giving; /* give.c */
+	struct cond given;
 	bool wrote; /* a writable handle was there since mount_wrote() was asked last */
 	struct handle *closing; /* released, for the closer thread */
 	unsigned n_closing;

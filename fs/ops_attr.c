@@ -78,8 +78,12 @@ void ops_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set, st
 		f = handle_of(fi)->f;
 	if (c.size)
 		err = drop_priv(req, n, f); /* 1 does not matter: the reply carries the mode */
+	if (c.size)
+		give_stop(m, n);
 	if (err >= 0)
 		err = attr_set(&m->tree, n, f, &c);
+	if (c.size)
+		give_allow(m, n);
 	if (err)
 		reply_err(req, err, n, "setattr");
 	else

@@ -39,6 +39,17 @@ struct handle *handle_new(struct mount *m, struct node *n, struct inode *f, int 
 /** handle_close() - at once, or a moment later by the closer thread */
 void handle_close(struct mount *m, struct handle *h);
 
+/* give.c */
+/** give_whole() - at an open for reading: a small file */
+void give_whole(struct mount *m, struct node *n, struct inode *f);
+/** give_begin() - will what is around [*from, *to) be read too, and given?  If so they become that range, and give_rest() must follow, with
+ * @buf as it was read, empty (@from == @to) if it could not be; without [@off, @past), which is the answer */
+bool give_begin(struct mount *m, struct node *n, struct inode *f, uint64_t *from, uint64_t *to);
+void give_rest(struct mount *m, struct node *n, char *buf, uint64_t from, uint64_t to, uint64_t off, uint64_t past);
+/** give_stop() - before anything that changes content; waits for what is being given.  give_allow() - it is over */
+void give_stop(struct mount *m, struct node *n);
+void give_allow(struct mount *m, struct node *n);
+
 /* ops_attr.c */
 void ops_statfs(fuse_req_t req, fuse_ino_t ino);
 void ops_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
