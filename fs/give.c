@@ -6,9 +6,6 @@
  * truncate: who wants to waits for what is under way (give_stop()), and nothing is given until he has closed it.  The kernel may hold the
  * lock of a page until a request for it is answered; so that a thread is always left for that, only some may give at a time.
  */
-#define FUSE_USE_VERSION 314
-#include <fuse_lowlevel.h>
-
 #include <stdatomic.h>
 
 #include "ops_i.h"

@@ -5,12 +5,8 @@
 
 #include <errno.h>
 #include <malloc.h>
-#include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
-#include <sys/mount.h>
 #include <sys/resource.h>
-#include <sys/wait.h>
 #include <sys/xattr.h>
 #include <time.h>
 
@@ -20,6 +16,7 @@
 #include "preflight.h"
 #include "report.h"
 #include "start.h"
+#include "unmount.h"
 #include "writeback.h"
 
 #define TIMEOUT_S 1.0
@@ -106,42 +103,11 @@ static int on_sync(void *arg)
 	return err ? err : store_sync(r->opened.store);
 }
 
-static int run_fusermount(const char *mountpoint)
-{
-	char *argv[] = {(char *)"fusermount3", (char *)"-u", (char *)"--", (char *)mountpoint, NULL};
-	extern char **environ;
-	posix_spawnattr_t attr;
-	sigset_t none;
-	int status, err;
-	pid_t pid;
-
-	sigemptyset(&none);
-	posix_spawnattr_init(&attr);
-	posix_spawnattr_setsigmask(&attr, &none);
-	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK);
-	err = posix_spawnp(&pid, argv[0], NULL, &attr, argv, environ);
-	posix_spawnattr_destroy(&attr);
-	if (err)
-		return fail(-err, "fusermount3 could not be run: %s", strerror(err));
-	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-		;
-	return WIFEXITED(status) && !WEXITSTATUS(status) ? 0 : -EBUSY;
-}
-
-/* A proper unmount: the kernel hands everything over through the session, which still runs, and refuses while something is open. */
 static int on_unmount(void *arg)
 {
 	struct running *r = arg;
-	const char *mnt = r->mount.cfg->mountpoint;
-	int err;
 
-	if (geteuid())
-		err = run_fusermount(mnt);
-	else
-		err = umount2(mnt, UMOUNT_NOFOLLOW) ? -errno : 0;
-	if (err == -EBUSY)
-		return fail(err, "%s: is in use: a program has a file or its working directory there; see: fuser -vm %s", mnt, mnt);
-	return err ? fail(err, "%s: could not be unmounted: %s", mnt, *fail_text() ? fail_text() : strerror(-err)) : 0;
+	return unmount(r->mount.cfg->mountpoint);
 }
 
 /* --- session --- */
@@ -316,7 +282,7 @@ static int session_run(const struct config *c, struct running *r, int report_fd)
 
 	if (fuse_session_mount(se, c->mountpoint))
 		return fail(-EIO, "%s: FUSE could not mount there (the reason stands above); see: tdfs doctor", c->mountpoint);
-	err = fuse_session_custom_io(se, ops_custom_io(), fuse_session_fd(se));
+	err = ops_custom_io(se);
 	if (err)
 		err = fail(err, "the FUSE session could not be set up: %s", strerror(-err));
 	if (!err)

@@ -7,6 +7,7 @@
 #include <poll.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 
@@ -265,11 +266,37 @@ static ssize_t session_writev(int fd, struct iovec *iov, int count, void *arg)
 	return writev(fd, iov, count);
 }
 
-const struct fuse_custom_io *ops_custom_io(void)
+#if FUSE_VERSION >= 317
+/* From 3.17 on a session with I/O of its own has to clone descriptors itself: without them all threads read from one. */
+static int session_clone_fd(int master)
 {
-	static const struct fuse_custom_io io = {.read = session_read, .writev = session_writev};
+	uint32_t from = (uint32_t)master;
+	int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC), err;
 
-	return &io;
+	if (fd >= 0 && ioctl(fd, _IOR(229, 0, uint32_t), &from) == 0) /* FUSE_DEV_IOC_CLONE */
+		return fd;
+	err = -errno;
+	if (fd >= 0)
+		close(fd);
+	return err;
+}
+#endif
+
+int ops_custom_io(struct fuse_session *se)
+{
+	static const struct fuse_custom_io io = {
+	    .read = session_read,
+	    .writev = session_writev,
+#if FUSE_VERSION >= 317
+	    .clone_fd = session_clone_fd,
+#endif
+	};
+
+#if FUSE_VERSION >= 317
+	return fuse_session_custom_io_317(se, &io, sizeof(io), fuse_session_fd(se));
+#else
+	return fuse_session_custom_io(se, &io, fuse_session_fd(se));
+#endif
 }
 
 static void ops_forget(fuse_req_t req, fuse_ino_t ino, uint64_t n)

@@ -11,7 +11,6 @@
 
 struct fuse_session;
 struct fuse_lowlevel_ops;
-struct fuse_custom_io;
 
 struct handle {                     /* an open regular file */
 	struct handle *next, *prev; /* guarded by mount->lock */
@@ -54,9 +53,9 @@ struct mount {
 
 /** ops_table() - for fuse_session_new(); the user data is the struct mount */
 const struct fuse_lowlevel_ops *ops_table(size_t *ret_size);
-/** ops_custom_io() - the session's read and write, which set FUSE_HANDLE_KILLPRIV_V2 in the INIT reply: libfuse 3.14 cannot, and without it
+/** ops_custom_io() - give the session its read and write, which set FUSE_HANDLE_KILLPRIV_V2 in the INIT reply: libfuse 3.14 cannot, and without it
  * every write asks for security.capability */
-const struct fuse_custom_io *ops_custom_io(void);
+int ops_custom_io(struct fuse_session *se);
 
 /** mount_wrote() - is there, or was there since the last call, a writable handle: may the kernel hold dirty pages? */
 bool mount_wrote(struct mount *m);
