@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <time.h>
 
+#include "kdf.h"
 #include "recovery_key.h"
 #include "report.h"
 
@@ -34,9 +35,9 @@ static int calibrate(unsigned *ret_log_n)
 	uint64_t mem = (uint64_t)MAX(sysconf(_SC_PHYS_PAGES), 0L) * (uint64_t)sysconf(_SC_PAGESIZE);
 	unsigned n = SCRYPT_LOGN_MIN, least = mem < (256u << 20) ? SCRYPT_LOGN_MIN : SCRYPT_LOGN_MIN + 1;
 	struct part dummy = {"calibration", 11};
+	CLEANUP_SECRET struct secret *key = secret_new();
 	uint64_t took = now_ns();
-	uint8_t key[SECRET_LEN];
-	int err = scrypt(dummy, dummy, SCRYPT_LOGN_MIN, SCRYPT_R, 1, key, sizeof(key));
+	int err = key ? kdf_scrypt(dummy, dummy, SCRYPT_LOGN_MIN, SCRYPT_R, 1, key) : -ENOMEM;
 
 	if (err)
 		return err;
@@ -69,7 +70,7 @@ static int slot_kek(const struct slot *s, const struct credential *c, struct sec
 	switch (c->kind) {
 	case SLOT_PASSPHRASE:
 		err = check_bounds(s);
-		return err ? err : scrypt((struct part){c->bytes, c->len}, salt, s->log_n, s->r, s->p, kek->b, SECRET_LEN);
+		return err ? err : kdf_scrypt((struct part){c->bytes, c->len}, salt, s->log_n, s->r, s->p, kek);
 	case SLOT_KEYFILE:
 		return hkdf((struct part){c->bytes, c->len}, salt, (struct part){"tdfs slot keyfile", 17}, kek->b, SECRET_LEN);
 	case SLOT_RECOVERY:

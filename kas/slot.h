@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Key slots: ways to the volume key.  Each slot wraps VK with AES-256-GCM under a key made from its secret.  Pure but for the KDF's time; thread-safe.
+ * Key slots: ways to the volume key.  Each slot wraps VK with AES-256-GCM under a key made from its secret.
+ *
+ * A passphrase is turned into that key by a child process (kdf.h): slot_make() and slot_open() fork for it, so they belong before threads start.
  */
 #ifndef TDFS_SLOT_H
 #define TDFS_SLOT_H
@@ -34,9 +36,10 @@ struct credential {
 void credential_free(struct credential *c);
 
 /** slot_make() - wrap @vk; fills everything but id and label
- * @log_n: 0 = calibrate: the largest in 15..18 that takes at most about a second here.  0, -EINVAL (empty passphrase, key file under 16 bytes, @log_n), -EPROTO bad recovery key, -ENOMEM, -EIO */
+ * @log_n: 0 = calibrate: the largest in 15..18 that takes at most about a second here.
+ * 0, -EINVAL (empty passphrase, key file under 16 bytes, @log_n), -EPROTO bad recovery key, -ENOMEM, -EINTR, -EIO */
 int slot_make(struct slot *s, const struct credential *c, const struct secret *vk, unsigned log_n) MUST_CHECK;
-/** slot_open() - 0; -EKEYREJECTED this credential does not open this slot; -EPROTO KDF bounds; -ENOMEM; -EIO */
+/** slot_open() - 0; -EKEYREJECTED this credential does not open this slot; -EPROTO KDF bounds; -ENOMEM; -EINTR; -EIO */
 int slot_open(const struct slot *s, const struct credential *c, struct secret **ret_vk) MUST_CHECK;
 
 /** recovery_new() - a fresh recovery key: 160 random bits and a checksum as groups of letters and digits a person can type (no 0 O 1 I) */

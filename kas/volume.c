@@ -210,7 +210,9 @@ static int load_text(struct volume **v, const struct credential *c)
 	if (!first)
 		return 0;
 	snprintf(why, sizeof(why), "%s", fail_text());
-	if (first == -ENOMEM || start_over(v))
+	if (first == -ENOMEM || first == -EINTR) /* says nothing about the copy */
+		return *why ? fail(first, "%s: %s", (*v)->path, why) : first;
+	if (start_over(v))
 		return -ENOMEM;
 	/* an equal copy fails the same way; do not run the KDF again to hear it */
 	io = io_posix((*v)->store_fd);

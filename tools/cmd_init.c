@@ -88,7 +88,9 @@ static int run(const void *args, int n, char **pos)
 	err = volume_create(pos[0], &par, &c);
 	credential_free(&c);
 	if (err)
-		return complain_file(err, pos[0], err == -ENOTEMPTY ? NULL : "choose an empty folder, or one that does not exist yet");
+		return complain_file(
+		    err, pos[0],
+		    err == -ENOTEMPTY || err == -ENOMEM || err == -EINTR ? NULL : "choose an empty folder, or one that does not exist yet");
 	code = EXIT_TDFS_OK;
 	if (a->json)
 		code = tell_json(pos[0], par.recovery);
