@@ -25,6 +25,8 @@ void doctor_tell(struct doctor *d, enum doctor_level level, const char *name, co
 		text = NULL;
 	va_end(ap);
 	d->bad |= level == DOCTOR_BAD;
+	if (fix && geteuid() == 0 && strncmp(fix, "sudo ", 5) == 0) /* a bare machine has none */
+		fix += 5;
 	if (d->list) {
 		json_t *j = json_pack("{s:s, s:s, s:o}", "check", name, "level", words[level], "text", json_path(text ? text : "?"));
 
@@ -64,6 +66,9 @@ static void fuse_look(struct doctor *d)
 			    path);
 	else
 		doctor_tell(d, DOCTOR_OK, "fuse3", NULL, "%s", path);
+	if (geteuid() && access("/etc/mtab", R_OK))
+		doctor_tell(d, DOCTOR_BAD, "mtab", "sudo ln -s /proc/self/mounts /etc/mtab",
+			    "/etc/mtab is missing: users can mount, but fusermount3 cannot unmount");
 	if (access("/dev/fuse", F_OK)) {
 		doctor_tell(d, DOCTOR_BAD, "/dev/fuse", "sudo modprobe fuse   (in a container: --device /dev/fuse --cap-add SYS_ADMIN)",
 			    "it is missing");
