@@ -11,6 +11,8 @@ disk_new() { # disk_new FS
 	esac
 	mount -o loop "$TDFS_HOST/disk.img" "$DISK"
 	STORE=$DISK/store
+	export ALIVE=$DISK/alive
+	: >"$ALIVE"
 }
 disk_cut() { # EXT4_IOC_SHUTDOWN and XFS_IOC_GOINGDOWN are one number; 2 = without flushing the log
 	python3 -c 'import fcntl, os, struct, sys; fcntl.ioctl(os.open(sys.argv[1], os.O_RDONLY), 0x8004587D, struct.pack("I", 2))' "$DISK" || fail "the shutdown ioctl"

@@ -15,6 +15,9 @@
  * done: the same, and a write or rename that returned counts as acknowledged (cache=strict, death of the daemon alone).
  * exact: whole-file states (nothing was in flight).
  *
+ * ALIVE in the environment names a file on the disk below.  xfs answers fsync(2) of a directory with 0 after it has been shut down (a file's it
+ * does not), so only what is told before a sync of that file counts as acknowledged.
+ *
  * Each 8-byte word of a file says who wrote it: file 8 bits | operation 32 bits | place 24 bits.
  */
 #include <errno.h>
@@ -51,7 +54,7 @@ static void die(const char *what)
 
 struct writer {
 	unsigned proc;
-	int log, dirfd;
+	int log, dirfd, alive;
 	uint64_t seed, id;
 	int fds[FILES];
 	uint64_t sizes[FILES];
@@ -122,6 +125,13 @@ static void sync_file(struct writer *w, unsigned f)
 	tell(w, "A %u %" PRIu64 "\n", f, w->id);
 }
 
+static void sync_dir(struct writer *w, unsigned f)
+{
+	if (fsync(w->dirfd) || (w->alive >= 0 && fsync(w->alive)))
+		over(w, "fsync dir");
+	tell(w, "A %u %" PRIu64 "\n", f, w->id);
+}
+
 static void do_write(struct writer *w, unsigned f, uint64_t *buf)
 {
 	uint64_t most = f == LARGE ? 1 << 20 : 128 << 10, len = 8 * (1 + rnd(w, rnd(w, 3) ? 600 : most / 8 - 1)), off;
@@ -167,11 +177,8 @@ static void do_replace(struct writer *w, unsigned f, uint64_t *buf)
 	}
 	w->sizes[f] = len;
 	tell(w, "D %" PRIu64 "\n", w->id);
-	if (sync) {
-		if (fsync(w->dirfd))
-			over(w, "fsync dir");
-		tell(w, "A %u %" PRIu64 "\n", f, w->id);
-	}
+	if (sync)
+		sync_dir(w, f);
 }
 
 static void do_unlink(struct writer *w, unsigned f)
@@ -188,9 +195,7 @@ static void do_unlink(struct writer *w, unsigned f)
 	tell(w, "D %" PRIu64 "\n", w->id);
 	w->sizes[f] = 0;
 	w->there[f] = false;
-	if (fsync(w->dirfd))
-		over(w, "fsync dir");
-	tell(w, "A %u %" PRIu64 "\n", f, w->id);
+	sync_dir(w, f);
 }
 
 static void write_step(struct writer *w, uint64_t *buf)
@@ -239,6 +244,7 @@ static void write_step(struct writer *w, uint64_t *buf)
 
 static void write_all(const char *dir, const char *logs, const char *base, uint64_t seed, unsigned proc)
 {
+	const char *alive = getenv("ALIVE");
 	struct writer w = {.proc = proc, .seed = (seed + 1) * 0x9E3779B97F4A7C15u + proc * 0xD1B54A32D192ED03u, .id = 0};
 	uint64_t *buf = malloc(MAX_BYTES);
 	char path[4096], name[32];
@@ -250,7 +256,8 @@ static void write_all(const char *dir, const char *logs, const char *base, uint6
 	snprintf(path, sizeof(path), "%s/%u", logs, proc);
 	w.log = open(path, O_WRONLY | O_CREAT | O_APPEND, 0644);
 	w.dirfd = open(dir, O_RDONLY | O_DIRECTORY);
-	if (w.log < 0 || w.dirfd < 0)
+	w.alive = alive ? open(alive, O_RDONLY) : -1;
+	if (w.log < 0 || w.dirfd < 0 || (alive && w.alive < 0))
 		die(path);
 	w.id = seed % 1000 * 1000000; /* ids are not used again in a later round */
 	for (unsigned f = 0; f < FILES; f++) {
