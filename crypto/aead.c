@@ -162,6 +162,25 @@ int aead_open(const struct secret *key, const uint8_t *in, size_t in_len, const 
 	return 0;
 }
 
+int fingerprint(const struct secret *key, const struct part *parts, size_t n, uint8_t ret[static FINGERPRINT_LEN])
+{
+	static const uint8_t nonce[AEAD_IV];
+	struct thread_ctx *c = ctx_get();
+	uint8_t none[AEAD_TAG];
+	int len = 0;
+
+	if (!c)
+		return -EIO;
+	if (EVP_EncryptInit_ex2(c->enc, NULL, key->b, nonce, NULL) != 1)
+		return crypto_failed("GMAC key");
+	for (size_t i = 0; i < n; i++)
+		if (parts[i].len > INT_MAX || (parts[i].len && EVP_EncryptUpdate(c->enc, NULL, &len, parts[i].p, (int)parts[i].len) != 1))
+			return crypto_failed("GMAC");
+	if (EVP_EncryptFinal_ex(c->enc, none, &len) != 1 || EVP_CIPHER_CTX_ctrl(c->enc, EVP_CTRL_AEAD_GET_TAG, FINGERPRINT_LEN, ret) != 1)
+		return crypto_failed("GMAC");
+	return 0;
+}
+
 int hmac_sha256(const void *key, size_t key_len, const struct part *parts, size_t n, uint8_t ret_mac[static MAC_LEN])
 {
 	struct thread_ctx *c = ctx_get();

@@ -315,6 +315,7 @@ static int run(struct recovery *rc)
 	rc->found.next_lsn = rc->log.last_lsn + 1;
 	rc->found.next_epoch = rc->log.last_epoch + 1;
 	rc->found.half = 1 - rc->log.half;
+	rc->found.other_end = rc->log.n_groups ? rc->log.end : 0;
 	return err;
 }
 

@@ -15,7 +15,8 @@ struct recover_keys {
 
 struct recovered {
 	uint64_t next_lsn, next_epoch;
-	int half; /* the half to start in */
+	int half;           /* the half to start in */
+	uint64_t other_end; /* where the other half goes on, 0: nothing is in it */
 	/* what was found */
 	uint64_t groups, files, sealed, committed, cut, stale, missing, damaged;
 };

@@ -63,6 +63,12 @@ static int add_group(struct groups *gs, const struct redo_group *g)
 	return 0;
 }
 
+/* The group that comes next in the same half: the epoch goes up by two where the other half was tried first and failed (redo_flush.c). */
+static bool goes_on(const struct redo_group *last, const struct redo_group *g)
+{
+	return g->lsn == last->lsn + 1 && (g->epoch == last->epoch || g->epoch == last->epoch + 2);
+}
+
 /* Groups from the start of a half as long as epoch and LSN go on. */
 static int read_run(const struct log *l, int half, struct groups *ret, int *ret_head_err)
 {
@@ -78,7 +84,7 @@ static int read_run(const struct log *l, int half, struct groups *ret, int *ret_
 		if (err == -ENOMEM || err == -ENOTSUP)
 			return err;
 		ret->unreadable |= err == -EIO;
-		if (err || (ret->n && (g.epoch != ret->g[0].epoch || g.lsn != ret->g[ret->n - 1].lsn + 1)))
+		if (err || (ret->n && !goes_on(&ret->g[ret->n - 1], &g)))
 			return 0;
 		err = add_group(ret, &g);
 		if (err)
@@ -222,7 +228,7 @@ static int choose_groups(struct log *l, struct groups run[2], struct groups *ret
 	size_t n_old;
 	int err = 0;
 
-	if (!new->n || (old->n && old->g[0].epoch > new->g[0].epoch)) {
+	if (!new->n || (old->n && old->g[old->n - 1].epoch > new->g[new->n - 1].epoch)) {
 		old = &run[1];
 		new = &run[0];
 	}
@@ -231,7 +237,7 @@ static int choose_groups(struct log *l, struct groups run[2], struct groups *ret
 	n_old = old->n;
 	while (n_old && old->g[n_old - 1].lsn >= new->g[0].lsn)
 		n_old--;
-	if (n_old && (old->g[n_old - 1].lsn + 1 != new->g[0].lsn || old->g[0].epoch + 1 != new->g[0].epoch))
+	if (n_old && (old->g[n_old - 1].lsn + 1 != new->g[0].lsn || old->g[n_old - 1].epoch + 1 != new->g[0].epoch))
 		n_old = 0;
 	for (size_t i = 0; i < n_old && !err; i++)
 		err = add_group(ret, &old->g[i]);

@@ -99,10 +99,10 @@ int redo_create(const struct io *io, int dirfd, uint64_t half) MUST_CHECK;
 
 /** redo_open() - start logging; the log must have been recovered: starts a new epoch in the half recovery left free
  * @store_fd: for syncfs before a half is reused.  Both descriptors borrowed.  @k_log: copied
- * @next_lsn, @next_epoch, @half: from recover() (struct recovered)
+ * @next_lsn, @next_epoch, @half, @other_end: from recover() (struct recovered)
  * Return: 0, -errno.  Close with redo_close(). */
 int redo_open(const struct io *io, int dirfd, int store_fd, const uint8_t volume_id[static ID_LEN], const struct secret *k_log,
-	      uint64_t next_lsn, uint64_t next_epoch, int half, struct redo **ret) MUST_CHECK;
+	      uint64_t next_lsn, uint64_t next_epoch, int half, uint64_t other_end, struct redo **ret) MUST_CHECK;
 
 /** redo_append() - put records into the group being filled, all in one group; no I/O
  * @pin: of the base they change; @reserve: bytes the later SEAL of this pin will need (kept free for it; the largest value given so far

@@ -94,7 +94,7 @@ int redo_open_halves(const struct io *io, int dirfd, bool write, int ret_fd[2], 
 }
 
 int redo_open(const struct io *io, int dirfd, int store_fd, const uint8_t volume_id[static ID_LEN], const struct secret *k_log,
-	      uint64_t next_lsn, uint64_t next_epoch, int half, struct redo **ret)
+	      uint64_t next_lsn, uint64_t next_epoch, int half, uint64_t other_end, struct redo **ret)
 {
 	struct redo *r = calloc(1, sizeof(*r));
 	int err;
@@ -117,6 +117,7 @@ int redo_open(const struct io *io, int dirfd, int store_fd, const uint8_t volume
 	r->spare = r->half_size / 8;
 	mutex_init(&r->lock);
 	cond_init(&r->changed);
+	r->end[1 - half] = other_end;
 	r->head = r->fill;
 	*r->fill = (struct redo_group_buf){.len = REDO_HEADER, .lsn = next_lsn, .epoch = next_epoch, .half = half};
 	r->runs[0] = (struct redo_run){.first_lsn = next_lsn, .groups = 1, .halves = (uint8_t)(1 << half)};

@@ -52,28 +52,51 @@ static bool half_live(struct redo *r, int half, bool *ret_only_buried)
 }
 
 /*
+ * Where the queue may go in half @to: what stands before *ret_off there stays.  If nothing is durable in the half that fails, the last
+ * group of the other one is what tells the next mount that nothing is missing: the queue goes behind it, not over it.
+ */
+static int move_where(struct redo *r, int to, uint64_t *ret_off)
+{
+	uint64_t off = r->head->off ? 0 : r->end[to], len = 0;
+	bool only_buried;
+
+	for (struct redo_group_buf *q = r->head; q; q = q->next)
+		len += redo_align(q->len);
+#ifdef TEST_NO_FIRST_GROUP
+	off = 0;
+#endif
+	if (off && off + len <= r->half_size) {
+		*ret_off = off;
+		return 0;
+	}
+	if (half_live(r, to, &only_buried) && only_buried && redo_sync_names(r))
+		return -EIO;
+	if (half_live(r, to, &only_buried))
+		return -EBUSY;
+	*ret_off = 0;
+	return len <= r->half_size ? 0 : -ENOSPC;
+}
+
+/*
  * The group at the head could not be made durable.  What the kernel had in memory of it is lost, and a second fdatasync would say 0: so it
  * and all later ones go to the other half, from our memory, with the same LSNs and the next epoch.
  */
 static int move_queue(struct redo *r)
 {
 	struct redo_group_buf *g = r->head;
-	int from = g->half, to = 1 - from;
-	uint64_t off = 0, epoch = g->epoch + 1;
-	bool only_buried;
+	int from = g->half, to = 1 - from, err;
+	uint64_t off, epoch = g->epoch + 1;
 	unsigned run;
 
 	if (g->moved)
 		return -EIO;
-	if (half_live(r, to, &only_buried) && only_buried && redo_sync_names(r))
-		return -EIO;
-	if (half_live(r, to, &only_buried))
-		return -EBUSY;
-	for (struct redo_group_buf *q = g; q; q = q->next)
-		off += redo_align(q->len);
-	if (off > r->half_size || redo_new_run(r, to, g->lsn, &run))
+	err = move_where(r, to, &off);
+	if (err)
+		return err;
+	if (redo_new_run(r, to, g->lsn, &run))
 		return -ENOSPC;
-	off = 0;
+	if (!off)
+		redo_forget_half(r, to);
 	for (struct redo_group_buf *q = g; q; q = q->next) {
 		struct redo_run *old = &r->runs[q->run];
 
@@ -89,7 +112,6 @@ static int move_queue(struct redo *r)
 	r->runs[r->fill->run].groups--;
 	r->fill->run = run;
 	r->runs[run].groups++;
-	redo_forget_half(r, to);
 	report(REPORT_WARN, "the volume log could not be written in half %d; it goes on in half %d", from, to);
 	return 0;
 }
@@ -100,6 +122,7 @@ static void head_durable(struct redo *r)
 
 	r->where[r->n_where++] = (struct redo_where){g->lsn, g->off, g->half};
 	r->durable = g->lsn;
+	r->end[g->half] = g->off + redo_align(g->len);
 	r->n_flushes++;
 	r->n_bytes += redo_align(g->len);
 	r->runs[g->run].durable = true;

@@ -59,6 +59,7 @@ struct redo {
 	bool syncing_names;
 	bool dead;
 	uint64_t durable, retired_sealed;
+	uint64_t end[2]; /* behind the last durable group of each half; 0: there is none */
 	uint64_t reserved; /* of all pins */
 	struct redo_run runs[REDO_RUNS];
 	struct redo_where *where; /* by rising LSN: where durable groups stand */

@@ -10,7 +10,14 @@ struct item {
 	struct inode *f;
 	enum { ITEM_NONE, ITEM_LOGGED, ITEM_SPILLED, ITEM_FAILED } step;
 	uint64_t seq, lsn;
+	bool synced;
+	int sync_err;
 };
+
+static bool is_written(const struct item *it) /* and not synced yet */
+{
+	return (it->step == ITEM_LOGGED || it->step == ITEM_SPILLED) && !it->synced;
+}
 
 static void item_fail(struct item *it, int err, int *first_err)
 {
@@ -58,7 +65,7 @@ static void batch_apply(struct item *items, size_t n, int *first_err)
 {
 	for (size_t i = 0; i < n; i++) {
 		struct item *it = &items[i];
-		int err = it->step == ITEM_LOGGED ? seal_apply(it->f) : 0;
+		int err = it->step == ITEM_LOGGED && !it->synced ? seal_apply(it->f) : 0;
 
 		if (err)
 			item_fail(it, err, first_err);
@@ -68,49 +75,58 @@ static void batch_apply(struct item *items, size_t n, int *first_err)
 /*
  * The kernel tells a lost write once to each descriptor.  syncfs has one of its own, so that no other syncfs (of the log, of a sync) takes
  * the news away; what it says is about all that was written since the last batch, which is enough for what was put in place in this one.  A
- * spilled file was written long before: only its own descriptor knows.
+ * spilled file was written long before: only its own descriptor knows, and nobody else's failure is held against it.
+ * Return: the first error; item->sync_err has each one's own.
  */
 static int sync_items(struct store *st, struct item *items, size_t n)
 {
+	int all_err = 0, first = 0;
 	size_t k = 0;
 	bool all;
-	int err = 0;
 
 	for (size_t i = 0; i < n; i++)
-		k += items[i].step == ITEM_LOGGED || items[i].step == ITEM_SPILLED;
+		k += is_written(&items[i]);
 	all = k >= SYNCFS_FROM || (k && !st->io.names_with_files);
 	if (all)
-		err = st->io.syncfs(st->io.ctx, st->seal_fd);
-	for (size_t i = 0; i < n && !err; i++) {
-		if ((items[i].step == ITEM_LOGGED && !all) || items[i].step == ITEM_SPILLED)
-			err = st->io.sync(st->io.ctx, items[i].f->fd, true);
+		all_err = st->io.syncfs(st->io.ctx, st->seal_fd);
+	for (size_t i = 0; i < n; i++) {
+		struct item *it = &items[i];
+
+		if (!is_written(it))
+			continue;
+		it->sync_err = all && it->step == ITEM_LOGGED ? all_err : st->io.sync(st->io.ctx, it->f->fd, true);
+		it->synced = !it->sync_err;
+		first = first ? first : it->sync_err;
 	}
-	return err;
+	return first;
 }
 
 /* A failed sync is reported once and the pages are gone: write everything again from the log, then sync again; never believe a second sync
  * alone. */
-static int batch_sync(struct store *st, struct item *items, size_t n, int *first_err)
+static void batch_sync(struct store *st, struct item *items, size_t n, int *first_err)
 {
 	int err = sync_items(st, items, n);
 
 	if (!err)
-		return 0;
+		return;
 	report(REPORT_WARN, "the disk failed a sync (%s); writing the sealed files again", strerror(-err));
 	for (size_t i = 0; i < n; i++) {
-		if (items[i].step == ITEM_SPILLED) { /* its data exists nowhere else */
-			int lost;
+		struct item *it = &items[i];
 
-			rwlock_write(&items[i].f->lock);
-			lost = spilled_lost(items[i].f);
-			rwlock_unlock(&items[i].f->lock);
-			item_fail(&items[i], lost, first_err);
+		if (it->step == ITEM_SPILLED && !it->synced) { /* its data exists nowhere else */
+			rwlock_write(&it->f->lock);
+			err = spilled_lost(it->f);
+			rwlock_unlock(&it->f->lock);
+			item_fail(it, err, first_err);
 		}
 	}
 #ifndef TEST_NO_APPLY_RETRY
 	batch_apply(items, n, first_err);
 #endif
-	return sync_items(st, items, n);
+	(void)!sync_items(st, items, n);
+	for (size_t i = 0; i < n; i++) /* still in the log: the next batch writes it once more */
+		if (is_written(&items[i]))
+			item_fail(&items[i], items[i].sync_err, first_err);
 }
 
 static void batch_finish(struct item *items, size_t n, int *first_err)
@@ -186,9 +202,7 @@ int seal_batch(struct store *st, struct inode **files, size_t n, bool commit)
 	}
 #endif
 	batch_apply(items, n, &first_err);
-	err = batch_sync(st, items, n, &first_err);
-	if (err)
-		return err;
+	batch_sync(st, items, n, &first_err);
 	batch_finish(items, n, &first_err);
 	return first_err;
 }

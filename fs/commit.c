@@ -1,30 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* COMMIT: what is dirty goes to the log as whole final segments, with everything recovery needs to make them one state of the file. */
-#include "inode_i.h"
+#include "commit_i.h"
 
 #define BATCH (REDO_GROUP_MAX - ((size_t)512 << 10)) /* image bytes per append: leaves room for PLACE and COMMIT */
-
-/* Encrypted for this commit; becomes the file's state only when the COMMIT stands in the log. */
-struct staged {
-	uint64_t no;
-	uint32_t len, crc;
-	uint8_t tag[AEAD_TAG];
-	struct redo_loc loc;
-};
-
-struct commit {
-	struct inode *f;
-	struct base base;
-	struct staged *staged;
-	uint8_t *buf; /* ciphertext of one batch */
-	struct redo_rec *recs;
-	struct redo_place *places;
-	uint8_t *tags;
-	uint8_t root[MAC_LEN];
-	uint32_t crc;
-	uint64_t lsn;
-	bool is_seal;
-};
 
 static void commit_cleanup(struct commit *c)
 {
@@ -67,56 +45,16 @@ static void image_note(struct inode *f, uint64_t no, const struct redo_loc *loc)
 	f->n_images++;
 }
 
-/* CRC of the first @keep segments of the committed payload: take the rest off, or put the start together, whichever is less. */
-static int crc_prefix(struct inode *f, uint64_t keep, uint32_t *ret)
-{
-	uint64_t n = seg_count(f->com_size, f->s);
-	uint32_t crc = f->com_crc, part;
-	int err;
-
-	if (n - keep > keep) {
-		crc = 0;
-		for (uint64_t i = 0; i < keep; i++) {
-			err = segment_crc(f, i, f->s, &part);
-			if (err)
-				return err;
-			crc = crc_join(crc, part, (uint64_t)f->s + AEAD_OVERHEAD);
-		}
-	} else {
-		for (uint64_t i = n; i-- > keep;) {
-			uint32_t len = seg_plain(f->com_size, f->s, i);
-
-			err = segment_crc(f, i, len, &part);
-			if (err)
-				return err;
-			crc = crc_cut(crc, part, len + AEAD_OVERHEAD);
-		}
-	}
-	*ret = crc;
-	return 0;
-}
-
-/* Leading segments whose stored length is the same before and after. */
-static uint64_t segments_kept(const struct inode *f)
-{
-	return f->size == f->com_size ? seg_count(f->size, f->s) : MIN(f->size, f->com_size) / f->s;
-}
-
 static int stage_one(struct commit *c, size_t k, uint8_t *out)
 {
 	struct inode *f = c->f;
 	struct seg *s = &f->segs[k];
 	struct staged *g = &c->staged[k];
-	uint64_t keep = segments_kept(f), stride = (uint64_t)f->s + AEAD_OVERHEAD;
-	uint32_t old;
-	int err = 0;
+	int err;
 
 	if (f->invocations >= INVOCATION_MAX)
 		return fail(-EFBIG, "this file's data key has encrypted 2^31 segments; copy the file to give it a new key");
-	if (s->no < keep)
-		err = segment_crc(f, s->no, s->len, &old);
-	if (!err)
-		err = aead_seal(f->dek, s->buf, s->len, out);
+	err = aead_seal(f->dek, s->buf, s->len, out);
 	if (err)
 		return err;
 	f->invocations++;
@@ -125,10 +63,7 @@ static int stage_one(struct commit *c, size_t k, uint8_t *out)
 	g->crc = crc_bytes(0, out, g->len);
 	memcpy(g->tag, out + AEAD_IV + s->len, AEAD_TAG);
 	memcpy(c->tags + s->no * AEAD_TAG, g->tag, AEAD_TAG);
-	if (s->no < keep) /* what follows it among the kept ones */
-		c->crc = crc_replace(c->crc, old, g->crc,
-				     payload_len(f->size == f->com_size ? f->size : keep * f->s, f->s) - (s->no * stride + g->len));
-	return 0;
+	return commit_crc_replace(c, g);
 }
 
 static void place_recs(struct commit *c, size_t *n_recs)
@@ -188,23 +123,6 @@ static void commit_rec(struct commit *c, struct redo_rec *r)
 	r->commit.root = c->root;
 }
 
-static int finish_crc_and_root(struct commit *c)
-{
-	struct inode *f = c->f;
-	uint64_t n = seg_count(f->size, f->s);
-	size_t k = 0;
-
-	for (uint64_t i = segments_kept(f); i < n; i++) {
-		while (k < f->n_segs && c->staged[k].no < i)
-			k++;
-		if (k < f->n_segs && c->staged[k].no == i)
-			c->crc = crc_join(c->crc, c->staged[k].crc, c->staged[k].len);
-		else
-			c->crc = crc_join(c->crc, (uint32_t)f->crcs[i], (uint64_t)f->s + AEAD_OVERHEAD);
-	}
-	return root_signature(f->dek, c->tags, n, c->root);
-}
-
 static int append_all(struct commit *c)
 {
 	struct inode *f = c->f;
@@ -246,7 +164,9 @@ static int append_all(struct commit *c)
 		at += r->image.len;
 		n_recs++;
 	}
-	err = finish_crc_and_root(c);
+	err = commit_crc_finish(c);
+	if (!err)
+		err = root_signature(f->dek, c->tags, seg_count(f->size, f->s), c->root);
 	if (err)
 		return err;
 	commit_rec(c, &c->recs[n_recs]);
@@ -275,6 +195,7 @@ static void adopt(struct commit *c)
 	f->fresh = f->times_changed = false;
 	f->com_size = f->size;
 	f->com_crc = c->crc;
+	f->crc_unsure = c->crc_unsure;
 	if (!f->number++)
 		f->first_lsn = c->lsn;
 	f->last_lsn = c->lsn;
@@ -320,7 +241,7 @@ static int commit_prepare(struct commit *c)
 	if (!c->staged || !c->recs || !c->places || !c->buf || !c->tags)
 		return -ENOMEM;
 	memcpy(c->tags, f->tags, n * AEAD_TAG);
-	return crc_prefix(f, segments_kept(f), &c->crc);
+	return commit_crc_start(c);
 }
 
 /*

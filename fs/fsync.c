@@ -72,6 +72,8 @@ int inode_fsync(struct inode *f, bool data_only)
 	unsigned seq;
 	int err;
 
+	if (f->plain)
+		return plain_fsync(f, data_only);
 	for (int tries = 0;; tries++) {
 		rwlock_write(&f->lock);
 		err = fsync_locked(f);

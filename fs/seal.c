@@ -132,8 +132,10 @@ static int seal_committed(struct inode *f)
 	struct redo_rec rec;
 	struct base base;
 	uint64_t lsn;
-	int err = sealed_make(f, f->com_size, f->rec.generation + 1, f->com_crc, NULL, &s);
+	int err = commit_crc_again(f);
 
+	if (!err)
+		err = sealed_make(f, f->com_size, f->rec.generation + 1, f->com_crc, NULL, &s);
 	if (!err)
 		err = copy_images(f);
 	if (!err)

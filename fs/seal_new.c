@@ -2,6 +2,8 @@
 /* Making a sealed file of a new one, in place. */
 #include "seal_i.h"
 
+#define ONE_WRITE_MAX ((uint64_t)64 << 10)
+
 int sealed_make(struct inode *f, uint64_t size, uint64_t generation, uint32_t crc, uint8_t *tail, struct sealed *ret)
 {
 	struct store *st = f->st;
@@ -66,6 +68,18 @@ void sealed_base(struct inode *f, const struct record *r, uint64_t file_len, uin
 	f->st->n_seals++;
 }
 
+/*
+ * A kill, unlike a power cut, may stop a write between two pages (ext4 before Linux 6.16): the header of a larger file comes last, so that
+ * a part of one is VOID and not a damaged file.  Below this the moment is too short to be worth a second call.
+ */
+static int write_new(struct inode *f, const uint8_t *p, uint64_t len)
+{
+	const struct io *io = &f->st->io;
+	int err = len > ONE_WRITE_MAX ? io_pwrite(io, f->fd, p + SECTOR, len - SECTOR, SECTOR) : 0;
+
+	return err ? err : io_pwrite(io, f->fd, p, len > ONE_WRITE_MAX ? SECTOR : len, 0);
+}
+
 int seal_new(struct inode *f)
 {
 	struct store *st = f->st;
@@ -87,7 +101,7 @@ int seal_new(struct inode *f)
 	if (err)
 		return err;
 	memcpy(out, s.sector, SECTOR);
-	err = io_pwrite(&st->io, f->fd, out, len, 0);
+	err = write_new(f, out, len);
 	if (err) { /* still NEW and whole in memory: tried again at the next fsync or seal; what there is of it must not look like a damaged
 		      file */
 		(void)!st->io.truncate(st->io.ctx, f->fd, 0);

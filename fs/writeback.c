@@ -165,7 +165,8 @@ void writeback_descriptors(struct store *st)
 	put_all(files, n);
 }
 
-/* First what holds the other half; if that was nothing (the space is reserved away), everything that holds any. */
+/* First what holds the other half; if that was nothing (the space is reserved away), everything that holds any.  A file that cannot be
+ * sealed is no reason to tell somebody else of an error, as long as others let go of the log. */
 int writeback_room(struct store *st)
 {
 	struct inode **files;
@@ -184,6 +185,9 @@ int writeback_room(struct store *st)
 	}
 	if (!err) {
 		err = seal_batch(st, files, n, false);
+		for (size_t i = 0; i < n && err && !st->failed; i++)
+			if (!want_pinned(files[i], NULL))
+				err = 0;
 		put_all(files, n);
 	}
 	mutex_unlock(&st->seal_lock);

@@ -39,6 +39,9 @@ void volume_free(struct volume *v)
 	free(v->path);
 	free(v->policy);
 	free(v->kas_kid);
+	for (size_t i = 0; i < v->n_kas_old; i++)
+		free(v->kas_old[i]);
+	free(v->kas_old);
 	free(v->kas_url);
 	free(v->names);
 	free(v->slots);
@@ -71,88 +74,6 @@ int volume_unlock(struct volume *v, const struct credential *c, const char *text
 	if (!err)
 		err = volume_text_check(text, len, v->k_conf);
 	return err;
-}
-
-void volume_kas_file(const char *kid, char ret[static VOLUME_KID_MAX + 8])
-{
-	snprintf(ret, VOLUME_KID_MAX + 8, "%.*s.key", VOLUME_KID_MAX, kid);
-}
-
-int volume_kas_name(EVP_PKEY *key, char ret[static 32])
-{
-	CLEANUP_FREE char *pem = pubkey_pem(key);
-	uint8_t hash[32];
-	char hex[17];
-	int err;
-
-	if (!pem)
-		return fail(-EIO, "the KAS key cannot be exported");
-	err = sha256(&(struct part){pem, strlen(pem)}, 1, hash);
-	if (err)
-		return err;
-	hex_encode(hash, 8, hex);
-	snprintf(ret, 32, "tdfs-%s", hex);
-	return 0;
-}
-
-int volume_kas_open(struct volume *v, const uint8_t *blob, size_t len)
-{
-	CLEANUP_FREE uint8_t *der = NULL;
-	struct kas *kas = NULL;
-	EVP_PKEY *key = NULL;
-	char kid[32];
-	int err;
-
-	if (len <= AEAD_OVERHEAD || len > VOLUME_KEY_MAX)
-		return fail(-EBADMSG, "the key of the embedded KAS is %zu bytes long", len);
-	der = malloc(len - AEAD_OVERHEAD);
-	if (!der)
-		return -ENOMEM;
-	err = aead_open(v->k_kas, blob, len, NULL, der);
-	if (!err)
-		err = pubkey_private_from_der(der, len - AEAD_OVERHEAD, &key);
-	wipe(der, len - AEAD_OVERHEAD);
-	if (err)
-		return err;
-	/* a key of this volume, but is it the one that volume.json names? */
-	err = volume_kas_name(key, kid);
-	if (!err && strcmp(kid, v->kas_kid))
-		err = fail(-EBADMSG, "the key of the embedded KAS is %s, not %s", kid, v->kas_kid);
-	kas = err ? NULL : kas_new();
-	if (!kas) {
-		EVP_PKEY_free(key);
-		return err ? err : -ENOMEM;
-	}
-	err = kas_add_local(kas, v->kas_kid, v->kas_url, key);
-	if (err) {
-		kas_free(kas);
-		return err;
-	}
-	v->kas = kas;
-	return 0;
-}
-
-static int load_kas(struct volume *v)
-{
-	struct io io = io_posix(v->store_fd);
-	CLEANUP_FD int fd = openat(v->dir_fd, VOLUME_KAS_DIR, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	CLEANUP_FREE char *blob = NULL;
-	char name[VOLUME_KID_MAX + 8];
-	size_t len;
-	int err;
-
-	if (fd < 0)
-		return fail(errno == ENOENT ? -EBADMSG : -errno, "%s/%s/%s: %s: restore it from a backup (tdfs key restore)", v->path,
-			    TDFS_DIR, VOLUME_KAS_DIR, strerror(errno));
-	volume_kas_file(v->kas_kid, name);
-	err = io_read_file(&io, fd, name, VOLUME_KEY_MAX, &blob, &len);
-	if (err == -ENOENT)
-		err = -EBADMSG;
-	if (!err)
-		err = volume_kas_open(v, (const uint8_t *)blob, len);
-	return err ? fail(err, "%s/%s/%s/%s: %s: restore it from a backup (tdfs key restore)", v->path, TDFS_DIR, VOLUME_KAS_DIR, name,
-			  fail_text())
-		   : 0;
 }
 
 /* What the two copies of volume.json say about a failure together. */
@@ -248,7 +169,7 @@ int volume_open(const char *store, const struct credential *c, struct volume **r
 	if (!err)
 		err = load_text(&v, c);
 	if (!err)
-		err = load_kas(v);
+		err = volume_kas_load(v);
 	if (!err)
 		*ret = STEAL(v);
 	return err;
@@ -284,17 +205,26 @@ static pid_t lock_holder(int fd)
 	return (pid_t)MAX(strtol(text, NULL, 10), 0L);
 }
 
-int volume_lock(struct volume *v, int wait_ms, pid_t *ret_pid)
+int volume_lock_sign(const struct volume *v)
+{
+	char text[32];
+	int n = snprintf(text, sizeof(text), "%ld\n", (long)getpid()), err;
+
+	if (ftruncate(v->lock_fd, 0) == 0 && pwrite(v->lock_fd, text, (size_t)n, 0) == n)
+		return 0;
+	err = -errno;
+	return fail(err ? err : -EIO, "%s/%s/%s: %s", v->path, TDFS_DIR, VOLUME_LOCK, strerror(-err));
+}
+
+static int lock_file(struct volume *v, int how, int wait_ms, pid_t *ret_pid)
 {
 	CLEANUP_FD int fd = openat(v->dir_fd, VOLUME_LOCK, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0600);
-	char text[32];
-	int n;
 
 	if (v->lock_fd >= 0)
 		return 0;
 	if (fd < 0)
 		return fail(-errno, "%s/%s/%s: %s", v->path, TDFS_DIR, VOLUME_LOCK, strerror(errno));
-	while (flock(fd, LOCK_EX | LOCK_NB)) {
+	while (flock(fd, how | LOCK_NB)) {
 		if (errno == EINTR)
 			continue;
 		if (errno != EWOULDBLOCK)
@@ -308,13 +238,17 @@ int volume_lock(struct volume *v, int wait_ms, pid_t *ret_pid)
 		sleep_ms(MIN(wait_ms, 20));
 		wait_ms -= 20;
 	}
-	n = snprintf(text, sizeof(text), "%ld\n", (long)getpid());
-	if (ftruncate(fd, 0) || pwrite(fd, text, (size_t)n, 0) != n) {
-		int err = -errno;
-
-		return fail(err ? err : -EIO, "%s/%s/%s: %s", v->path, TDFS_DIR, VOLUME_LOCK, strerror(-err));
-	}
 	v->lock_fd = fd;
 	fd = -1;
-	return 0;
+	return volume_lock_sign(v);
+}
+
+int volume_lock(struct volume *v, int wait_ms, pid_t *ret_pid)
+{
+	return lock_file(v, LOCK_EX, wait_ms, ret_pid);
+}
+
+int volume_lock_shared(struct volume *v, int wait_ms, pid_t *ret_pid)
+{
+	return lock_file(v, LOCK_SH, wait_ms, ret_pid);
 }

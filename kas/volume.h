@@ -28,7 +28,9 @@ struct volume {
 	uint64_t log_half;
 	int64_t created; /* seconds */
 	char *policy;  /* base64 of the default policy */
-	char *kas_kid; /* embedded KAS */
+	char *kas_kid; /* embedded KAS: the key that new files are wrapped for */
+	char **kas_old; /* kids of retired ones, which still open files */
+	size_t n_kas_old;
 	char *kas_url; /* written into key access objects */
 	char *names;   /* "plain" */
 	struct slot *slots;
@@ -36,7 +38,7 @@ struct volume {
 	bool from_backup; /* volume.json was damaged, .bak was used */
 
 	struct secret *vk, *k_seal, *k_hint, *k_rec, *k_conf, *k_log, *k_kas; /* owned */
-	struct kas *kas;						      /* embedded key added; owned */
+	struct kas *kas;						      /* embedded keys added; owned */
 };
 
 struct volume_params { /* zero = default */
@@ -73,6 +75,10 @@ int volume_find(const char *path, char **ret) MUST_CHECK;
 /** volume_lock() - one daemon or writing command per store: flock on .tdfs/lock, our pid written into it
  * @wait_ms: how long to wait for another that is leaving.  0; -EBUSY with the holder's pid in @ret_pid; -EROFS; -errno */
 int volume_lock(struct volume *v, int wait_ms, pid_t *ret_pid) MUST_CHECK;
+/** volume_lock_shared() - for processes that share the work of one job among them; keeps everybody else out */
+int volume_lock_shared(struct volume *v, int wait_ms, pid_t *ret_pid) MUST_CHECK;
+/** volume_lock_sign() - a child took the lock over: its pid goes into the file; 0 or -errno */
+int volume_lock_sign(const struct volume *v) MUST_CHECK;
 
 /** Slots: written at once, crash-safe, O(1), also while another process has the volume mounted or changes a slot.  -ENOSPC all slots used, -ENOENT no such slot,
  * -EBUSY the very last slot, or without @force the last that is no recovery key, -EINVAL and -EPROTO the credential (slot_make()), -EBADMSG both copies damaged meanwhile
@@ -80,6 +86,14 @@ int volume_lock(struct volume *v, int wait_ms, pid_t *ret_pid) MUST_CHECK;
 int volume_slot_add(struct volume *v, const struct credential *c, const char *label, unsigned log_n, uint8_t *ret_id) MUST_CHECK;
 int volume_slot_remove(struct volume *v, uint8_t id, bool force) MUST_CHECK;
 int volume_slot_change(struct volume *v, uint8_t id, const struct credential *c, unsigned log_n) MUST_CHECK;
+
+/** The embedded KAS's keys and the policy of new files.  The caller holds volume_lock(): a mounted daemon would go on with the old ones.
+ * volume_kas_rotate(): a fresh key for new files, the old one is retired.  -ENOSPC too many retired ones
+ * volume_kas_forget(): a retired key is destroyed; files wrapped for it alone cannot be opened any more.  -ENOENT; -EINVAL it is the present one
+ * volume_policy_set(): @text: a policy as JSON; -EPROTO it is none; -EFBIG.  All: -EBADMSG both copies damaged, -errno */
+int volume_kas_rotate(struct volume *v) MUST_CHECK;
+int volume_kas_forget(struct volume *v, const char *kid) MUST_CHECK;
+int volume_policy_set(struct volume *v, const char *text, size_t len) MUST_CHECK;
 
 /** volume_backup() / volume_restore() - volume.json and kas/ in one file, still wrapped and authenticated; restore refuses to replace another volume's (-EEXIST) without @force
  * and never touches a log that is there.  The backup is opened with @c before anything is replaced; a store without .tdfs gets one with an empty log.  -EINVAL the backup would lie in

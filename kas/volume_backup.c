@@ -71,36 +71,42 @@ static int current_text(struct volume *v, char **ret, size_t *ret_len)
 	return fail(-EBADMSG, "%s/%s: %s and %s are both damaged", v->path, TDFS_DIR, VOLUME_JSON, VOLUME_BAK);
 }
 
-static int read_kas(struct volume *v, const char *name, char **ret, size_t *ret_len)
+/* The key @kid as a member of @keys. */
+static int key_put(struct volume *v, const char *kid, json_t *keys)
 {
-	struct io io = io_posix(v->store_fd);
-	CLEANUP_FD int fd = openat(v->dir_fd, VOLUME_KAS_DIR, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	CLEANUP_FREE char *blob = NULL;
+	CLEANUP_FREE char *b64 = NULL;
+	char name[VOLUME_KID_MAX + 8];
+	size_t len;
+	int err = volume_kas_read(v, kid, &blob, &len);
 
-	if (fd < 0)
-		return fail(-errno, "%s/%s/%s: %s", v->path, TDFS_DIR, VOLUME_KAS_DIR, strerror(errno));
-	return io_read_file(&io, fd, name, VOLUME_KEY_MAX, ret, ret_len);
+	if (err)
+		return err;
+	b64 = malloc(BASE64_LEN(len) + 1);
+	if (!b64)
+		return -ENOMEM;
+	base64_encode(blob, len, b64);
+	volume_kas_file(kid, name);
+	return json_object_set_new(keys, name, json_string(b64)) ? -ENOMEM : 0;
 }
 
 static int backup_text(struct volume *v, char **ret)
 {
 	CLEANUP_FREE char *text = NULL;
-	CLEANUP_FREE char *blob = NULL;
-	CLEANUP_FREE char *b64 = NULL;
 	CLEANUP_JSON json_t *o = NULL;
-	char name[VOLUME_KID_MAX + 8];
-	size_t len, blob_len;
+	json_t *keys = json_object();
+	size_t len;
 	int err = v->k_conf ? current_text(v, &text, &len) : fail(-ENOKEY, "the volume is not unlocked");
 
-	volume_kas_file(v->kas_kid, name);
 	if (!err)
-		err = read_kas(v, name, &blob, &blob_len);
-	if (err)
+		err = key_put(v, v->kas_kid, keys);
+	for (size_t i = 0; !err && i < v->n_kas_old; i++)
+		err = key_put(v, v->kas_old[i], keys);
+	if (err) {
+		json_decref(keys);
 		return err;
-	b64 = malloc(BASE64_LEN(blob_len) + 1);
-	if (!b64)
-		return -ENOMEM;
-	base64_encode(blob, blob_len, b64);
-	o = json_pack("{s:i,s:s,s:{s:s}}", "tdfs_backup", BACKUP_VERSION, "volume_json", text, "kas", name, b64);
+	}
+	o = json_pack("{s:i,s:s,s:o}", "tdfs_backup", BACKUP_VERSION, "volume_json", text, "kas", keys);
 	*ret = o ? json_dumps(o, JSON_INDENT(1)) : NULL;
 	return *ret ? 0 : -ENOMEM;
 }
@@ -131,8 +137,6 @@ struct backup {
 	json_t *json;
 	const char *text; /* borrowed from json */
 	size_t len;
-	uint8_t *blob;
-	size_t blob_len;
 	struct volume *v; /* opened from the backup, without directories */
 };
 
@@ -140,7 +144,46 @@ static void backup_free(struct backup *b)
 {
 	json_decref(b->json);
 	volume_free(b->v);
-	free(b->blob);
+}
+
+/* Call @use with each key that the volume needs. */
+static int key_each(struct backup *b, int (*use)(struct backup *b, void *arg, const char *kid, const uint8_t *blob, size_t len), void *arg)
+{
+	int err = 0;
+
+	for (size_t i = 0; !err && i <= b->v->n_kas_old; i++) {
+		const char *kid = i ? b->v->kas_old[i - 1] : b->v->kas_kid, *b64;
+		CLEANUP_FREE uint8_t *blob = NULL;
+		char name[VOLUME_KID_MAX + 8];
+		size_t len;
+
+		volume_kas_file(kid, name);
+		b64 = json_string_value(json_object_get(json_object_get(b->json, "kas"), name));
+		if (!b64 || strlen(b64) > BASE64_LEN(VOLUME_KEY_MAX))
+			return fail(-EPROTO, "the key of the embedded KAS is not in it");
+		blob = malloc(strlen(b64) + 1);
+		if (!blob)
+			return -ENOMEM;
+		if (base64_decode(b64, strlen(b64), false, blob, strlen(b64), &len))
+			return fail(-EPROTO, "the key of the embedded KAS is not base64");
+		err = use(b, arg, kid, blob, len);
+	}
+	return err;
+}
+
+static int key_try(struct backup *b, void *arg, const char *kid, const uint8_t *blob, size_t len)
+{
+	return volume_kas_open(b->v, kid, blob, len);
+}
+
+static int key_write(struct backup *b, void *arg, const char *kid, const uint8_t *blob, size_t len)
+{
+	int dir = *(const int *)arg;
+	struct io io = io_posix(dir);
+	char name[VOLUME_KID_MAX + 8];
+
+	volume_kas_file(kid, name);
+	return io_replace(&io, dir, name, blob, len, 0600);
 }
 
 /* Read a backup and open it, so that nothing is replaced by what would not open. */
@@ -150,7 +193,6 @@ static int backup_open(const char *file, const struct credential *c, struct back
 	CLEANUP_FREE char *raw = NULL;
 	CLEANUP_FD int fd = -1;
 	char name[NAME_MAX + 1];
-	const char *b64;
 	json_error_t e;
 	struct io io;
 	size_t len;
@@ -177,16 +219,7 @@ static int backup_open(const char *file, const struct credential *c, struct back
 		err = volume_unlock(b->v, c, b->text, b->len);
 	if (err)
 		return err;
-	volume_kas_file(b->v->kas_kid, name);
-	b64 = json_string_value(json_object_get(json_object_get(b->json, "kas"), name));
-	if (!b64 || strlen(b64) > BASE64_LEN(VOLUME_KEY_MAX))
-		return fail(-EPROTO, "the key of the embedded KAS is not in it");
-	b->blob = malloc(strlen(b64) + 1);
-	if (!b->blob)
-		return -ENOMEM;
-	if (base64_decode(b64, strlen(b64), false, b->blob, strlen(b64), &b->blob_len))
-		return fail(-EPROTO, "the key of the embedded KAS is not base64");
-	return volume_kas_open(b->v, b->blob, b->blob_len);
+	return key_each(b, key_try, NULL);
 }
 
 /* The volume that stands in the store must be the one in the backup, as far as it can still be told. */
@@ -246,7 +279,6 @@ int volume_restore(const char *store, const char *file, const struct credential 
 	CLEANUP(backup_free) struct backup b = {0};
 	CLEANUP(volume_cleanup) struct volume *v = NULL;
 	CLEANUP_FD int kas_fd = -1;
-	char name[VOLUME_KID_MAX + 8];
 	struct io io;
 	pid_t pid;
 	int err = c->kind == SLOT_RECOVERY ? recovery_check((const char *)c->bytes, c->len) : 0;
@@ -269,9 +301,8 @@ int volume_restore(const char *store, const char *file, const struct credential 
 	if (kas_fd < 0)
 		return fail(-errno, "%s/%s/%s: %s", v->path, TDFS_DIR, VOLUME_KAS_DIR, strerror(errno));
 	io = io_posix(v->store_fd);
-	volume_kas_file(b.v->kas_kid, name);
-	/* the key first: a volume.json without its key would not open */
-	err = io_replace(&io, kas_fd, name, b.blob, b.blob_len, 0600);
+	/* the keys first: a volume.json without its key would not open */
+	err = key_each(&b, key_write, &kas_fd);
 	if (!err)
 		err = io_replace(&io, v->dir_fd, VOLUME_BAK, b.text, b.len, 0600);
 	if (!err)

@@ -15,6 +15,7 @@
 #include "redo.h"
 #include "report.h"
 #include "volume_file.h"
+#include "volume_state.h"
 
 static int failed(const char *path, const char *what)
 {
@@ -157,33 +158,6 @@ static int make_slots(struct volume *v, struct volume_params *par, const struct 
 	return slot_make(&v->slots[1], &rec, v->vk, 0);
 }
 
-/* A fresh key for the embedded KAS, sealed under K_kas. */
-static int make_kas(struct volume *v, uint8_t **ret_blob, size_t *ret_len)
-{
-	EVP_PKEY *key = pubkey_new_ec();
-	CLEANUP_FREE uint8_t *blob = NULL;
-	uint8_t *der = NULL;
-	size_t len = 0;
-	char kid[32];
-	int err = key ? volume_kas_name(key, kid) : -EIO;
-
-	if (!err)
-		err = pubkey_private_der(key, &der, &len);
-	EVP_PKEY_free(key);
-	if (err)
-		return err;
-	blob = malloc(len + AEAD_OVERHEAD);
-	v->kas_kid = strdup(kid);
-	err = blob && v->kas_kid ? aead_seal(v->k_kas, der, len, blob) : -ENOMEM;
-	wipe(der, len);
-	free(der);
-	if (err)
-		return err;
-	*ret_blob = STEAL(blob);
-	*ret_len = len + AEAD_OVERHEAD;
-	return 0;
-}
-
 /* All that volume.json will say. */
 static int fill_in(struct volume *v, struct volume_params *par, const struct credential *first)
 {
@@ -251,11 +225,13 @@ static int build(struct volume *v, struct volume_params *par, const struct crede
 		return failed(v->path, "/" VOLUME_NEW_DIR);
 	err = fill_in(v, par, first);
 	if (!err)
-		err = make_kas(v, &blob, &len);
+		err = volume_kas_make(v->k_kas, &v->kas_kid, &blob, &len);
 	if (!err)
 		err = write_kas(&io, v->dir_fd, v->kas_kid, blob, len);
 	if (!err && par->in_place)
 		err = write_mark(v->dir_fd);
+	if (!err && par->in_place)
+		err = volume_state_write(v, VOLUME_CONVERTING);
 	if (!err)
 		err = redo_create(&io, v->dir_fd, v->log_half);
 	if (!err)

@@ -13,7 +13,6 @@
 
 #define VERSION 1
 #define URL_MAX 1024
-#define POLICY_MAX ((size_t)64 << 10)
 #define MAC_HEX (2 * MAC_LEN)
 
 static const char mac_before[] = "\"mac\":\"", text_end[] = "\"}\n";
@@ -145,25 +144,19 @@ static int parse_uuid(const json_t *o, uint8_t id[static ID_LEN])
 	return strcmp(s, back) == 0 ? 0 : fail(-EPROTO, "\"volume_id\" is no UUID");
 }
 
-/* It is a file name too. */
-static bool kid_is_safe(const char *kid)
-{
-	return *kid && *kid != '.' && strspn(kid, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") == strlen(kid);
-}
-
 static int parse_kas(json_t *o, struct volume *v)
 {
-	static const char *const names[] = {"kid", "url"};
+	static const char *const names[] = {"kid", "url", "old"};
 	json_t *kas = json_object_get(o, "kas");
 	int err = only_members(kas, "\"kas\"", names, ARRAY_SIZE(names));
 
 	if (!err)
 		err = dup_text(kas, "kid", VOLUME_KID_MAX, &v->kas_kid);
-	if (!err && !kid_is_safe(v->kas_kid))
+	if (!err && !volume_kid_is_safe(v->kas_kid))
 		err = fail(-EPROTO, "\"kid\" has characters that a file name here may not have");
 	if (!err)
 		err = dup_text(kas, "url", URL_MAX, &v->kas_url);
-	return err;
+	return err ? err : volume_kas_old_parse(json_object_get(kas, "old"), v);
 }
 
 static int parse_kdf(json_t *o, struct slot *s)
@@ -266,7 +259,7 @@ static int parse_members(json_t *o, struct volume *v)
 	if (!err)
 		err = get_int(o, "log_half", REDO_HALF_MIN, REDO_HALF_MAX, &half);
 	if (!err)
-		err = dup_text(o, "policy", POLICY_MAX, &v->policy);
+		err = dup_text(o, "policy", VOLUME_POLICY_MAX, &v->policy);
 	if (!err)
 		err = parse_kas(o, v);
 	if (!err)
@@ -326,7 +319,11 @@ static void put_members(FILE *f, const struct volume *v, bool *bad)
 	put_quoted(f, v->kas_kid, bad);
 	fputs(",\"url\":", f);
 	put_quoted(f, v->kas_url, bad);
-	fputs("},\n\"slots\":[\n", f);
+	for (size_t i = 0; i < v->n_kas_old; i++) {
+		fputs(i ? "," : ",\"old\":[", f);
+		put_quoted(f, v->kas_old[i], bad);
+	}
+	fputs(v->n_kas_old ? "]},\n\"slots\":[\n" : "},\n\"slots\":[\n", f);
 	for (size_t i = 0; i < v->n_slots; i++) {
 		put_slot(f, &v->slots[i], bad);
 		fputs(i + 1 < v->n_slots ? ",\n" : "],\n", f);

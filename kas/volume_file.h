@@ -18,6 +18,8 @@
 #define VOLUME_TEXT_MAX ((size_t)1 << 20)
 #define VOLUME_KEY_MAX ((size_t)64 << 10) /* the sealed KAS key */
 #define VOLUME_KID_MAX 64
+#define VOLUME_KAS_OLD_MAX 16
+#define VOLUME_POLICY_MAX ((size_t)64 << 10)
 
 /** volume_text_parse() - fill in what volume.json says; nothing is authenticated yet, everything is bounded
  * @v: without any of these fields.  0; -EPROTO; -ENOTSUP a later version or an unknown member; -ENOMEM.  On failure @v may be partly
@@ -30,13 +32,28 @@ int volume_text_make(const struct volume *v, char **ret, size_t *ret_len) MUST_C
 /** volume_text_write() - both copies, .bak first */
 int volume_text_write(const struct volume *v) MUST_CHECK;
 
+/** volume_change_begin() - nobody else changes volume.json until volume_change_end(); @v has what stands on disk now; 0, -ENOKEY, -EBADMSG, -errno */
+int volume_change_begin(struct volume *v, struct volume **ret) MUST_CHECK;
+void volume_change_end(struct volume **v);
+#define CLEANUP_CHANGE CLEANUP(volume_change_end)
+
 /** volume_keys() - v->vk is there: derive the others; 0 or -ENOMEM */
 int volume_keys(struct volume *v) MUST_CHECK;
 /** volume_unlock() - VK by the first slot that opens, the derived keys, then the MAC of @text
  * 0; -EKEYREJECTED; -EBADMSG the MAC is wrong; -errno.  @v is parsed from @text and holds no key yet. */
 int volume_unlock(struct volume *v, const struct credential *c, const char *text, size_t len) MUST_CHECK;
-/** volume_kas_open() - the embedded KAS from the key sealed in @blob; sets v->kas; 0, -EBADMSG, -EPROTO, -ENOMEM, -EIO */
-int volume_kas_open(struct volume *v, const uint8_t *blob, size_t len) MUST_CHECK;
+/** volume_kid_is_safe() - it is a file name too; volume_kas_old_parse() - the list of retired keys (NULL: none); 0, -EPROTO, -ENOMEM */
+struct json_t;
+bool volume_kid_is_safe(const char *kid);
+int volume_kas_old_parse(const struct json_t *list, struct volume *v) MUST_CHECK;
+/** volume_kas_make() - a fresh key, sealed under @k_kas; both malloc'd; 0, -EIO, -ENOMEM */
+int volume_kas_make(const struct secret *k_kas, char **ret_kid, uint8_t **ret_blob, size_t *ret_len) MUST_CHECK;
+/** volume_kas_open() - add the key @kid that is sealed in @blob to v->kas; 0, -EBADMSG, -EPROTO, -ENOMEM, -EIO */
+int volume_kas_open(struct volume *v, const char *kid, const uint8_t *blob, size_t len) MUST_CHECK;
+/** volume_kas_read() - what kas/KID.key holds; 0; -EBADMSG it is missing; -errno */
+int volume_kas_read(const struct volume *v, const char *kid, char **ret, size_t *ret_len) MUST_CHECK;
+/** volume_kas_load() - all keys that volume.json names; 0 or as both */
+int volume_kas_load(struct volume *v) MUST_CHECK;
 /** volume_kas_name() - the kid that belongs to @key: "tdfs-" and 16 hex digits; 0, -EIO */
 int volume_kas_name(EVP_PKEY *key, char ret[static 32]) MUST_CHECK;
 /** volume_kas_file() - name of the key's file in kas/ */

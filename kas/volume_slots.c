@@ -10,9 +10,10 @@
 #include "report.h"
 #include "volume_file.h"
 
-static void unlock_dir(int **fd)
+void volume_change_end(struct volume **v)
 {
-	(void)flock(**fd, LOCK_UN);
+	if (*v)
+		(void)flock((*v)->dir_fd, LOCK_UN);
 }
 
 static int lock_dir(int fd)
@@ -23,8 +24,8 @@ static int lock_dir(int fd)
 	return 0;
 }
 
-/* The slots as they stand on disk, authenticated with the key we have. */
-static int read_slots(struct volume *v, const char *name)
+/* What may have been changed since, as it stands on disk, authenticated with the key we have. */
+static int read_now(struct volume *v, const char *name)
 {
 	struct io io = io_posix(v->store_fd);
 	CLEANUP(volume_cleanup) struct volume *now = volume_new();
@@ -41,17 +42,31 @@ static int read_slots(struct volume *v, const char *name)
 		err = volume_text_parse(text, len, now);
 	if (err)
 		return err;
-	free(v->slots);
-	v->slots = STEAL(now->slots);
-	v->n_slots = now->n_slots;
+		/* two volumes swap what differs: the one read takes the old state with it */
+#define SWAP(a, b)                \
+	do {                      \
+		typeof(a) c_ = a; \
+		a = b;            \
+		b = c_;           \
+	} while (0)
+	SWAP(v->slots, now->slots);
+	SWAP(v->n_slots, now->n_slots);
+	SWAP(v->kas_kid, now->kas_kid);
+	SWAP(v->kas_old, now->kas_old);
+	SWAP(v->n_kas_old, now->n_kas_old);
+	SWAP(v->policy, now->policy);
+#undef SWAP
 	return 0;
 }
 
-static int refresh(struct volume *v)
+int volume_change_begin(struct volume *v, struct volume **ret)
 {
-	if (!v->k_conf)
-		return fail(-ENOKEY, "the volume is not unlocked");
-	if (read_slots(v, VOLUME_JSON) == 0 || read_slots(v, VOLUME_BAK) == 0)
+	int err = v->k_conf ? lock_dir(v->dir_fd) : fail(-ENOKEY, "the volume is not unlocked");
+
+	if (err)
+		return err;
+	*ret = v;
+	if (read_now(v, VOLUME_JSON) == 0 || read_now(v, VOLUME_BAK) == 0)
 		return 0;
 	return fail(-EBADMSG, "%s/%s: %s and %s are both damaged: restore them from a backup (tdfs key restore)", v->path, TDFS_DIR,
 		    VOLUME_JSON, VOLUME_BAK);
@@ -94,7 +109,7 @@ int volume_slot_add(struct volume *v, const struct credential *c, const char *la
 {
 	static const char *const names[] = {
 	    [SLOT_PASSPHRASE] = "passphrase", [SLOT_RECOVERY] = "recovery key", [SLOT_KEYFILE] = "key file"};
-	CLEANUP(unlock_dir) int *locked = &v->dir_fd;
+	CLEANUP_CHANGE struct volume *locked = NULL;
 	CLEANUP_FREE struct slot *slots = NULL;
 	struct slot made = {.id = 0};
 	int err;
@@ -107,9 +122,7 @@ int volume_slot_add(struct volume *v, const struct credential *c, const char *la
 	/* the KDF before the lock */
 	err = v->vk ? slot_make(&made, c, v->vk, log_n) : fail(-ENOKEY, "the volume is not unlocked");
 	if (!err)
-		err = lock_dir(*locked);
-	if (!err)
-		err = refresh(v);
+		err = volume_change_begin(v, &locked);
 	if (err)
 		return err;
 	while (made.id < SLOT_MAX && slot_of(v, made.id))
@@ -145,14 +158,12 @@ static int check_last(const struct volume *v, const struct slot *gone, bool forc
 
 int volume_slot_remove(struct volume *v, uint8_t id, bool force)
 {
-	CLEANUP(unlock_dir) int *locked = &v->dir_fd;
+	CLEANUP_CHANGE struct volume *locked = NULL;
 	CLEANUP_FREE struct slot *slots = NULL;
 	struct slot *gone;
 	size_t n = 0;
-	int err = lock_dir(*locked);
+	int err = volume_change_begin(v, &locked);
 
-	if (!err)
-		err = refresh(v);
 	if (err)
 		return err;
 	gone = slot_of(v, id);
@@ -175,15 +186,13 @@ int volume_slot_remove(struct volume *v, uint8_t id, bool force)
 
 int volume_slot_change(struct volume *v, uint8_t id, const struct credential *c, unsigned log_n)
 {
-	CLEANUP(unlock_dir) int *locked = &v->dir_fd;
+	CLEANUP_CHANGE struct volume *locked = NULL;
 	CLEANUP_FREE struct slot *slots = NULL;
 	struct slot made = {.id = id}, *old;
 	int err = v->vk ? slot_make(&made, c, v->vk, log_n) : fail(-ENOKEY, "the volume is not unlocked");
 
 	if (!err)
-		err = lock_dir(*locked);
-	if (!err)
-		err = refresh(v);
+		err = volume_change_begin(v, &locked);
 	if (err)
 		return err;
 	old = slot_of(v, id);

@@ -168,8 +168,35 @@ static void fsync_retry(struct world *w)
 {
 	start(w);
 	world_write(w, A, 0, 100);
-	simdisk_fail(w->disk, SIM_SYNC, 1, -EIO, "log.0");
+	simdisk_fail(w->disk, SIM_SYNC, 1, false, -EIO, "log.0");
 	if (world_fsync(w, A))
+		world_violation(w, "one failed sync of the log must not stop it");
+}
+
+/* The first group after a mount can be written in neither half: nothing is lost, and the next mount must see that. */
+static void first_group(struct world *w)
+{
+	start(w);
+	world_power_off(w);
+	world_mount(w, w->disk);
+	world_open(w, A);
+	world_write(w, A, 0, 100);
+	w->faults = true;
+	simdisk_fail(w->disk, SIM_SYNC, 1, true, -EIO, "log.*");
+	if (!world_fsync(w, A))
+		world_violation(w, "a log that cannot be synced says it was");
+}
+
+/* The first group after a change of half fails: the log goes on behind its last group, and later both halves are used again. */
+static void first_group_later(struct world *w)
+{
+	start_both(w);
+	w->one_in = 3;
+	simdisk_fail(w->disk, SIM_SYNC, 1, false, -EIO, "log.1");
+	wrap(w, C);
+	wrap(w, C);
+	wrap(w, C);
+	if (redo_is_dead(w->st->redo))
 		world_violation(w, "one failed sync of the log must not stop it");
 }
 
@@ -177,7 +204,7 @@ static void apply_retry(struct world *w)
 {
 	start(w);
 	overwrite(w, A);
-	simdisk_fail(w->disk, SIM_SYNC, 1, -EIO, "a");
+	simdisk_fail(w->disk, SIM_SYNC, 1, false, -EIO, "a");
 	world_seal(w, A, true);
 	wrap(w, B);
 }
@@ -289,12 +316,26 @@ static const struct test_case {
 	void (*run)(struct world *w);
 	bool small;
 } cases[] = {
-    {"lost-base", lost_base, false},       {"early-apply", early_apply, false},     {"early-reuse", early_reuse, true},
-    {"drop-early", drop_early, true},      {"no-tail-redo", no_tail_redo, false},   {"over-tail", over_tail, false},
-    {"commit-first", commit_first, false}, {"no-intent", no_intent, false},         {"rec-cut", rec_cut, false},
-    {"reuse-place", reuse_place, false},   {"partial-place", partial_place, false}, {"g-only", g_only, false},
-    {"rename-early", rename_early, false}, {"fsync-retry", fsync_retry, false},     {"apply-retry", apply_retry, true},
-    {"rec-early", rec_early, false},       {"rec-chain", rec_chain, false},         {"one-flush-new", one_flush_new, false},
+    {"lost-base", lost_base, false},
+    {"early-apply", early_apply, false},
+    {"early-reuse", early_reuse, true},
+    {"drop-early", drop_early, true},
+    {"no-tail-redo", no_tail_redo, false},
+    {"over-tail", over_tail, false},
+    {"commit-first", commit_first, false},
+    {"no-intent", no_intent, false},
+    {"rec-cut", rec_cut, false},
+    {"reuse-place", reuse_place, false},
+    {"partial-place", partial_place, false},
+    {"g-only", g_only, false},
+    {"rename-early", rename_early, false},
+    {"fsync-retry", fsync_retry, false},
+    {"apply-retry", apply_retry, true},
+    {"first-group", first_group, false},
+    {"first-group-later", first_group_later, true},
+    {"rec-early", rec_early, false},
+    {"rec-chain", rec_chain, false},
+    {"one-flush-new", one_flush_new, false},
 };
 
 static unsigned run_case(const struct test_case *c, bool expect)

@@ -120,7 +120,11 @@ static void plan_fault(struct world *w)
 	unsigned nth = 1 + (unsigned)(simdisk_random(&w->rnd) % (call == SIM_SYNC ? 30 : 60));
 
 	w->faults = true;
-	simdisk_fail(w->disk, call, nth, call == SIM_WRITE || call == SIM_OTHER ? -ENOSPC : -EIO,
+	if (simdisk_random(&w->rnd) % 4 == 0) { /* the log, for good, perhaps from the first group on */
+		simdisk_fail(w->disk, SIM_SYNC, 1 + nth % 8, true, -EIO, "log.*");
+		return;
+	}
+	simdisk_fail(w->disk, call, nth, false, call == SIM_WRITE || call == SIM_OTHER ? -ENOSPC : -EIO,
 		     names[simdisk_random(&w->rnd) % ARRAY_SIZE(names)]);
 }
 
@@ -131,6 +135,11 @@ static int run(uint64_t seed, bool faults, uint64_t *ret_states)
 
 	w->per_point = 1;
 	w->one_in = (w->small ? 6 : 1) + (unsigned)(simdisk_random(&w->rnd) % 4);
+	if (faults && simdisk_random(&w->rnd) & 1) { /* a log that was used before */
+		for (uint64_t k = 0; k < ops / 2 && !w->violations; k++)
+			one_operation(w);
+		world_crash(w);
+	}
 	if (faults)
 		plan_fault(w);
 	for (uint64_t k = 0; k < ops && !w->violations && !w->failed; k++) {

@@ -35,8 +35,8 @@ void simdisk_sync(struct simdisk *d);
  * @name: of the file, "" = everything */
 void simdisk_hook(struct simdisk *d, void (*hook)(void *arg, const char *name), void *arg);
 /** simdisk_fail() - the @nth call of this kind from now (1 = the next) fails with @err; a failed sync loses the pages, as Linux does.
- * @name: only files of that name, NULL = any */
-void simdisk_fail(struct simdisk *d, enum sim_call call, unsigned nth, int err, const char *name);
+ * @name: only files of that name, "abc*" = names that begin so, NULL = any; @stays: all later ones fail too */
+void simdisk_fail(struct simdisk *d, enum sim_call call, unsigned nth, bool stays, int err, const char *name);
 /** simdisk_calls() - syncs so far */
 unsigned simdisk_syncs(const struct simdisk *d);
 /** simdisk_graft() - the file @name of @from's root, as it is durable there, in place of the content of the same name here; 0 or -ENOENT */

@@ -89,6 +89,7 @@ struct simdisk {
 	struct {
 		enum sim_call call;
 		unsigned left;
+		bool stays;
 		int err;
 		char name[SIM_NAME];
 	} fault;

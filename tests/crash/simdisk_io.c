@@ -9,9 +9,18 @@
 
 static bool fault(struct simdisk *d, enum sim_call call, const struct sim_fd *f)
 {
-	if (!d->fault.left || d->fault.call != call || (*d->fault.name && (!f || strcmp(f->name, d->fault.name))))
+	size_t len = strcspn(d->fault.name, "*");
+	const char *name = f ? f->name : "";
+
+	if (!d->fault.left || d->fault.call != call || strncmp(name, d->fault.name, len) || (len && !d->fault.name[len] && name[len]))
 		return false;
-	return --d->fault.left == 0;
+	if (d->fault.left > 1) {
+		d->fault.left--;
+		return false;
+	}
+	if (!d->fault.stays)
+		d->fault.left = 0;
+	return true;
 }
 
 static struct sim_fd *fd_get(struct simdisk *d, int fd)

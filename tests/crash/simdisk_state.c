@@ -261,10 +261,11 @@ void simdisk_hook(struct simdisk *d, void (*hook)(void *arg, const char *name), 
 	d->hook_arg = arg;
 }
 
-void simdisk_fail(struct simdisk *d, enum sim_call call, unsigned nth, int err, const char *name)
+void simdisk_fail(struct simdisk *d, enum sim_call call, unsigned nth, bool stays, int err, const char *name)
 {
 	d->fault.call = call;
 	d->fault.left = nth;
+	d->fault.stays = stays;
 	d->fault.err = err;
 	strcpy(d->fault.name, name ? name : "");
 }

@@ -56,13 +56,16 @@ static ssize_t f_pread(void *ctx, int fd, void *buf, size_t len, uint64_t off)
 	return err ? err : f->real.pread(f->real.ctx, fd, buf, len, off);
 }
 
-/* A write that fails has written half of its bytes. */
+/* A write that fails, or in which the process is killed, has written half of its bytes. */
 static int f_pwritev(void *ctx, int fd, const struct iovec *iov, int n, uint64_t off)
 {
 	struct faults *f = ctx;
+	bool was_dead = f->dead;
 	int err = fault(f, FAULT_PWRITE, fd);
 
-	if (err && !f->dead && n == 1 && iov->iov_len > 1 && iov->iov_len != SECTOR) {
+	if (!err && f->dead)
+		err = -EIO;
+	if (err && !was_dead && n == 1 && iov->iov_len > 1 && iov->iov_len != SECTOR) {
 		struct iovec half = {iov->iov_base, iov->iov_len / 2};
 
 		CHECK(!f->real.pwritev(f->real.ctx, fd, &half, 1, off));

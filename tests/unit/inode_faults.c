@@ -6,6 +6,7 @@
  * inode_faults random SEED [STEPS] replays one walk.
  */
 #include "faults.h"
+#include "inode_i.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -208,6 +209,48 @@ static void test_who_is_told_of_lost_writes(void **state)
 	}
 }
 
+/* One file of a batch is lost: the others, spilled or sealed through the log, are not told and are sealed. */
+static void test_one_lost_of_many(void **state)
+{
+	struct world *w = *state;
+	struct inode *seal[6];
+	struct file *f[6];
+
+	for (unsigned turn = 0; turn < 2; turn++) {
+		for (int i = 0; i < 6; i++) {
+			char name[32];
+
+			snprintf(name, sizeof(name), "many%u-%d", turn, i);
+			f[i] = file_create(w, name);
+			file_write(w, f[i], 0, i & 1 ? 3 << 20 : 50000, i); /* 1, 3, 5: spilled */
+			seal[i] = f[i]->f;
+			if (i & 1)
+				continue;
+			file_fsync(w, f[i]);
+			file_write(w, f[i], 100, 100, i + 10);
+		}
+		if (turn) /* all that went through the log */
+			fault_set(w, FAULT_SYNCFS, ON_ANY, 1, -EIO, 1);
+		else /* the second spilled one */
+			fault_set(w, FAULT_SYNC, ON_FILE, 2, -EIO, 1);
+		assert_int_equal(writeback_seal(w->st, seal, 6, true), turn ? 0 : -EIO);
+		assert_int_equal(w->faults.fired, 1);
+		fault_clear(w);
+		for (int i = 0; i < 6; i++)
+			assert_int_equal(inode_fsync(f[i]->f, false), !turn && i == 3 ? -EIO : 0);
+		for (int i = 0; i < 6; i++)
+			file_close(w, f[i]);
+		assert_int_equal(store_sync(w->st), 0); /* the lost one was written again */
+		for (int i = 0; i < 6; i++) {
+			file_check_at_rest(w, f[i]);
+			file_reopen(w, f[i]);
+			file_check(w, f[i]);
+			file_unlink(w, f[i]);
+			file_close(w, f[i]);
+		}
+	}
+}
+
 /* Where fsync of a file does not make its name durable, nothing but a sync of the file system does. */
 static void test_name_is_synced(void **state)
 {
@@ -244,6 +287,7 @@ static void test_half_a_commit(void **state)
 {
 	struct world *w = *state;
 	struct file *f = file_create(w, "half");
+	uint64_t used;
 
 	file_write(w, f, 0, 9 << 20, 1);
 	file_fsync(w, f);
@@ -251,9 +295,11 @@ static void test_half_a_commit(void **state)
 	assert_int_equal(store_sync(w->st), 0);
 	file_reopen(w, f);
 	file_check(w, f);
-	file_write(w, f, 0, 250 * S, 2);                  /* more than one append, less than what is committed without being asked */
-	fault_set(w, FAULT_PREAD, ON_FILE, 240, -EIO, 1); /* the checksum of an old segment */
-	assert_int_equal(inode_fsync(f->f, true), -EIO);
+	file_write(w, f, 0, 250 * S, 2); /* more than one append, less than what is committed without being asked */
+	used = f->f->invocations;
+	f->f->invocations = INVOCATION_MAX - 240; /* the key is worn out behind the first append */
+	assert_int_equal(inode_fsync(f->f, true), -EFBIG);
+	f->f->invocations = used + 240;
 	fault_set(w, FAULT_SYNC, ON_FILE, 2, -EIO, 1);
 	assert_int_equal(inode_write(f->f, f->plain, 2 << 20, f->size), -EIO);
 	assert_int_equal(w->faults.fired, 1);
@@ -632,6 +678,99 @@ static void test_copy_of_a_gone_file(void **state)
 	file_close(w, copy);
 }
 
+/* One byte of a stored segment flipped behind the engine's back. */
+static void rot(struct world *w, struct file *f, uint64_t segment)
+{
+	size_t len;
+	uint8_t *raw = file_raw(w, f, &len);
+
+	raw[SECTOR + segment * (S + AEAD_OVERHEAD) + 40] ^= 4;
+	file_raw_put(w, f, raw, len);
+	free(raw);
+}
+
+/*
+ * Segments that are damaged, or that the disk cannot read: whole overwrites and cuts mend the file, its CRC-32 as well, one segment at a
+ * time and in any order.
+ */
+static void test_overwrite_mends(void **state)
+{
+	struct world *w = *state;
+
+	for (unsigned turn = 0; turn < 6; turn++) {
+		struct file *f = file_create(w, "mend");
+
+		file_write(w, f, 0, 9 * S + 500, 1);
+		file_close(w, f);
+		assert_int_equal(store_sync(w->st), 0);
+		if (turn <= 2) {
+			rot(w, f, 2);
+			rot(w, f, 7);
+			rot(w, f, 9);
+		}
+		file_reopen(w, f);
+		if (turn == 3) /* the old segment cannot be read */
+			fault_set(w, FAULT_PREAD, ON_FILE, 1, -EIO, 1);
+		if (turn >= 4) /* nor the next one that is looked at for the new checksum */
+			fault_set(w, FAULT_PREAD, ON_FILE, 1, -EIO, 2);
+		file_write(w, f, 2 * S, S, 2);
+		file_fsync(w, f);
+		if (turn >= 3)
+			assert_int_equal(w->faults.fired, MIN(turn - 2, 2));
+		fault_clear(w);
+		if (turn == 1 || turn == 5) /* what the next base says is as good */
+			assert_int_equal(store_sync(w->st), 0);
+		if (turn == 5)
+			file_check_at_rest(w, f);
+		file_write(w, f, 7 * S, S, 3);
+		file_fsync(w, f);
+		if (turn == 2)
+			file_cut(w, f, 8 * S);
+		else
+			file_write(w, f, 9 * S, 500, 4);
+		file_fsync(w, f);
+		file_check(w, f);
+		if (turn == 4)
+			world_kill(w); /* recovery makes the zip of what the COMMIT says */
+		else
+			file_close(w, f);
+		assert_int_equal(store_sync(w->st), 0);
+		file_check_at_rest(w, f);
+		file_reopen(w, f);
+		file_check(w, f);
+		file_unlink(w, f);
+		file_close(w, f);
+	}
+}
+
+static void die(struct file *f)
+{
+	f->w->faults.dead = true;
+}
+
+/* Killed inside a write of the seal of a new file: it was never acknowledged, and nothing of it looks like a damaged file. */
+static void test_killed_in_a_new_seal(void **state)
+{
+	struct world *w = *state;
+	struct file *f = file_create(w, "torn");
+	struct inode *got;
+
+	file_write(w, f, 0, 200000, 1);
+	fault_hook(w, FAULT_PWRITE, die, f);
+	file_close(w, f);
+	assert_true(w->faults.dead);
+	world_kill(w);
+	assert_int_equal(inode_get(w->st, w->root, "torn", false, "torn", &got), -ENODATA);
+	file_reopen(w, f);
+	file_write(w, f, 0, 200000, 2);
+	file_fsync(w, f);
+	world_kill(w);
+	file_reopen(w, f);
+	file_check(w, f);
+	file_unlink(w, f);
+	file_close(w, f);
+}
+
 static void test_random(void **state)
 {
 	unsigned seed = getenv("TDFS_SEED") ? (unsigned)atoi(getenv("TDFS_SEED")) : (unsigned)getpid() % 100000 * 10;
@@ -650,6 +789,7 @@ int main(int argc, char **argv)
 	    cmocka_unit_test_setup_teardown(test_void_header_fails, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_spilled_seal_is_tried_again, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_who_is_told_of_lost_writes, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_one_lost_of_many, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_name_is_synced, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_half_a_commit, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_few_descriptors, setup, teardown),
@@ -661,6 +801,8 @@ int main(int argc, char **argv)
 	    cmocka_unit_test_setup_teardown(test_copy_survives, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_copy_of_a_gone_file, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_lost_is_lost, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_overwrite_mends, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_killed_in_a_new_seal, setup, teardown),
 	    cmocka_unit_test(test_random),
 	};
 

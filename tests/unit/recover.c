@@ -84,7 +84,7 @@ static struct secret *key(uint8_t v)
 
 static void log_start(struct bed *b, uint64_t lsn, uint64_t epoch, int half)
 {
-	assert_int_equal(redo_open(&b->io, b->tdfs, b->root, volume, b->k_log, lsn, epoch, half, &b->r), 0);
+	assert_int_equal(redo_open(&b->io, b->tdfs, b->root, volume, b->k_log, lsn, epoch, half, 0, &b->r), 0);
 }
 
 /* As a crash leaves it: nothing is retired. */

@@ -66,7 +66,7 @@ static int bed_pwritev(void *ctx, int fd, const struct iovec *iov, int n, uint64
 
 static int bed_open_log(struct bed *b)
 {
-	return redo_open(&b->io, b->fd, b->fd, volume, b->key, 1, 1, 0, &b->r);
+	return redo_open(&b->io, b->fd, b->fd, volume, b->key, 1, 1, 0, 0, &b->r);
 }
 
 static int setup(void **state)
