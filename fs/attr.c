@@ -5,9 +5,11 @@
 #include <sys/stat.h>
 
 #include "attr.h"
+#include "plain.h"
+#include "plain_file.h"
 #include "report.h"
 
-#define RACES_MAX 8
+#define RACES_MAX 64
 
 #define PROC_ROOM 40
 /* A descriptor opened with O_PATH, as a path: for the calls that take no such descriptor.  It names the object itself, also a symlink. */
@@ -15,6 +17,11 @@ static const char *proc_path(int fd, char buf[static PROC_ROOM])
 {
 	snprintf(buf, PROC_ROOM, "/proc/self/fd/%d", fd);
 	return buf;
+}
+
+struct inode *attr_live(const struct tree *t, struct node *n)
+{
+	return S_ISREG(n->fmt) && node_owns_ino(t->nodes, n) ? inode_find(t->store, t->nodes->dev, n->ino) : NULL;
 }
 
 /* 1: @s->st.st_ino is live and @s was completed from its content */
@@ -25,37 +32,53 @@ static int look_live(const struct tree *t, struct sight *s)
 	if (!f)
 		return 0;
 	inode_stat(f, &s->st);
+	s->plain = plain_file_is(f);
 	inode_put(f);
 	return 1;
+}
+
+/* 0; -ESTALE the name has another object by now */
+static int look(const struct tree *t, int dirfd, const char *stored, struct sight *s)
+{
+	uint64_t dropped = t->store->n_dropped;
+	ino_t ino;
+	int err;
+
+	if (fstatat(dirfd, stored, &s->st, AT_SYMLINK_NOFOLLOW))
+		return -errno;
+	if (s->st.st_dev != t->nodes->dev)
+		return -ENOENT;
+	if (!S_ISREG(s->st.st_mode))
+		return 0;
+	s->live = look_live(t, s);
+	if (s->live)
+		return 0;
+	if (dropped != t->store->n_dropped) { /* now that it is known not to be live: it may have been sealed just before */
+		ino = s->st.st_ino;
+		if (fstatat(dirfd, stored, &s->st, AT_SYMLINK_NOFOLLOW))
+			return -errno;
+		if (s->st.st_ino != ino)
+			return -ESTALE;
+	}
+	err = plain_on(t) ? plain_is(t, dirfd, stored, &s->st) : 0;
+	s->plain = err == 1;
+	if (!err)
+		err = inode_peek(t->store, dirfd, stored, &s->st);
+	if (err < 0 && err != -ESTALE)
+		report(REPORT_DEBUG, "%s: its size cannot be told: %s", stored, fail_text());
+	return err == -ESTALE ? err : 0;
 }
 
 int attr_at(const struct tree *t, int dirfd, const char *stored, struct sight *ret)
 {
 	struct sight s = {.at = nodes_clock(t->nodes)};
-	uint64_t dropped = t->store->n_dropped;
-	ino_t ino;
+	int err = -ESTALE;
 
-	if (fstatat(dirfd, stored, &s.st, AT_SYMLINK_NOFOLLOW))
-		return -errno;
-	for (unsigned i = 0; S_ISREG(s.st.st_mode) && i < RACES_MAX; i++) {
-		s.live = look_live(t, &s);
-		if (s.live)
-			break;
-		if (dropped == t->store->n_dropped)
-			break;
-		/* Again, now that it is known not to be live: it may have been sealed just before. */
-		ino = s.st.st_ino;
-		if (fstatat(dirfd, stored, &s.st, AT_SYMLINK_NOFOLLOW))
-			return -errno;
-		if (s.st.st_ino == ino)
-			break;
-	}
-	if (s.st.st_dev != t->nodes->dev)
-		return -ENOENT;
-	if (S_ISREG(s.st.st_mode) && !s.live && inode_peek(t->store, dirfd, stored, &s.st))
-		report(REPORT_DEBUG, "%s: its size cannot be told: %s", stored, fail_text());
-	*ret = s;
-	return 0;
+	for (unsigned i = 0; i < RACES_MAX && err == -ESTALE; i++)
+		err = look(t, dirfd, stored, &s);
+	if (!err)
+		*ret = s;
+	return err;
 }
 
 static bool is_node(const struct node *n, const struct stat *st)
@@ -75,39 +98,55 @@ static int stat_live(struct inode *f, struct stat *ret)
 	return 0;
 }
 
-/* An object without a name that is held open */
+/* What node_kept() has */
 static int stat_kept(const struct tree *t, struct node *n, struct stat *ret)
 {
-	int fd CLEANUP_FD = node_open(t->nodes, n, O_PATH);
+	int fd CLEANUP_FD = node_kept(t->nodes, n, O_PATH);
+	struct stat st;
 
 	if (fd < 0)
 		return fd;
-	if (fstat(fd, ret))
+	if (fstat(fd, &st))
 		return -errno;
-	if (S_ISREG(n->fmt))
-		ret->st_size = node_seen_size(t->nodes, n);
+	if (S_ISREG(n->fmt) && !n->plain && inode_peek(t->store, fd, "", &st))
+		report(REPORT_DEBUG, "(removed file): its size cannot be told: %s", fail_text());
+	*ret = st;
 	return 0;
 }
 
-static int stat_named(const struct tree *t, struct node *n, struct stat *ret)
+/* 0; -ESTALE the name leads elsewhere; anything else is final */
+static int stat_named(const struct tree *t, struct node *n, struct sight *ret)
+{
+	struct at at;
+	int err = node_at(t->nodes, n, &at);
+
+	if (err)
+		return err;
+	err = attr_at(t, at.fd, at.name, ret);
+	at_put(t->nodes, &at);
+	if (err == -ENOENT || (!err && !is_node(n, &ret->st)))
+		err = -ESTALE;
+	return err;
+}
+
+static int stat_stored(const struct tree *t, struct node *n, struct stat *ret)
 {
 	struct sight s;
-	struct at at;
+	uint64_t since;
 	int err;
 
 	for (unsigned i = 0; i < RACES_MAX; i++) {
-		err = node_at(t->nodes, n, &at);
-		if (err)
-			return err;
-		err = attr_at(t, at.fd, at.name, &s);
-		at_put(t->nodes, &at);
-		if (!err && is_node(n, &s.st)) {
+		since = nodes_changes(t->nodes);
+		err = stat_named(t, n, &s);
+		if (!err) {
 			err = node_check(t->nodes, n, &s);
 			if (!err)
 				*ret = s.st;
 			return err;
 		}
-		if (err && err != -ENOENT)
+		if (err == -ESTALE)
+			err = stat_kept(t, n, ret);
+		if (err != -ESTALE || !node_settle(t->nodes, n, since))
 			return err;
 	}
 	return -ESTALE;
@@ -115,16 +154,14 @@ static int stat_named(const struct tree *t, struct node *n, struct stat *ret)
 
 int attr_get(const struct tree *t, struct node *n, struct inode *f, struct stat *ret)
 {
-	struct inode *found = f || !S_ISREG(n->fmt) ? NULL : inode_find(t->store, t->nodes->dev, n->ino);
+	struct inode *found = f ? NULL : attr_live(t, n);
 	int err;
 
 	if (f || found)
 		err = stat_live(f ? f : found, ret);
 	else
-		err = stat_named(t, n, ret);
+		err = stat_stored(t, n, ret);
 	content_put(found);
-	if (err == -ESTALE)
-		err = stat_kept(t, n, ret);
 	if (!err)
 		n->priv = S_ISREG(n->fmt) && ret->st_mode & (S_ISUID | S_ISGID);
 	return err;
@@ -136,15 +173,21 @@ int attr_get(const struct tree *t, struct node *n, struct inode *f, struct stat 
 struct target {
 	struct inode *f; /* live; referenced if @found */
 	bool found;
-	int fd; /* O_PATH, or -1 */
+	int fd;     /* O_PATH, or -1 */
+	ino_t used; /* plain_use() */
 	char path[PROC_ROOM];
 };
 
 static int target_open(const struct tree *t, struct node *n, struct inode *f, struct target *ret)
 {
+	int err;
+
 	*ret = (struct target){.f = f, .fd = -1};
-	if (!f && S_ISREG(n->fmt)) {
-		ret->f = inode_find(t->store, t->nodes->dev, n->ino);
+	err = f ? 0 : plain_begin(t, n, &ret->used);
+	if (err)
+		return err;
+	if (!f) {
+		ret->f = attr_live(t, n);
 		ret->found = ret->f;
 	}
 	if (ret->f) {
@@ -152,20 +195,23 @@ static int target_open(const struct tree *t, struct node *n, struct inode *f, st
 		return 0;
 	}
 	ret->fd = node_open(t->nodes, n, O_PATH);
-	if (ret->fd < 0)
+	if (ret->fd < 0) {
+		plain_unuse(t, ret->used);
 		return ret->fd;
+	}
 	proc_path(ret->fd, ret->path);
 	return 0;
 }
 
 /* @changed: tell the content object, so that ctime moves and the next fsync takes it along */
-static void target_close(struct target *g, bool changed)
+static void target_close(const struct tree *t, struct target *g, bool changed)
 {
 	if (g->f && changed)
 		inode_changed(g->f);
 	if (g->found)
 		inode_put(g->f);
 	close_fd(&g->fd);
+	plain_unuse(t, g->used);
 }
 
 static int change_meta(struct target *g, const struct attr_change *c)
@@ -183,64 +229,89 @@ static int change_meta(struct target *g, const struct attr_change *c)
 	return res ? -errno : 0;
 }
 
-/* The content of an object without a name: open already, or by the descriptor that node_keep() left */
+static int content_get(const struct tree *t, struct node *n, int dirfd, const char *name, bool write, const char *path, struct inode **ret)
+{
+	return n->plain ? plain_file_get(t->store, dirfd, name, n->ino, write, ret) : inode_get(t->store, dirfd, name, write, path, ret);
+}
+
+/* By a descriptor: that of its live content or the one kept */
 static int content_kept(const struct tree *t, struct node *n, bool write, struct inode **ret)
 {
-	struct inode *f = inode_find(t->store, t->nodes->dev, n->ino);
-	int fd CLEANUP_FD = -1, err;
-	struct stat st;
+	struct inode *live = attr_live(t, n);
+	int kept CLEANUP_FD = -1, err;
 
-	if (f) {
-		*ret = f;
+	if (live && !write) {
+		*ret = live;
 		return 0;
 	}
-	fd = node_open(t->nodes, n, O_PATH);
-	if (fd < 0)
-		return fd;
-	if (fstat(fd, &st))
-		return -errno;
-	err = inode_get(t->store, fd, "", write, "", &f);
-	if (err)
-		return err;
-	if (!st.st_nlink)
-		inode_unlinked(f);
-	*ret = f;
-	return 0;
+	if (!live)
+		kept = node_kept(t->nodes, n, O_PATH);
+	err = !live && kept < 0 ? kept : content_get(t, n, live ? inode_fd(live) : kept, "", write, "", ret);
+	content_put(live);
+	return err;
 }
 
 static int content_named(const struct tree *t, struct node *n, bool write, struct inode **ret)
 {
 	char path[PATH_MAX];
-	struct inode *f;
-	struct stat st;
 	struct at at;
 	int err = node_at(t->nodes, n, &at);
 
 	if (err)
 		return err;
 	node_path(t->nodes, at.dir, at.name, path, sizeof(path));
-	err = inode_get(t->store, at.fd, at.name, write, path, &f);
+	err = content_get(t, n, at.fd, at.name, write, path, ret);
 	at_put(t->nodes, &at);
-	if (err)
-		return err == -ENOENT ? -ESTALE : err;
-	/* a rename may have put another file under this name meanwhile */
+	return err == -ENOENT ? -ESTALE : err;
+}
+
+/* Is it @n's and not that of what a rename put under its name meanwhile?  0 or -ESTALE, given back */
+static int content_check(const struct tree *t, struct node *n, struct inode *f)
+{
+	struct stat st;
+
 	if (fstat(inode_fd(f), &st) || !is_node(n, &st)) {
 		inode_put(f);
 		return -ESTALE;
 	}
-	*ret = f;
+	if (!st.st_nlink)
+		node_removed(t->nodes, n, inode_find(t->store, st.st_dev, st.st_ino)); /* one more reference */
 	return 0;
+}
+
+static int content_find(const struct tree *t, struct node *n, bool write, struct inode **ret)
+{
+	struct inode *f;
+	uint64_t since;
+	int err;
+
+	for (unsigned i = 0; i < RACES_MAX; i++) {
+		since = nodes_changes(t->nodes);
+		err = content_named(t, n, write, &f);
+		if (!err)
+			err = content_check(t, n, f);
+		if (err == -ESTALE) {
+			err = content_kept(t, n, write, &f);
+			if (!err)
+				err = content_check(t, n, f);
+		}
+		if (!err)
+			*ret = f;
+		if (err != -ESTALE || !node_settle(t->nodes, n, since))
+			return err;
+	}
+	return -ESTALE;
 }
 
 int attr_content(const struct tree *t, struct node *n, bool write, struct inode **ret)
 {
-	int err = -ESTALE;
+	ino_t used;
+	int err = write ? plain_begin(t, n, &used) : plain_use(t, n, &used);
 
-	for (unsigned i = 0; i < RACES_MAX && err == -ESTALE; i++) {
-		err = content_named(t, n, write, ret);
-		if (err == -ESTALE)
-			err = content_kept(t, n, write, ret);
-	}
+	if (err)
+		return err;
+	err = content_find(t, n, write, ret);
+	plain_unuse(t, used);
 	return err;
 }
 
@@ -263,8 +334,11 @@ static int change_size(const struct tree *t, struct node *n, struct inode *f, ui
 static int change_times(const struct tree *t, struct node *n, struct inode *f, const struct timespec ts[2])
 {
 	struct target g;
-	int err = target_open(t, n, f, &g);
+	int err;
 
+	if (!f && node_is_gone(t->nodes, n)) /* the kernel's last word, after the unlink: nobody will see it */
+		return 0;
+	err = target_open(t, n, f, &g);
 	if (err)
 		return err;
 	node_change(t->nodes, n);
@@ -273,7 +347,7 @@ static int change_times(const struct tree *t, struct node *n, struct inode *f, c
 	else if (utimensat(AT_FDCWD, g.path, ts, 0))
 		err = -errno;
 	node_changed(t->nodes, n);
-	target_close(&g, false);
+	target_close(t, &g, false);
 	return err;
 }
 
@@ -287,7 +361,7 @@ int attr_set(const struct tree *t, struct node *n, struct inode *f, const struct
 		if (err)
 			return err;
 		err = change_meta(&g, c);
-		target_close(&g, !err);
+		target_close(t, &g, !err);
 		n->priv = n->priv || (c->mode && c->st.st_mode & (S_ISUID | S_ISGID));
 	}
 	if (!err && c->size)

@@ -10,6 +10,8 @@
 /** attr_at() - the entry @stored in @dirfd as the user sees it: 0; -ENOENT, also for what lies on another file system; -errno.  A size that
  * cannot be told is 0. */
 int attr_at(const struct tree *t, int dirfd, const char *stored, struct sight *ret) MUST_CHECK;
+/** attr_live() - the content object of a node if it is live, with a reference, else NULL */
+struct inode *attr_live(const struct tree *t, struct node *n);
 /** attr_get() - stat of a node; @f: its content if the caller has it, else NULL.  0; -ESTALE another object, or other content behind our
  * back; -errno */
 int attr_get(const struct tree *t, struct node *n, struct inode *f, struct stat *ret) MUST_CHECK;

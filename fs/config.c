@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <ctype.h>
 #include <errno.h>
-#include <limits.h>
 #include <stdio.h>
 
 #include "config.h"
 #include "report.h"
+#include "words.h"
 
 #define SEGCACHE_DEFAULT ((size_t)64 << 20)
 #define SEGCACHE_MAX ((size_t)64 << 30)
 #define THREADS_DEFAULT 10
 #define THREADS_MAX 1024
+#define IDLE_MAX (365 * 24 * 60 * 60)
 
 enum exit_code exit_code_of(int err)
 {
@@ -51,40 +51,90 @@ void config_init(struct config *c)
 	};
 }
 
-/* Options that set one bool */
-static const struct flag {
-	const char *name;
-	size_t off;
-	bool value;
-} flags[] = {
-    {"ro", offsetof(struct config, read_only), true},
-    {"rw", offsetof(struct config, read_only), false},
-    {"allow_other", offsetof(struct config, allow_other), true},
-    {"allow_root", offsetof(struct config, allow_root), true},
-    {"dev", offsetof(struct config, dev), true},
-    {"nodev", offsetof(struct config, dev), false},
-    {"suid", offsetof(struct config, suid), true},
-    {"nosuid", offsetof(struct config, suid), false},
-    {"exec", offsetof(struct config, exec), true},
-    {"noexec", offsetof(struct config, exec), false},
-    {"noatime", offsetof(struct config, noatime), true},
-    {"atime", offsetof(struct config, noatime), false},
-    {"relatime", offsetof(struct config, noatime), false},
-    {"shared_storage", offsetof(struct config, shared_storage), true},
-    {"live_mark", offsetof(struct config, live_mark), true},
-    {"nolive_mark", offsetof(struct config, live_mark), false},
-    {"debug", offsetof(struct config, debug), true},
-    {"foreground", offsetof(struct config, foreground), true},
+#define FLAG(name, member, value, help)                                              \
+	{                                                                            \
+		MOUNT_FLAG, name, NULL, help, offsetof(struct config, member), value \
+	}
+#define OTHER(kind, name)                        \
+	{                                        \
+		kind, name, NULL, NULL, 0, false \
+	}
+static const struct mount_option options[] = {
+    FLAG("ro", read_only, true, "read only; nothing in the store is changed"),
+    FLAG("rw", read_only, false, NULL),
+    FLAG("allow_other", allow_other, true, "others may use the mount; what they may do is decided by modes"),
+    FLAG("allow_root", allow_root, true, "root may use it too (mounted by a user)"),
+    FLAG("noatime", noatime, true, "reading does not change access times"),
+    FLAG("atime", noatime, false, NULL),
+    FLAG("relatime", noatime, false, NULL),
+    FLAG("noexec", exec, false, "no program can be started from it"),
+    FLAG("exec", exec, true, NULL),
+    FLAG("dev", dev, true, "device files work (root only; default: nodev)"),
+    FLAG("nodev", dev, false, NULL),
+    FLAG("suid", suid, true, "setuid programs work (root only; default: nosuid)"),
+    FLAG("nosuid", suid, false, NULL),
+    {MOUNT_VALUE, "idle", "TIME", "unmount by itself after so long without use: 90s, 10m, 2h", 0, false},
+    {MOUNT_VALUE, "cache", "MODE",
+     "writeback (default); strict: a write() that returned is durable; exclusive: nobody else touches the store", 0, false},
+    FLAG("shared_storage", shared_storage, true, "the store is on shared storage: no write-back caching"),
+    {MOUNT_VALUE, "foreign", "HOW", "TDFs made elsewhere: ro (default, readable) or deny", 0, false},
+    FLAG("nolive_mark", live_mark, false, "do not mark files whose newest state is in the log"),
+    FLAG("live_mark", live_mark, true, NULL),
+    {MOUNT_VALUE, "segcache", "SIZE", "memory for decrypted segments read lately (default 64M)", 0, false},
+    {MOUNT_VALUE, "threads", "N", "most worker threads (default 10)", 0, false},
+    {MOUNT_VALUE, "fsname", "NAME", "the source shown in the mount table (default: the store's path)", 0, false},
+    FLAG("nonempty", nonempty, true, "the mount point may hold something, which is hidden meanwhile"),
+    {MOUNT_SECRET, "passfile", "FILE", "the secret is the first line of FILE", 0, false},
+    {MOUNT_SECRET, "passfd", "N", "... the first line from descriptor N", 0, false},
+    {MOUNT_SECRET, "extpass", "CMD", "... the first line that CMD prints", 0, false},
+    {MOUNT_SECRET, "keyfile", "FILE", "... the whole FILE", 0, false},
+    {MOUNT_SECRET, "recovery", NULL, "it is a recovery key", 0, false},
+    FLAG("debug", debug, true, NULL),
+    FLAG("foreground", foreground, true, NULL),
+    FLAG("sloppy", sloppy, true, NULL),
+    FLAG("fake", fake, true, NULL),
+    FLAG("quiet", quiet, true, NULL),
+    OTHER(MOUNT_WORD, "defaults"),
+    OTHER(MOUNT_WORD, "auto"),
+    OTHER(MOUNT_WORD, "noauto"),
+    OTHER(MOUNT_WORD, "nofail"),
+    OTHER(MOUNT_WORD, "user"),
+    OTHER(MOUNT_WORD, "nouser"),
+    OTHER(MOUNT_WORD, "users"),
+    OTHER(MOUNT_WORD, "nousers"),
+    OTHER(MOUNT_WORD, "owner"),
+    OTHER(MOUNT_WORD, "noowner"),
+    OTHER(MOUNT_WORD, "group"),
+    OTHER(MOUNT_WORD, "nogroup"),
+    OTHER(MOUNT_WORD, "_netdev"),
+    OTHER(MOUNT_WORD, "silent"),
+    OTHER(MOUNT_WORD, "loud"),
+    OTHER(MOUNT_WORD, "async"),
+    OTHER(MOUNT_WORD, "nodiratime"),
+    OTHER(MOUNT_WORD, "nostrictatime"),
+    OTHER(MOUNT_WORD, "max_read"), /* ours is as large as the kernel allows */
+    OTHER(MOUNT_WORD, "default_permissions"),
+    OTHER(MOUNT_WORD, "comment"),
+    OTHER(MOUNT_REFUSED, "remount"),
+    OTHER(MOUNT_REFUSED, "sync"),
+    OTHER(MOUNT_REFUSED, "dirsync"),
+    OTHER(MOUNT_REFUSED, "strictatime"),
+    OTHER(MOUNT_REFUSED, "direct_io"),
+    OTHER(MOUNT_REFUSED, "kernel_cache"),
+    OTHER(MOUNT_REFUSED, "auto_cache"),
+    OTHER(MOUNT_REFUSED, "subtype"),
+    OTHER(MOUNT_REFUSED, "blkdev"),
+    OTHER(MOUNT_REFUSED, "fd"),
+    OTHER(MOUNT_REFUSED, "rootmode"),
+    OTHER(MOUNT_REFUSED, "user_id"),
+    OTHER(MOUNT_REFUSED, "group_id"),
 };
 
-/* Written into fstab for mount(8) or systemd, or always true here */
-static const char *const ignored[] = {"defaults", "auto",   "noauto",  "user",  "users",
-				      "nouser",   "nofail", "_netdev", "async", "default_permissions"};
-/* Ours to decide: they would break what the mount promises */
-static const char *const refused[] = {"sync",    "dirsync", "direct_io", "kernel_cache", "auto_cache", "nonempty",
-				      "subtype", "blkdev",  "fd",        "rootmode",     "user_id",    "group_id"};
-
-static const char *const with_value[] = {"cache", "foreign", "segcache", "fsname", "threads"};
+const struct mount_option *config_options(size_t *ret_n)
+{
+	*ret_n = ARRAY_SIZE(options);
+	return options;
+}
 
 static int set_string(char **where, const char *val)
 {
@@ -99,31 +149,11 @@ static int set_string(char **where, const char *val)
 
 static int parse_size(const char *name, const char *val, size_t max, size_t *ret)
 {
-	unsigned long long n;
-	unsigned shift = 0;
-	char *end;
+	uint64_t n = 0;
 
-	errno = 0;
-	n = isdigit((unsigned char)*val) ? strtoull(val, &end, 10) : (errno = EINVAL, end = (char *)val, 0);
-	switch (*end) {
-	case 'k':
-	case 'K':
-		shift = 10;
-		break;
-	case 'm':
-	case 'M':
-		shift = 20;
-		break;
-	case 'g':
-	case 'G':
-		shift = 30;
-		break;
-	}
-	if (shift)
-		end++;
-	if (errno || *end || n > max >> shift)
+	if (size_parse(val, &n) || n > max)
 		return fail(-EINVAL, "option %s=%s: give a number up to %zu, with K, M or G if you like", name, val, max);
-	*ret = (size_t)n << shift;
+	*ret = (size_t)n;
 	return 0;
 }
 
@@ -138,13 +168,25 @@ static int set_cache(struct config *c, const char *val)
 	return 0;
 }
 
+static int set_idle(struct config *c, const char *val)
+{
+	uint64_t s;
+
+	if (seconds_parse(val, &s) || !s || s > IDLE_MAX)
+		return fail(-EINVAL, "option idle=%s: give a time up to %dd, as 90s, 10m or 2h", val, IDLE_MAX / (24 * 60 * 60));
+	c->idle_s = (unsigned)s;
+	return 0;
+}
+
 static int set_value(struct config *c, const char *name, const char *val)
 {
-	size_t n;
+	size_t n = 0;
 	int err;
 
 	if (!strcmp(name, "cache"))
 		return set_cache(c, val);
+	if (!strcmp(name, "idle"))
+		return set_idle(c, val);
 	if (!strcmp(name, "segcache"))
 		return parse_size(name, val, SEGCACHE_MAX, &c->cache_bytes);
 	if (!strcmp(name, "fsname"))
@@ -166,105 +208,106 @@ static int set_value(struct config *c, const char *name, const char *val)
 	return 0;
 }
 
-/* Edit distance, for "did you mean": short words only */
-static unsigned distance(const char *a, const char *b)
-{
-	size_t la = strlen(a), lb = strlen(b);
-	unsigned row[32], diag, up;
-
-	if (la >= 32 || lb >= 32)
-		return UINT_MAX;
-	for (size_t j = 0; j <= lb; j++)
-		row[j] = (unsigned)j;
-	for (size_t i = 1; i <= la; i++) {
-		diag = row[0];
-		row[0] = (unsigned)i;
-		for (size_t j = 1; j <= lb; j++) {
-			up = row[j];
-			row[j] = MIN(MIN(row[j], row[j - 1]) + 1, diag + (a[i - 1] != b[j - 1]));
-			diag = up;
-		}
-	}
-	return row[lb];
-}
-
-static void nearer(const char *word, const char *candidate, unsigned *best, const char **ret)
-{
-	unsigned d = distance(word, candidate);
-
-	if (d < *best) {
-		*best = d;
-		*ret = candidate;
-	}
-}
-
 static int unknown(const char *name)
 {
-	const char *near = "";
-	unsigned best = UINT_MAX;
+	const char *near = NULL;
+	unsigned best = 0;
 
-	for (size_t i = 0; i < ARRAY_SIZE(flags); i++)
-		nearer(name, flags[i].name, &best, &near);
-	for (size_t i = 0; i < ARRAY_SIZE(with_value); i++)
-		nearer(name, with_value[i], &best, &near);
-	if (best <= 3)
+	for (size_t i = 0; i < ARRAY_SIZE(options); i++)
+		if (options[i].kind != MOUNT_REFUSED)
+			word_nearer(name, options[i].name, &near, &best);
+	if (near)
 		return fail(-EINVAL, "unknown mount option '%s'; did you mean '%s'?", name, near);
-	return fail(-EINVAL, "unknown mount option '%s'; see: tdfs mount --help", name);
+	return fail(-EINVAL, "unknown mount option '%s'", name);
 }
 
-static bool listed(const char *name, const char *const *list, size_t n)
+static const struct mount_option *option_find(const char *name)
 {
-	for (size_t i = 0; i < n; i++)
-		if (!strcmp(name, list[i]))
-			return true;
-	return false;
+	for (size_t i = 0; i < ARRAY_SIZE(options); i++)
+		if (!strcmp(name, options[i].name))
+			return &options[i];
+	return NULL;
 }
+
+struct secret_taker {
+	int (*take)(void *arg, const char *name, const char *value);
+	void *arg;
+};
 
 /* One option, already unescaped; split at the first '=' */
-static int set_option(struct config *c, char *opt)
+static int set_option(struct config *c, char *opt, const struct secret_taker *secret)
 {
 	char *val = strchr(opt, '=');
+	const struct mount_option *o;
 
 	if (val)
 		*val++ = 0;
-	if (!*opt || !strncmp(opt, "x-", 2) || !strncmp(opt, "X-", 2) || !strcmp(opt, "comment"))
+	if (!*opt || !strncmp(opt, "x-", 2) || !strncmp(opt, "X-", 2))
 		return 0; /* user-space options of fstab */
-	if (listed(opt, with_value, ARRAY_SIZE(with_value)))
-		return val && *val ? set_value(c, opt, val) : fail(-EINVAL, "option %s needs a value: %s=...", opt, opt);
-	if (listed(opt, refused, ARRAY_SIZE(refused)))
-		return fail(-EINVAL, "mount option '%s' cannot be used with tdfs; leave it out", opt);
-	if (!strcmp(opt, "max_read") && val)
-		return 0; /* ours is as large as the kernel allows */
-	for (size_t i = 0; i < ARRAY_SIZE(flags); i++) {
-		if (strcmp(opt, flags[i].name))
-			continue;
-		if (val)
-			return fail(-EINVAL, "option %s takes no value", opt);
-		*(bool *)((char *)c + flags[i].off) = flags[i].value;
+	o = option_find(opt);
+	if (!o && c->sloppy) {
+		report(REPORT_NOTE, "unknown mount option '%s' passed over", opt);
 		return 0;
 	}
-	return listed(opt, ignored, ARRAY_SIZE(ignored)) ? 0 : unknown(opt);
+	if (!o)
+		return unknown(opt);
+	if (o->arg && !(val && *val))
+		return fail(-EINVAL, "option %s needs a value: %s=%s", opt, opt, o->arg);
+	if (!o->arg && val && (o->kind == MOUNT_FLAG || o->kind == MOUNT_SECRET))
+		return fail(-EINVAL, "option %s takes no value", opt);
+	switch (o->kind) {
+	case MOUNT_FLAG:
+		*(bool *)((char *)c + o->off) = o->value;
+		return 0;
+	case MOUNT_VALUE:
+		return set_value(c, opt, val);
+	case MOUNT_SECRET:
+		return secret->take(secret->arg, opt, val);
+	case MOUNT_WORD:
+		return 0;
+	case MOUNT_REFUSED:
+		break;
+	}
+	if (!strcmp(opt, "remount"))
+		return fail(-EINVAL, "a tdfs mount cannot change its options: unmount it and mount it again");
+	return fail(-EINVAL, "mount option '%s' cannot be used with tdfs; leave it out", opt);
 }
 
-int config_option_string(struct config *c, const char *opts)
+/* As mount(8) does it: a comma in a value stands in quotes */
+static bool quote_ends(const char *p)
 {
+	return *p == '"' && (!p[1] || p[1] == ',');
+}
+
+static const char *option_next(const char *opts, char *to)
+{
+	const char *start = to;
+	bool quoted = false;
+
+	for (; *opts && (quoted || *opts != ','); opts++) {
+		if (quoted ? quote_ends(opts) : *opts == '"' && to > start && to[-1] == '=') {
+			quoted = !quoted;
+			continue;
+		}
+		if (*opts == '\\' && (opts[1] == ',' || opts[1] == '\\'))
+			opts++;
+		*to++ = *opts;
+	}
+	*to = 0;
+	return *opts ? opts + 1 : opts;
+}
+
+int config_option_string(struct config *c, const char *opts, int (*secret)(void *arg, const char *name, const char *value), void *arg)
+{
+	struct secret_taker taker = {secret, arg};
 	char *one CLEANUP_FREE = malloc(strlen(opts) + 1);
 	int err = 0;
 
 	if (!one)
 		return -ENOMEM;
 	while (!err && *opts) {
-		char *to = one;
-
-		for (; *opts && *opts != ','; opts++) {
-			if (*opts == '\\' && (opts[1] == ',' || opts[1] == '\\'))
-				opts++;
-			*to++ = *opts;
-		}
-		*to = 0;
-		if (*opts)
-			opts++;
-		err = set_option(c, one);
+		opts = option_next(opts, one);
+		err = set_option(c, one, &taker);
 	}
 	return err;
 }
@@ -285,6 +328,5 @@ void config_free(struct config *c)
 	free(c->store);
 	free(c->mountpoint);
 	free(c->fsname);
-	free(c->extra);
 	*c = (struct config){0};
 }

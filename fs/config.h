@@ -25,6 +25,8 @@ enum exit_code {
 /** exit_code_of() - the exit code for a -errno of this project (defs.h) */
 enum exit_code exit_code_of(int err);
 
+struct volume;
+
 enum foreign_policy { FOREIGN_RO, FOREIGN_DENY };
 
 struct config {
@@ -39,17 +41,44 @@ struct config {
 	bool exclusive; /* -o cache=exclusive: nobody else touches the store: long attribute and entry timeouts */
 	bool shared_storage;
 	bool live_mark;
+	bool nonempty; /* the mount point may hold something */
+	bool sloppy;   /* mount(8) -s: unknown options are passed over */
+	bool fake;     /* mount(8) -f: check all, mount nothing */
+	bool quiet;    /* what went well is for the log only */
 	enum foreign_policy foreign;
 	size_t cache_bytes; /* -o segcache=SIZE */
 	unsigned max_threads;
-	char *extra; /* options handed to libfuse as they are, comma separated, or NULL */
+	/* a volume that is being converted, before it is served; an exit code, reported.  NULL: nothing to be done */
+	int (*prepare)(struct volume *v);
+	unsigned idle_s; /* -o idle=TIME: unmount after that long without use; 0: never */
 };
+
+enum mount_option_kind {
+	MOUNT_FLAG,    /* sets a bool of struct config */
+	MOUNT_VALUE,   /* NAME=ARG */
+	MOUNT_SECRET,  /* where the secret comes from: the caller's */
+	MOUNT_WORD,    /* of mount(8), fstab and systemd, or always true here: nothing to do */
+	MOUNT_REFUSED, /* would break what the mount promises */
+};
+/* The one table: parsed from, printed by `tdfs help options`, mount.tdfs(8) and the completions */
+struct mount_option {
+	enum mount_option_kind kind;
+	const char *name;
+	const char *arg;  /* what the help calls the value, or NULL */
+	const char *help; /* NULL: not shown */
+	size_t off;       /* MOUNT_FLAG */
+	bool value;
+};
+const struct mount_option *config_options(size_t *ret_n);
 
 /** config_init() - the defaults */
 void config_init(struct config *c);
-/** config_option_string() - one -o argument: comma separated, `\,` and `\\` escaped; unknown names and contradictions are -EINVAL with
- * fail() naming the option and the nearest known one */
-int config_option_string(struct config *c, const char *opts) MUST_CHECK;
+/** config_option_string() - one -o argument: comma separated; `\,` and `\\` stand for themselves, and a value may stand in "quotes"
+ * @secret: takes a MOUNT_SECRET, @value NULL if it has none; 0 or -errno with fail()
+ * Of an option given twice the last one counts, as in mount(8).  Unknown names (the nearest known one is told) and bad values are -EINVAL
+ * with fail() */
+int config_option_string(struct config *c, const char *opts, int (*secret)(void *arg, const char *name, const char *value),
+			 void *arg) MUST_CHECK;
 /** config_check() - contradictions between options, once all are read */
 int config_check(const struct config *c) MUST_CHECK;
 void config_free(struct config *c);

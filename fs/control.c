@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Both ends of the control socket.  Its path is given as /proc/self/fd/N/control, so that no store is too deep for sun_path. */
+/* The daemon's end of the control socket. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -11,106 +11,29 @@
 #include <sys/time.h>
 #include <sys/un.h>
 
-#include "control.h"
+#include "control_i.h"
 #include "report.h"
 
-#define NAME "control"
 #define REQUEST_MAX 4096
-#define ANSWER_MAX ((size_t)1 << 20)
-#define PEER_TIMEOUT_MS 5000 /* a client that does not say what it wants */
+#define TALK_MAX ((size_t)1 << 20) /* a request of a conversation: all names of a file */
+#define PEER_TIMEOUT_MS 5000       /* a client that does not say what it wants */
+
+#define TALKS_MAX 128 /* converters' connections at a time */
 
 struct control {
 	struct control_calls calls;
 	int listen_fd, stop_fd;
 	pthread_t thread;
+
+	struct mutex lock;
+	struct cond talk_ended;
+	unsigned n_talks; /* guarded by lock */
 };
 
-static void address(int dirfd, struct sockaddr_un *ret)
-{
-	*ret = (struct sockaddr_un){.sun_family = AF_UNIX};
-	snprintf(ret->sun_path, sizeof(ret->sun_path), "/proc/self/fd/%d/" NAME, dirfd);
-}
-
-static int64_t now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
-}
-
-/* Wait until @fd can be read; 1, 0 at @until, -errno; also 0 when @stop_fd (or -1) becomes readable */
-static int wait_for(int fd, short events, int stop_fd, int64_t until)
-{
-	struct pollfd p[2] = {{.fd = fd, .events = events}, {.fd = stop_fd, .events = POLLIN}};
-	int64_t left = until < 0 ? -1 : until - now_ms();
-	int n = poll(p, 2, until < 0 ? -1 : (int)MAX(left, 0));
-
-	if (n < 0)
-		return errno == EINTR ? wait_for(fd, events, stop_fd, until) : -errno;
-	return n > 0 && p[0].revents && !p[1].revents;
-}
-
-/* One line of at most @max bytes without its newline, malloc'd; -EPROTO too long or none */
-static int read_line(int fd, size_t max, int stop_fd, int64_t until, char **ret)
-{
-	char *buf CLEANUP_FREE = NULL;
-	size_t len = 0, room = 0;
-
-	for (;;) {
-		ssize_t n;
-		int ready;
-
-		if (len + 1 >= room) {
-			char *more = room < max ? realloc(buf, room = MIN(MAX(room * 2, (size_t)1024), max)) : NULL;
-
-			if (!more)
-				return room < max ? -ENOMEM : -EPROTO;
-			buf = more;
-		}
-		ready = wait_for(fd, POLLIN, stop_fd, until);
-		if (ready <= 0)
-			return ready ? ready : -ETIMEDOUT;
-		n = recv(fd, buf + len, room - len - 1, MSG_DONTWAIT);
-		if (n < 0 && (errno == EINTR || errno == EAGAIN))
-			continue;
-		if (n <= 0)
-			return n ? -errno : -EPROTO;
-		len += (size_t)n;
-		buf[len] = 0;
-		if (memchr(buf + len - n, '\n', (size_t)n)) {
-			*strchr(buf, '\n') = 0;
-			*ret = STEAL(buf);
-			return 0;
-		}
-	}
-}
-
-static int write_line(int fd, const json_t *j, int stop_fd, int64_t until)
-{
-	char *text CLEANUP_FREE = json_dumps(j, JSON_COMPACT);
-	size_t len, at = 0;
-
-	if (!text)
-		return -ENOMEM;
-	len = strlen(text);
-	text[len++] = '\n'; /* in place of the NUL */
-	while (at < len) {
-		int ready = wait_for(fd, POLLOUT, stop_fd, until);
-		ssize_t n;
-
-		if (ready <= 0)
-			return ready ? ready : -ETIMEDOUT;
-		n = send(fd, text + at, len - at, MSG_NOSIGNAL | MSG_DONTWAIT);
-		if (n < 0 && errno != EINTR && errno != EAGAIN)
-			return -errno;
-		if (n > 0)
-			at += (size_t)n;
-	}
-	return 0;
-}
-
-/* --- server --- */
+struct talk { /* handed to its thread */
+	struct control *c;
+	int fd;
+};
 
 static json_t *error_answer(int err, const char *text)
 {
@@ -120,6 +43,28 @@ static json_t *error_answer(int err, const char *text)
 static json_t *call_answer(int err)
 {
 	return err ? error_answer(err, *fail_text() ? fail_text() : strerror(-err)) : json_pack("{s:i, s:b}", "v", 1, "ok", 1);
+}
+
+json_t *control_error(int err)
+{
+	return call_answer(err);
+}
+
+static bool is_op(const char *line, const char *op)
+{
+	json_t *req = json_loads(line, 0, NULL);
+	const char *is = json_string_value(json_object_get(req, "op"));
+	bool same = is && !strcmp(is, op);
+
+	json_decref(req);
+	return same;
+}
+
+static json_t *quiesce_answer(struct control *c, json_int_t seconds)
+{
+	if (seconds < 1 || seconds > CONTROL_QUIESCE_MAX)
+		return error_answer(-EINVAL, "how long it may last at most must be said, in seconds");
+	return call_answer(c->calls.quiesce(c->calls.arg, (unsigned)seconds));
 }
 
 static json_t *answer(struct control *c, const char *line)
@@ -136,8 +81,10 @@ static json_t *answer(struct control *c, const char *line)
 		ret = call_answer(c->calls.sync(c->calls.arg));
 	else if (!strcmp(op, "unmount"))
 		ret = call_answer(c->calls.unmount(c->calls.arg));
-	else if (!strcmp(op, "quiesce") || !strcmp(op, "thaw"))
-		ret = error_answer(-EOPNOTSUPP, "this mount cannot be quiesced");
+	else if (!strcmp(op, "quiesce"))
+		ret = quiesce_answer(c, json_integer_value(json_object_get(req, "seconds")));
+	else if (!strcmp(op, "thaw"))
+		ret = call_answer(c->calls.quiesce(c->calls.arg, 0));
 	else
 		ret = error_answer(-EOPNOTSUPP, "unknown request");
 	json_decref(req);
@@ -152,20 +99,106 @@ static bool peer_allowed(int fd)
 	return !getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &u, &len) && (u.uid == geteuid() || u.uid == 0);
 }
 
-static void serve(struct control *c, int fd)
+/* Takes @ret over */
+static int send_answer(int fd, json_t *ret)
 {
-	char *line CLEANUP_FREE = NULL;
-	json_t *ret;
-
-	if (!peer_allowed(fd) || read_line(fd, REQUEST_MAX, c->stop_fd, now_ms() + PEER_TIMEOUT_MS, &line))
-		return;
-	ret = answer(c, line);
-	if (!ret)
-		return;
 	/* not broken off by control_stop(): the answer to "unmount" is written while the daemon leaves */
-	if (write_line(fd, ret, -1, now_ms() + PEER_TIMEOUT_MS))
+	int err = ret ? control_write(fd, ret, -1, control_now_ms() + PEER_TIMEOUT_MS) : -ENOMEM;
+
+	if (err)
 		report(REPORT_DEBUG, "control: a client went away before its answer");
 	json_decref(ret);
+	return err;
+}
+
+static json_t *talk_answer(struct control *c, void *with, const char *line)
+{
+	json_t *req = json_loads(line, 0, NULL), *ret;
+
+	fail_clear();
+	ret = req ? c->calls.talk(with, req) : error_answer(-EPROTO, "not a request");
+	json_decref(req);
+	return ret;
+}
+
+static void *talk_main(void *arg)
+{
+	struct talk *t = arg;
+	struct control *c = t->c;
+	void *with = NULL;
+	int err;
+
+	fail_clear();
+	err = c->calls.talk_begin(c->calls.arg, &with);
+	if (!send_answer(t->fd, call_answer(err)) && !err) {
+		char *line = NULL;
+
+		while (!control_read(t->fd, TALK_MAX, c->stop_fd, -1, &line)) {
+			err = send_answer(t->fd, talk_answer(c, with, line));
+			free(STEAL(line));
+			if (err)
+				break;
+		}
+	}
+	if (with)
+		c->calls.talk_end(with);
+	close(t->fd);
+	free(t);
+	mutex_lock(&c->lock);
+	c->n_talks--;
+	cond_broadcast(&c->talk_ended);
+	mutex_unlock(&c->lock);
+	return NULL;
+}
+
+/* 0: the thread has @fd */
+static int talk_start(struct control *c, int fd)
+{
+	struct talk *t = malloc(sizeof(*t));
+	pthread_attr_t attr;
+	pthread_t thread;
+	int err = t ? 0 : -ENOMEM;
+
+	mutex_lock(&c->lock);
+	if (!err && c->n_talks >= TALKS_MAX)
+		err = -EBUSY;
+	c->n_talks += !err;
+	mutex_unlock(&c->lock);
+	if (!err) {
+		*t = (struct talk){c, fd};
+		lock_check(pthread_attr_init(&attr));
+		pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+		err = -pthread_create(&thread, &attr, talk_main, t); /* signals are blocked here */
+		pthread_attr_destroy(&attr);
+		if (err) {
+			mutex_lock(&c->lock);
+			c->n_talks--;
+			mutex_unlock(&c->lock);
+		}
+	}
+	if (err)
+		free(t);
+	return err;
+}
+
+/* false: @fd is somebody else's now */
+static bool serve(struct control *c, int fd)
+{
+	char *line CLEANUP_FREE = NULL;
+	int err;
+
+	if (!peer_allowed(fd) || control_read(fd, REQUEST_MAX, c->stop_fd, control_now_ms() + PEER_TIMEOUT_MS, &line))
+		return true;
+	if (c->calls.talk && is_op(line, "convert")) {
+		err = talk_start(c, fd);
+		if (!err)
+			return false;
+		fail_clear();
+		(void)send_answer(fd, call_answer(err));
+	} else {
+		(void)send_answer(fd, answer(c, line));
+	}
+	return true;
 }
 
 static void *control_main(void *arg)
@@ -175,7 +208,7 @@ static void *control_main(void *arg)
 	for (;;) {
 		int fd;
 
-		if (wait_for(c->listen_fd, POLLIN, c->stop_fd, -1) != 1)
+		if (control_wait(c->listen_fd, POLLIN, c->stop_fd, -1) != 1)
 			return NULL;
 		fd = accept4(c->listen_fd, NULL, NULL, SOCK_CLOEXEC);
 		if (fd < 0) {
@@ -183,8 +216,8 @@ static void *control_main(void *arg)
 				nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL); /* out of descriptors: do not spin */
 			continue;
 		}
-		serve(c, fd);
-		close(fd);
+		if (serve(c, fd))
+			close(fd);
 	}
 }
 
@@ -195,11 +228,11 @@ static int listen_on(int tdfs_fd)
 
 	if (fd < 0)
 		return -errno;
-	address(tdfs_fd, &a);
-	if (unlinkat(tdfs_fd, NAME, 0) && errno != ENOENT)
+	control_address(tdfs_fd, &a);
+	if (unlinkat(tdfs_fd, CONTROL_NAME, 0) && errno != ENOENT)
 		err = -errno; /* we hold the volume's lock: whoever made it is gone */
 	/* .tdfs is 0700, so nobody gets in before the chmod */
-	if (!err && (bind(fd, (struct sockaddr *)&a, sizeof(a)) || fchmodat(tdfs_fd, NAME, 0600, 0) || listen(fd, 16)))
+	if (!err && (bind(fd, (struct sockaddr *)&a, sizeof(a)) || fchmodat(tdfs_fd, CONTROL_NAME, 0600, 0) || listen(fd, 16)))
 		err = -errno;
 	if (err) {
 		close(fd);
@@ -217,6 +250,8 @@ int control_start(int tdfs_fd, const struct control_calls *calls, struct control
 	if (!c)
 		return -ENOMEM;
 	c->calls = *calls;
+	mutex_init(&c->lock);
+	cond_init(&c->talk_ended);
 	c->stop_fd = eventfd(0, EFD_CLOEXEC);
 	c->listen_fd = c->stop_fd < 0 ? -errno : listen_on(tdfs_fd);
 	err = c->listen_fd < 0 ? c->listen_fd : 0;
@@ -242,70 +277,15 @@ void control_stop(struct control *c, int tdfs_fd)
 
 	if (!c)
 		return;
-	unlinkat(tdfs_fd, NAME, 0); /* first, so that nobody queues up behind the last request */
+	unlinkat(tdfs_fd, CONTROL_NAME, 0); /* first, so that nobody queues up behind the last request */
 	if (write(c->stop_fd, &one, sizeof(one)) != sizeof(one))
 		abort(); /* an eventfd takes eight bytes */
 	pthread_join(c->thread, NULL);
+	mutex_lock(&c->lock);
+	while (c->n_talks)
+		cond_wait(&c->talk_ended, &c->lock);
+	mutex_unlock(&c->lock);
 	close(c->listen_fd);
 	close(c->stop_fd);
 	free(c);
-}
-
-/* --- client --- */
-
-static int connect_to(const char *tdfs_dir)
-{
-	int dir CLEANUP_FD = open(tdfs_dir, O_PATH | O_DIRECTORY | O_CLOEXEC), fd;
-	struct sockaddr_un a;
-	struct timeval tv = {.tv_sec = 5}; /* connect(2) waits while the backlog is full */
-
-	if (dir < 0)
-		return -errno;
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		return -errno;
-	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof(tv));
-	address(dir, &a);
-	if (connect(fd, (struct sockaddr *)&a, sizeof(a))) {
-		int err = errno == EAGAIN ? -ETIMEDOUT : -errno;
-
-		close(fd);
-		return err;
-	}
-	return fd;
-}
-
-int control_call(const char *tdfs_dir, const char *op, int timeout_ms, json_t **ret)
-{
-	int64_t until = now_ms() + timeout_ms;
-	char *line CLEANUP_FREE = NULL;
-	json_t *req, *got;
-	int fd CLEANUP_FD = connect_to(tdfs_dir);
-	int err;
-
-	if (fd < 0)
-		return fd;
-	req = json_pack("{s:i, s:s}", "v", 1, "op", op);
-	err = req ? write_line(fd, req, -1, until) : -ENOMEM;
-	json_decref(req);
-	if (!err)
-		err = read_line(fd, ANSWER_MAX, -1, until, &line);
-	if (err)
-		return fail(err, "the mounted daemon did not answer: %s", strerror(-err));
-	got = json_loads(line, 0, NULL);
-	if (!got || json_integer_value(json_object_get(got, "v")) != 1) {
-		json_decref(got);
-		return fail(-EPROTO, "the mounted daemon gave an answer of another version");
-	}
-	if (!json_is_true(json_object_get(got, "ok"))) {
-		const char *text = json_string_value(json_object_get(got, "error"));
-		json_int_t code = json_integer_value(json_object_get(got, "errno"));
-
-		err = code > 0 && code < 4096 ? -(int)code : -EIO;
-		fail(err, "%s", text ? text : strerror(-err));
-		json_decref(got);
-		return err;
-	}
-	*ret = got;
-	return 0;
 }

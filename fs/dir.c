@@ -7,7 +7,10 @@
 
 #include "attr.h"
 #include "dir.h"
+#include "plain.h"
 #include "report.h"
+
+#define RACES_MAX 8
 
 /* 1: there, 0: not there, -errno */
 static int look(const struct tree *t, int fd, const char *stored, struct stat *ret)
@@ -45,7 +48,7 @@ int dir_probe(const struct tree *t, struct node *dir, int fd, const char *name, 
 	there = look(t, fd, ret->file, &ret->file_st);
 	ret->has_file = there > 0 && S_ISREG(ret->file_st.st_mode);
 	ret->bad_file = there > 0 && !ret->has_file;
-	return there < 0 ? there : 0;
+	return there < 0 ? there : plain_on(t) ? plain_probe(t, dir, fd, name, ret) : 0;
 }
 
 /* The entry for something found or made under @stored; @fmt: S_IFREG, or anything else for what is not regular */
@@ -68,6 +71,25 @@ static int enter(const struct tree *t, struct node *dir, int fd, const char *sto
 	return 0;
 }
 
+/* A sealed or a plain file */
+static int enter_file(const struct tree *t, struct node *dir, int fd, const char *name, struct entry *ret)
+{
+	char stored[NAME_ROOM];
+	int err = plain_on(t) ? -EAGAIN : name_store(name, true, stored);
+
+	if (err != -EAGAIN)
+		return err ? err : enter(t, dir, fd, stored, S_IFREG, ret);
+	for (unsigned i = 0; i < RACES_MAX; i++) {
+		err = plain_lookup(t, dir, fd, name, stored);
+		if (err)
+			return err;
+		err = enter(t, dir, fd, stored, S_IFREG, ret);
+		if (err != -ENOENT) /* else it was sealed just now */
+			return err;
+	}
+	return err;
+}
+
 int dir_lookup(const struct tree *t, struct node *dir, const char *name, struct entry *ret)
 {
 	char stored[NAME_ROOM];
@@ -78,9 +100,7 @@ int dir_lookup(const struct tree *t, struct node *dir, const char *name, struct 
 	err = node_dirfd(t->nodes, dir, &fd);
 	if (err)
 		return err;
-	err = name_store(name, true, stored);
-	if (!err)
-		err = enter(t, dir, fd, stored, S_IFREG, ret);
+	err = enter_file(t, dir, fd, name, ret);
 	if (err == -ENOENT) { /* the form of everything but a regular file */
 		err = name_store(name, false, stored);
 		if (!err)
@@ -108,6 +128,11 @@ static int make_entry(const struct tree *t, struct node *dir, int fd, const stru
 	}
 }
 
+int dir_taken(const char *stored)
+{
+	return fail(-EBUSY, "its name in the store, %s, is that of a plain file that is still to be converted", stored);
+}
+
 static int make_locked(const struct tree *t, struct node *dir, int fd, const char *name, const struct make *m, struct entry *ret,
 		       struct inode **ret_f)
 {
@@ -118,11 +143,13 @@ static int make_locked(const struct tree *t, struct node *dir, int fd, const cha
 
 	if (dir == t->nodes->root && name_reserved(name))
 		return -EPERM;
-	err = S_ISREG(m->mode) ? probe_other(t, dir, fd, name, &p) : dir_probe(t, dir, fd, name, &p);
+	err = S_ISREG(m->mode) && !plain_on(t) ? probe_other(t, dir, fd, name, &p) : dir_probe(t, dir, fd, name, &p);
 	if (err)
 		return err;
 	if (p.has_file || p.has_other || (!S_ISREG(m->mode) && p.bad_other))
 		return -EEXIST;
+	if (S_ISREG(m->mode) && p.taken)
+		return dir_taken(p.file);
 	if (t->store->opt.read_only)
 		return -EROFS;
 	err = who_enter(&t->who, &m->who, &saved);
@@ -177,11 +204,15 @@ void dir_gone(const struct tree *t, struct node *dir, const char *stored, const 
 	bool last = S_ISDIR(st->st_mode) || st->st_nlink <= 1;
 	struct inode *f = S_ISREG(st->st_mode) ? inode_find(t->store, st->st_dev, st->st_ino) : NULL;
 
-	if (f && last)
-		inode_unlinked(f);
-	else if (f)
+	if (f && last) {
+		struct node *n = node_find(t->nodes, st->st_ino);
+
+		node_removed(t->nodes, n, f);
+		node_put(t->nodes, n);
+	} else if (f) {
 		inode_changed(f);
-	content_put(f);
+		inode_put(f);
+	}
 	node_unlink(t->nodes, st->st_ino, dir, stored, last);
 }
 
@@ -196,7 +227,7 @@ static int unlink_locked(const struct tree *t, struct node *dir, int fd, const c
 		return err;
 	if (!p.has_file && !p.has_other)
 		return -ENOENT;
-	stored = p.has_file ? p.file : p.other;
+	stored = probe_stored(&p);
 	st = p.has_file ? &p.file_st : &p.other_st;
 	if (S_ISDIR(st->st_mode))
 		return -EISDIR;
@@ -264,15 +295,22 @@ static int link_locked(const struct tree *t, struct node *n, int from, struct no
 	err = dir_probe(t, dir, fd, name, &p);
 	if (err)
 		return err;
-	stored = S_ISREG(n->fmt) ? p.file : p.other;
-	if (p.has_file || p.has_other || (S_ISREG(n->fmt) ? p.bad_file : p.bad_other))
+	stored = n->plain ? name : S_ISREG(n->fmt) ? p.file : p.other;
+	if (p.has_file || p.has_other)
+		return -EEXIST;
+	if (S_ISREG(n->fmt) && !n->plain && p.taken)
+		return dir_taken(stored);
+	if (S_ISREG(n->fmt) ? p.bad_file && !n->plain : p.bad_other)
 		return -EEXIST;
 	if (t->store->opt.read_only)
 		return -EROFS;
 	/* by descriptor: its name may come to mean another file at any moment */
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", from);
-	if (linkat(AT_FDCWD, path, fd, stored, AT_SYMLINK_FOLLOW))
-		return -errno;
+	plain_move(t, n->plain);
+	err = linkat(AT_FDCWD, path, fd, stored, AT_SYMLINK_FOLLOW) ? -errno : 0;
+	plain_moved(t, n->plain);
+	if (err)
+		return n->plain && err == -EEXIST ? dir_taken(stored) : err;
 	f = S_ISREG(n->fmt) ? inode_find(t->store, t->nodes->dev, n->ino) : NULL;
 	if (f)
 		inode_changed(f);
@@ -280,12 +318,11 @@ static int link_locked(const struct tree *t, struct node *n, int from, struct no
 	return enter(t, dir, fd, stored, n->fmt, ret);
 }
 
-int dir_link(const struct tree *t, struct node *n, struct node *dir, const char *name, struct entry *ret)
+/* The caller holds @n in use */
+static int link_used(const struct tree *t, struct node *n, struct node *dir, const char *name, struct entry *ret)
 {
 	int from CLEANUP_FD = -1, fd, err;
 
-	if (S_ISDIR(n->fmt))
-		return -EPERM;
 	from = node_open(t->nodes, n, O_PATH);
 	if (from < 0)
 		return from == -ESTALE ? -ENOENT : from;
@@ -296,5 +333,17 @@ int dir_link(const struct tree *t, struct node *n, struct node *dir, const char 
 	err = link_locked(t, n, from, dir, fd, name, ret);
 	mutex_unlock(&dir->dir->names);
 	node_dirfd_put(t->nodes, dir);
+	return err;
+}
+
+int dir_link(const struct tree *t, struct node *n, struct node *dir, const char *name, struct entry *ret)
+{
+	ino_t used;
+	int err = S_ISDIR(n->fmt) ? -EPERM : plain_begin(t, n, &used);
+
+	if (err)
+		return err;
+	err = link_used(t, n, dir, name, ret);
+	plain_unuse(t, used);
 	return err;
 }

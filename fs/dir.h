@@ -20,7 +20,16 @@ struct probe {
 	struct stat file_st, other_st;
 	bool has_file, has_other; /* the form is there and is shown (the file, if both are) */
 	bool bad_file, bad_other; /* something else lies under that stored name, put there from outside */
+	/* while the store is converted: */
+	char plain[NAME_ROOM];
+	bool is_plain; /* has_file, and it lies there as plain[] */
+	bool taken;    /* bad_file, because a plain file of another visible name has that stored name until it is sealed */
 };
+/* The stored name of what is there */
+static inline const char *probe_stored(const struct probe *p)
+{
+	return !p->has_file ? p->other : p->is_plain ? p->plain : p->file;
+}
 /** dir_probe() - look at both; 0, -ENAMETOOLONG, -ENOENT in the root for `.tdfs`, -errno */
 int dir_probe(const struct tree *t, struct node *dir, int fd, const char *name, struct probe *ret) MUST_CHECK;
 
@@ -53,6 +62,8 @@ int dir_rename(const struct tree *t, struct node *dir, const char *name, struct 
 /* between dir.c and dir_rename.c */
 /** dir_gone() - @stored, whose stat was @st, is no name any more: tells the content and the nodes */
 void dir_gone(const struct tree *t, struct node *dir, const char *stored, const struct stat *st);
+/** dir_taken() - -EBUSY: a plain file has the stored name that is needed */
+int dir_taken(const char *stored);
 /** dir_keep() - before its last name goes: see node_keep() */
 void dir_keep(const struct tree *t, const struct stat *st);
 

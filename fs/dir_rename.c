@@ -11,11 +11,13 @@
 #include <sys/stat.h>
 
 #include "dir.h"
+#include "plain.h"
 #include "report.h"
 
 struct side { /* one end of a rename */
 	struct node *dir;
 	int fd;
+	const char *name; /* visible */
 	struct probe p;
 };
 
@@ -28,9 +30,14 @@ static const struct stat *side_stat(const struct side *s)
 {
 	return s->p.has_file ? &s->p.file_st : &s->p.other_st;
 }
-static const char *side_name(const struct side *s, bool regular)
+/* The stored name that what lies at @from must have at @to */
+static const char *side_name(const struct side *from, const struct side *to)
 {
-	return regular ? s->p.file : s->p.other;
+	return !from->p.has_file ? to->p.other : from->p.is_plain ? to->name : to->p.file;
+}
+static const char *side_now(const struct side *s)
+{
+	return probe_stored(&s->p);
 }
 
 /* The content that is to replace another file must not be younger in the store than the name */
@@ -46,7 +53,7 @@ static int before_rename(const struct tree *t, const struct side *from)
 		inode_put(f);
 		return err;
 	}
-	fd = io->open(io->ctx, from->fd, from->p.file, O_RDONLY | O_NONBLOCK, 0);
+	fd = io->open(io->ctx, from->fd, side_now(from), O_RDONLY | O_NONBLOCK, 0);
 	if (fd < 0)
 		return fd == -EACCES ? 0 : fd; /* mode 0 under a user's mount: sealed long enough ago that it is not live */
 	err = io->sync(io->ctx, fd, false);
@@ -63,9 +70,9 @@ static void moved(const struct tree *t, const struct side *from, const struct si
 	char path[PATH_MAX];
 
 	if (n)
-		node_move(t->nodes, n, from->dir, side_name(from, regular), to->dir, side_name(to, regular));
+		node_move(t->nodes, n, from->dir, side_now(from), to->dir, side_name(from, to));
 	if (f) {
-		node_path(t->nodes, to->dir, to->p.file, path, sizeof(path));
+		node_path(t->nodes, to->dir, side_name(from, to), path, sizeof(path));
 		inode_renamed(f, path);
 		inode_changed(f);
 	}
@@ -76,13 +83,15 @@ static void moved(const struct tree *t, const struct side *from, const struct si
 static int exchange(const struct tree *t, const struct side *from, const struct side *to)
 {
 	struct stat a, b;
+	bool moves;
 	int err = 0;
 
 	if (!side_there(to))
 		return -ENOENT;
 	a = *side_stat(from);
 	b = *side_stat(to);
-	if (S_ISREG(a.st_mode) != S_ISREG(b.st_mode))
+	moves = from->p.is_plain || S_ISDIR(a.st_mode) || S_ISDIR(b.st_mode);
+	if (S_ISREG(a.st_mode) != S_ISREG(b.st_mode) || from->p.is_plain != to->p.is_plain)
 		return -EINVAL; /* two stored forms: there is no way to do it at once */
 	if (a.st_ino == b.st_ino)
 		return 0;
@@ -92,19 +101,24 @@ static int exchange(const struct tree *t, const struct side *from, const struct 
 		err = before_rename(t, to);
 	if (err)
 		return err;
-	if (renameat2(from->fd, side_name(from, S_ISREG(a.st_mode)), to->fd, side_name(to, S_ISREG(a.st_mode)), RENAME_EXCHANGE))
-		return -errno;
+	plain_move(t, moves);
+	err = renameat2(from->fd, side_now(from), to->fd, side_now(to), RENAME_EXCHANGE) ? -errno : 0;
+	plain_moved(t, moves);
+	if (err)
+		return err;
 	moved(t, from, to, &a);
 	moved(t, to, from, &b);
 	return 0;
 }
 
 /* What ext4 would say about @from taking the place of @to */
-static int may_replace(const struct stat *from, const struct side *to, unsigned flags)
+static int may_replace(const struct stat *from, bool plain, const struct side *to, unsigned flags)
 {
 	bool regular = S_ISREG(from->st_mode);
 
-	if (regular ? to->p.bad_file : to->p.bad_other)
+	if (regular && to->p.taken && !plain)
+		return dir_taken(to->p.file);
+	if (regular ? to->p.bad_file && !plain : to->p.bad_other)
 		return -EEXIST; /* somebody's file that the mount does not show */
 	if (!side_there(to))
 		return 0;
@@ -115,39 +129,60 @@ static int may_replace(const struct stat *from, const struct side *to, unsigned 
 	return S_ISDIR(from->st_mode) ? -ENOTDIR : 0;
 }
 
+/* Two stored forms of one name: the new one first, then the old one goes.  @flags: of the first step */
+static int replace_steps(const struct tree *t, const struct side *from, const struct side *to, bool over, const struct stat *old)
+{
+	const char *now = side_now(from), *as = side_name(from, to), *gone = over ? side_now(to) : as;
+	bool two = strcmp(gone, as) != 0;
+	/* where nothing of this form may be replaced, say so to the store as well, in case somebody else makes it now */
+	unsigned flags = over && !two ? 0 : RENAME_NOREPLACE;
+	int err = 0;
+
+	if (two && from->p.has_file && S_ISREG(old->st_mode))
+		err = from->p.is_plain ? plain_replaced(t, from->fd, now, true) : plain_replaced(t, to->fd, gone, false);
+	if (err)
+		return err;
+	if (renameat2(from->fd, now, to->fd, as, flags)) {
+		if (errno == EEXIST && from->p.is_plain)
+			return dir_taken(as);
+		if (errno != EINVAL || !flags || renameat(from->fd, now, to->fd, as))
+			return -errno;
+	}
+	if (two && unlinkat(to->fd, gone, 0))
+		report(REPORT_WARN, "%s: replaced by rename, but its old entry %s in the store could not be removed: %s", as, gone,
+		       strerror(errno));
+	return 0;
+}
+
 static int replace(const struct tree *t, const struct side *from, const struct side *to, unsigned flags)
 {
 	const struct stat st = *side_stat(from);
-	bool regular = S_ISREG(st.st_mode), over = side_there(to);
+	bool over = side_there(to), moves = from->p.is_plain || S_ISDIR(st.st_mode);
 	struct stat old = {0};
-	int err = may_replace(&st, to, flags);
+	int err = may_replace(&st, from->p.is_plain, to, flags);
 
+	if (!err)
+		err = plain_durable(t, st.st_ino);
 	if (err)
 		return err;
 	if (over) {
 		old = *side_stat(to);
 		if (old.st_ino == st.st_ino)
 			return 0; /* two names of one file: POSIX says do nothing */
-		if (regular) {
+		if (S_ISREG(st.st_mode)) {
 			err = before_rename(t, from);
 			if (err)
 				return err;
 		}
 		dir_keep(t, &old);
 	}
-	/* where nothing of this form may be replaced, say so to the store as well, in case somebody else makes it now */
-	if (renameat2(from->fd, side_name(from, regular), to->fd, side_name(to, regular),
-		      over && S_ISREG(old.st_mode) == regular ? 0 : RENAME_NOREPLACE)) {
-		bool no_flags = errno == EINVAL && !(over && S_ISREG(old.st_mode) == regular);
-
-		if (!no_flags || renameat(from->fd, side_name(from, regular), to->fd, side_name(to, regular)))
-			return -errno;
-	}
-	if (over && S_ISREG(old.st_mode) != regular && unlinkat(to->fd, side_name(to, !regular), 0))
-		report(REPORT_WARN, "%s: replaced by rename, but its old entry %s in the store could not be removed: %s",
-		       side_name(to, regular), side_name(to, !regular), strerror(errno));
+	plain_move(t, moves);
+	err = replace_steps(t, from, to, over, &old);
+	plain_moved(t, moves);
+	if (err)
+		return err;
 	if (over)
-		dir_gone(t, to->dir, side_name(to, S_ISREG(old.st_mode)), &old);
+		dir_gone(t, to->dir, side_now(to), &old);
 	moved(t, from, to, &st);
 	return 0;
 }
@@ -193,7 +228,7 @@ static void unlock_both(struct node *a, struct node *b)
 
 int dir_rename(const struct tree *t, struct node *dir, const char *name, struct node *to_dir, const char *to_name, unsigned flags)
 {
-	struct side from = {.dir = dir}, to = {.dir = to_dir};
+	struct side from = {.dir = dir, .name = name}, to = {.dir = to_dir, .name = to_name};
 	int err;
 
 	if (flags & ~(unsigned)(RENAME_NOREPLACE | RENAME_EXCHANGE) || flags == (RENAME_NOREPLACE | RENAME_EXCHANGE))

@@ -13,6 +13,7 @@
 struct handle *handle_new(struct mount *m, struct node *n, struct inode *f, int flags)
 {
 	struct handle *h = calloc(1, sizeof(*h));
+	bool give;
 
 	if (!h)
 		return NULL;
@@ -20,11 +21,10 @@ struct handle *handle_new(struct mount *m, struct node *n, struct inode *f, int 
 	h->f = f;
 	h->write = (flags & O_ACCMODE) != O_RDONLY || flags & O_TRUNC;
 	h->append = flags & O_APPEND && !m->writeback; /* else the kernel knows where the end is, and we do not */
-	if (h->write)
-		give_stop(m, n);
+	give = give_enter(m, n, !h->write);
 	inode_opened(f, h->write);
-	if (!h->write)
-		give_whole(m, n, f);
+	if (give)
+		give_content(m, n, f);
 	mutex_lock(&m->lock);
 	h->next = m->handles;
 	if (h->next)
@@ -63,8 +63,7 @@ void handle_close(struct mount *m, struct handle *h)
 {
 	bool queued;
 
-	if (h->write)
-		give_allow(m, h->node);
+	give_leave(m, h->node);
 	mutex_lock(&m->lock);
 	take_out(m, h);
 	queued = m->closer_runs && m->n_closing < CLOSING_MAX;

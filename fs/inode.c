@@ -187,7 +187,7 @@ void inode_put(struct inode *f)
 /* Anything that is not yet in a sealed file in place; an unlinked file needs no seal. */
 bool inode_needs_seal(const struct inode *f)
 {
-	if (f->content == CONTENT_VOID || f->content == CONTENT_FOREIGN || f->load_err)
+	if (f->content == CONTENT_VOID || f->content == CONTENT_FOREIGN || f->plain || f->load_err)
 		return false;
 	if (f->unlinked)
 		return f->pin.runs || f->void_pin.runs || f->apply.pending;
@@ -277,7 +277,7 @@ void inode_stat(struct inode *f, struct stat *s)
 		s->st_size = 0;
 	} else if (f->content == CONTENT_FOREIGN) {
 		s->st_size = (off_t)f->foreign->m->size;
-	} else {
+	} else if (!f->plain) {
 		s->st_size = (off_t)f->size;
 		s->st_mtim = f->mtime;
 		s->st_ctim = f->ctime;
@@ -319,6 +319,8 @@ int inode_set_times(struct inode *f, const struct timespec ts[2])
 	bool later;
 	int err;
 
+	if (f->plain)
+		return plain_set_times(f, ts);
 	rwlock_write(&f->lock);
 	later = times_go_with_content(f);
 	/* atime is the store file's own business in any case */
@@ -380,7 +382,7 @@ void inode_unlinked(struct inode *f)
 
 const char *inode_origin(const struct inode *f)
 {
-	return f->content == CONTENT_FOREIGN ? "foreign" : "native";
+	return f->plain ? "plain" : f->content == CONTENT_FOREIGN ? "foreign" : "native";
 }
 
 uint64_t inode_id(const struct inode *f)

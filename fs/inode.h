@@ -28,9 +28,6 @@ void inode_put(struct inode *f);
 
 /** inode_read() - bytes read (short only at the end of the file), -EBADMSG, -EIO, -errno */
 ssize_t inode_read(struct inode *f, void *buf, size_t len, uint64_t off) MUST_CHECK;
-/** inode_around() - for a file that is read here and there and not longer than @max: the segment around @off, which is decrypted as a whole
- * anyway; false: nothing to gain */
-bool inode_around(struct inode *f, uint64_t off, uint64_t max, uint64_t *ret_from, uint64_t *ret_to);
 /** inode_size() - of a file with a sealed state, else 0 */
 uint64_t inode_size(struct inode *f);
 /** inode_write() - all of it or an error; a write beyond the end fills with zeros.  -ENOSPC, -EFBIG, -EIO after a lost fsync, -EROFS */
@@ -55,7 +52,8 @@ void inode_closed(struct inode *f, bool write);
 /** inode_stat() - fix up size, blocks, mtime and ctime of the store file's stat to what the user must see */
 void inode_stat(struct inode *f, struct stat *st);
 /** inode_peek() - the same for a file that is not live: size hint, else first sector; O(1), no key, no JSON
- * @dirfd, @name: the store file; @st: its lstat.  Return: 0; -ENODATA NEW or VOID (size 0 is right); -EBADMSG, -EPROTO (st_size 0); foreign
+ * @dirfd, @name: the store file, "": @dirfd itself; @st: its lstat.  Return: 0; -ESTALE it is another file by now; -ENODATA NEW or VOID
+ * (size 0 is right); -EBADMSG, -EPROTO (st_size 0); foreign
  * files get their plain size by the manifest's own word only when cheap: the stored size less the container */
 int inode_peek(struct store *st, int dirfd, const char *name, struct stat *s) MUST_CHECK;
 /** inode_set_mtime() - kept until the seal and set on the store file at once; @ts: atime and mtime with UTIME_OMIT/UTIME_NOW */
@@ -73,7 +71,7 @@ int inode_before_rename(struct inode *f) MUST_CHECK;
 void inode_renamed(struct inode *f, const char *path);
 /** inode_unlinked() - its last name is gone (unlink, or replaced by rename): never sealed again; open handles go on */
 void inode_unlinked(struct inode *f);
-/** inode_origin() - "native" or "foreign" */
+/** inode_origin() - "native", "foreign" or "plain" */
 const char *inode_origin(const struct inode *f);
 /** inode_id() - a number unique among live and past inodes of this process */
 uint64_t inode_id(const struct inode *f);

@@ -292,7 +292,7 @@ static int resize(struct inode *f, uint64_t size, bool only_grow)
 
 int inode_truncate(struct inode *f, uint64_t size)
 {
-	return resize(f, size, false);
+	return f->plain ? plain_truncate(f, size) : resize(f, size, false);
 }
 
 int inode_grow(struct inode *f, uint64_t size)
@@ -319,6 +319,8 @@ int inode_allocate(struct inode *f, int mode, uint64_t off, uint64_t len)
 	uint64_t end = off + len, size;
 	int err = 0;
 
+	if (f->plain)
+		return plain_allocate(f, mode, off, len);
 	if (end < off || end > PLAIN_MAX)
 		return -EFBIG;
 	rwlock_read(&f->lock);

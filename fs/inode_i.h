@@ -13,6 +13,7 @@
 #include "container.h"
 #include "crc.h"
 #include "inode.h"
+#include "plain_file.h"
 #include "report.h"
 #include "seal.h"
 #include "writeback.h"
@@ -38,6 +39,7 @@ enum content {
 	CONTENT_SEALED,   /* a sealed base and what was changed since */
 	CONTENT_REPLACED, /* cut to nothing: a sealed base that still counts, and new content under a fresh DEK in memory */
 	CONTENT_FOREIGN,
+	CONTENT_PLAIN, /* passed through to a plain file, fs/plain_file.c */
 };
 
 struct seg { /* dirty plaintext */
@@ -74,6 +76,7 @@ struct inode {
 	dev_t dev;
 	ino_t ino;
 	uint64_t id;
+	bool plain; /* CONTENT_PLAIN, now and for ever */
 
 	/* guarded by store->list_lock */
 	struct inode *next; /* hash chain */
@@ -106,6 +109,7 @@ struct inode {
 	/* committed state (NEW, SPILLED: nothing is) */
 	uint64_t com_size;
 	uint32_t com_crc;
+	bool crc_unsure;    /* a segment could not be read for it */
 	uint64_t number;    /* of the last COMMIT on this base */
 	uint64_t first_lsn; /* of the first COMMIT on this base */
 	uint64_t last_lsn;  /* of the last record that somebody may have to wait for */
@@ -161,10 +165,14 @@ void inode_not_durable(struct inode *f);
 int inode_fresh_key(struct inode *f);  /* new DEK and template */
 int inode_sync_names(struct inode *f); /* make the file and its name durable */
 
+/* inode_load.c */
+int open_store_file(struct store *st, int dirfd, const char *name, bool write);
+
 /* inode_read.c; caller holds the lock */
 uint8_t *scratch_get(size_t len); /* this thread's buffer; NULL without memory; segment_load() and segment_crc() use it too */
-int segment_load(struct inode *f, uint64_t i, void *pt);                       /* plain bytes of a stored segment, checked */
-int segment_crc(struct inode *f, uint64_t i, uint32_t len, uint32_t *ret_crc); /* of the stored bytes; len: plain */
+int segment_load(struct inode *f, uint64_t i, void *pt); /* plain bytes of a stored segment, checked */
+/* of the stored bytes; len: plain.  @good: only if they are what was stored, else -EBADMSG */
+int segment_crc(struct inode *f, uint64_t i, uint32_t len, bool good, uint32_t *ret_crc);
 struct image *image_find(struct inode *f, uint64_t no);
 
 /* inode_write.c; caller holds the lock for writing */
@@ -195,6 +203,7 @@ int spilled_lost(struct inode *f); /* SPILLED: its sync failed; -EIO */
 
 /* commit.c; lock held for writing */
 int commit_append(struct inode *f, bool is_seal);
+int commit_crc_again(struct inode *f);                /* before a seal: f->com_crc, if a segment could not be read for it */
 void commit_mark_live(struct inode *f, uint64_t lsn); /* no lock held; everything up to lsn is durable */
 int images_room(struct inode *f, size_t n);           /* for n more */
 bool commit_needed(const struct inode *f);

@@ -45,7 +45,7 @@ static int open_room(struct store *st, int dirfd, const char *name, int flags, m
 	return st->io.open(st->io.ctx, dirfd, name, flags, mode);
 }
 
-static int open_store_file(struct store *st, int dirfd, const char *name, bool write)
+int open_store_file(struct store *st, int dirfd, const char *name, bool write)
 {
 	int flags = (write ? O_RDWR : O_RDONLY) | O_NOCTTY | O_NONBLOCK;
 	int fd = open_room(st, dirfd, name, flags, 0);
@@ -81,9 +81,9 @@ static int become_new(struct inode *f)
 	return 0;
 }
 
-int inode_create(struct store *st, int dirfd, const char *name, mode_t mode, const char *path, struct inode **ret)
+static int create(struct store *st, int dirfd, const char *name, mode_t mode, const char *path, struct inode **ret)
 {
-	struct inode *f;
+	struct inode *f, *other;
 	struct stat s;
 	int err;
 
@@ -105,10 +105,15 @@ int inode_create(struct store *st, int dirfd, const char *name, mode_t mode, con
 		f->dev = s.st_dev;
 		f->ino = s.st_ino;
 		rwlock_write(&f->lock);
-		inode_publish(f); /* nobody else can have a file that O_EXCL just made */
-		err = become_new(f);
+		other = inode_publish(f);
+		/* nobody else can have a file that O_EXCL just made, but one that was removed below the mount and left its number */
+		err = other ? fail(-EIO, "its inode number is that of a file in use") : become_new(f);
+		if (other)
+			inode_put(other);
 		if (!err)
 			err = inode_reserve(f, 0, false);
+		if (!err && st->converting)
+			plain_file_born(st, f->fd, f->rec.file_id);
 		f->load_err = err;
 		rwlock_unlock(&f->lock);
 		if (err) {
@@ -120,6 +125,17 @@ int inode_create(struct store *st, int dirfd, const char *name, mode_t mode, con
 		return 0;
 	}
 	inode_free(f);
+	return err;
+}
+
+int inode_create(struct store *st, int dirfd, const char *name, mode_t mode, const char *path, struct inode **ret)
+{
+	bool told = st->converting;
+	int err;
+
+	st->n_creating += told;
+	err = create(st, dirfd, name, mode, path, ret);
+	st->n_creating -= told;
 	return err;
 }
 
@@ -201,7 +217,7 @@ static int load(struct inode *f, struct stat *s)
 }
 
 /* The object of (dev, ino), loading or loaded; a second opener waits on the lock for the first. */
-static int find_or_load(struct store *st, int fd, bool write, const char *path, struct inode **ret)
+static int find_or_load(struct store *st, int fd, bool write, bool plain, const char *path, struct inode **ret)
 {
 	struct inode *f, *mine = inode_alloc(st);
 	struct stat s;
@@ -217,13 +233,17 @@ static int find_or_load(struct store *st, int fd, bool write, const char *path, 
 	}
 	mine->fd = fd;
 	mine->fd_write = write;
+	mine->plain = plain;
 	mine->dev = s.st_dev;
 	mine->ino = s.st_ino;
 	mine->path = strdup(path);
 	rwlock_write(&mine->lock);
 	f = inode_publish(mine);
 	if (!f) {
-		mine->load_err = load(mine, &s);
+		if (plain)
+			mine->content = CONTENT_PLAIN;
+		else
+			mine->load_err = load(mine, &s);
 		rwlock_unlock(&mine->lock);
 		*ret = mine;
 		return 0;
@@ -271,9 +291,13 @@ int inode_get(struct store *st, int dirfd, const char *name, bool write, const c
 	fd = open_store_file(st, dirfd, name, write);
 	if (fd < 0)
 		return fd;
-	err = find_or_load(st, fd, write, path, &f);
+	err = find_or_load(st, fd, write, false, path, &f);
 	if (err)
 		return err;
+	if (f->plain) { /* another file has the name by now */
+		inode_put(f);
+		return -ESTALE;
+	}
 	rwlock_read(&f->lock);
 	err = f->load_err;
 	if (!err && !write && f->content == CONTENT_VOID)
@@ -284,6 +308,24 @@ int inode_get(struct store *st, int dirfd, const char *name, bool write, const c
 	if (err) {
 		inode_put(f);
 		return err;
+	}
+	*ret = f;
+	return 0;
+}
+
+int plain_file_get(struct store *st, int dirfd, const char *name, ino_t ino, bool write, struct inode **ret)
+{
+	int fd = write && st->opt.read_only ? -EROFS : open_store_file(st, dirfd, name, write), err;
+	struct inode *f;
+
+	if (fd < 0)
+		return fd;
+	err = find_or_load(st, fd, write, true, "", &f);
+	if (err)
+		return err;
+	if (!f->plain || f->ino != ino) {
+		inode_put(f);
+		return -ESTALE;
 	}
 	*ret = f;
 	return 0;
@@ -302,13 +344,19 @@ static int peek_sector(struct store *st, int dirfd, const char *name, struct sta
 {
 	uint8_t sector[SECTOR] = {0};
 	struct record rec;
+	struct stat now;
 	int fd, err;
 	ssize_t n;
 
 	fd = open_store_file(st, dirfd, name, false);
 	if (fd < 0)
 		return fd;
-	n = st->io.pread(st->io.ctx, fd, sector, SECTOR, 0);
+	err = st->io.stat(st->io.ctx, fd, &now);
+	if (!err && now.st_ino != s->st_ino) {
+		st->io.close(st->io.ctx, fd);
+		return -ESTALE;
+	}
+	n = err ? err : st->io.pread(st->io.ctx, fd, sector, SECTOR, 0);
 	err = n < 0 ? (int)n : record_own(sector, st->keys.k_rec, st->keys.volume_id, &rec, NULL);
 	if (err == -ENOENT) {
 		peek_foreign(st, fd, s);
@@ -333,9 +381,9 @@ int inode_peek(struct store *st, int dirfd, const char *name, struct stat *s)
 
 	if (!s->st_size)
 		return -ENODATA;
-	/* lgetxattr has no form with a directory descriptor on older kernels */
-	snprintf(path, sizeof(path), "/proc/self/fd/%d/%s", dirfd, name);
-	n = lgetxattr(path, HINT_XATTR, raw, sizeof(raw));
+	/* neither has a form with a descriptor that O_PATH ones and older kernels know */
+	snprintf(path, sizeof(path), "/proc/self/fd/%d%s%s", dirfd, *name ? "/" : "", name);
+	n = *name ? lgetxattr(path, HINT_XATTR, raw, sizeof(raw)) : getxattr(path, HINT_XATTR, raw, sizeof(raw));
 	if (n > 0 && !hint_parse(raw, (size_t)n, (uint64_t)s->st_size, st->keys.k_hint, &h)) {
 		s->st_size = (off_t)h.size;
 		show_ctime(s, &h.ctime, h.made);

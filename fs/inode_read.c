@@ -120,7 +120,7 @@ int segment_load(struct inode *f, uint64_t i, void *pt)
 	return err ? bad_segment(f, i, err) : 0;
 }
 
-int segment_crc(struct inode *f, uint64_t i, uint32_t len, uint32_t *ret_crc)
+int segment_crc(struct inode *f, uint64_t i, uint32_t len, bool good, uint32_t *ret_crc)
 {
 	uint8_t *buf;
 	int err;
@@ -129,10 +129,12 @@ int segment_crc(struct inode *f, uint64_t i, uint32_t len, uint32_t *ret_crc)
 		*ret_crc = (uint32_t)f->crcs[i];
 		return 0;
 	}
-	buf = scratch_get((size_t)f->s + AEAD_OVERHEAD);
+	buf = scratch_get(2 * (size_t)f->s + AEAD_OVERHEAD);
 	if (!buf)
 		return -ENOMEM;
 	err = stored_fetch(f, i, len, buf);
+	if (!err && good)
+		err = aead_open(f->dek, buf, len + AEAD_OVERHEAD, f->tags + i * AEAD_TAG, buf + f->s + AEAD_OVERHEAD);
 	if (err)
 		return err;
 	*ret_crc = crc_bytes(0, buf, len + AEAD_OVERHEAD);
@@ -250,6 +252,8 @@ ssize_t inode_read(struct inode *f, void *buf, size_t len, uint64_t off)
 {
 	ssize_t n;
 
+	if (f->plain)
+		return plain_read(f, buf, len, off);
 	rwlock_read(&f->lock);
 	note_access(f, off, off + len);
 	if (f->load_err)
@@ -264,20 +268,6 @@ ssize_t inode_read(struct inode *f, void *buf, size_t len, uint64_t off)
 		n = read_native(f, buf, off, MIN(off + len, f->size));
 	rwlock_unlock(&f->lock);
 	return n;
-}
-
-bool inode_around(struct inode *f, uint64_t off, uint64_t max, uint64_t *ret_from, uint64_t *ret_to)
-{
-	bool worth;
-
-	rwlock_read(&f->lock);
-	worth = f->random && (f->content == CONTENT_SEALED || f->content == CONTENT_SPILLED) && f->size <= max && off < f->size;
-	if (worth) {
-		*ret_from = off / f->s * f->s;
-		*ret_to = MIN(*ret_from + f->s, f->size);
-	}
-	rwlock_unlock(&f->lock);
-	return worth;
 }
 
 uint64_t inode_size(struct inode *f)

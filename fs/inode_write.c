@@ -336,6 +336,8 @@ static int write_at(struct inode *f, const void *buf, size_t len, uint64_t off, 
 
 	if (!len)
 		return 0;
+	if (f->plain)
+		return plain_write(f, buf, len, off, append);
 	if (off + len < off)
 		return -EFBIG;
 	f->n_writing++;

@@ -39,6 +39,13 @@ static int device_of(int dirfd, const char *path, dev_t *ret)
 	return 0;
 }
 
+bool mount_is_there(const struct mount *m)
+{
+	dev_t dev;
+
+	return !device_of(AT_FDCWD, m->cfg->mountpoint, &dev) && dev == m->dev;
+}
+
 /* A descriptor of the mount's root; -ENOENT: our mount is not there any more.  As root through a private clone of the mount, so that
  * umount(8) does not find it busy. */
 static int open_mount(const struct mount *m)
@@ -104,6 +111,7 @@ static void end_session(struct kernel_sync *k)
 {
 	static const struct timespec pause = {.tv_nsec = 20 * 1000000};
 
+	gate_finish(&k->m->gate);
 	if (kernel_sync_now(k->m))
 		report(REPORT_WARN, "%s", fail_text());
 	k->calls.leave(k->m);
@@ -129,11 +137,12 @@ static void *kernel_sync_main(void *arg)
 
 		if (sig > 0 && !k->stop)
 			end_session(k);
-		if (sig > 0 || errno != EAGAIN)
+		if (sig > 0 || errno != EAGAIN || !gate_helper_begin(&k->m->gate))
 			continue;
 		if (mount_wrote(k->m) && kernel_sync_now(k->m))
 			report(REPORT_WARN, "%s", fail_text());
 		k->calls.tick(k->m);
+		gate_helper_end(&k->m->gate);
 	}
 	return NULL;
 }

@@ -22,6 +22,8 @@ struct kernel_calls {
 int kernel_sync_start(struct mount *m, const struct kernel_calls *calls, struct kernel_sync **ret) MUST_CHECK;
 /** kernel_sync_stop() - after the session ended */
 void kernel_sync_stop(struct kernel_sync *k);
+/** mount_is_there() - is our mount still where it was made?  Not after umount -l, while files are open */
+bool mount_is_there(const struct mount *m);
 /** kernel_sync_now() - the kernel has sent everything written so far when this returns 0; also 0 when the mount is gone; never call it on a
  * thread of the session */
 int kernel_sync_now(const struct mount *m) MUST_CHECK;

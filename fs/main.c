@@ -13,11 +13,15 @@
 #include "control.h"
 #include "kernel_sync.h"
 #include "ops.h"
+#include "plain.h"
+#include "plain_talk.h"
 #include "preflight.h"
+#include "quiesce.h"
 #include "report.h"
 #include "start.h"
+#include "status.h"
 #include "unmount.h"
-#include "writeback.h"
+#include "volume_state.h"
 
 #define TIMEOUT_S 1.0
 #define TIMEOUT_EXCLUSIVE_S 60.0
@@ -32,67 +36,17 @@ struct running {
 	struct mount mount;
 	struct kernel_sync *sync;
 	struct control *control;
+	struct plain_talk_calls talk;
 	struct timespec started;
 };
 
 /* --- control socket --- */
 
-/* jansson takes UTF-8 only; a path may be anything */
-static json_t *path_json(const char *path)
-{
-	char *copy CLEANUP_FREE = NULL;
-	json_t *j = json_string(path);
-
-	if (j)
-		return j;
-	copy = strdup(path);
-	for (char *p = copy; p && *p; p++)
-		if ((unsigned char)*p >= 0x80)
-			*p = '?';
-	return json_string(copy ? copy : "?");
-}
-
-static bool any_file(struct inode *f, void *arg)
-{
-	return true;
-}
-
-static size_t count_dirty(struct store *st)
-{
-	struct inode **files;
-	size_t n;
-
-	if (writeback_collect(st, any_file, NULL, &files, &n))
-		return 0;
-	for (size_t i = 0; i < n; i++)
-		inode_put(files[i]);
-	free(files);
-	return n;
-}
-
 static json_t *on_status(void *arg)
 {
 	struct running *r = arg;
-	struct store *st = r->opened.store;
-	uint64_t flushes = 0, bytes = 0;
-	struct timespec now;
-	size_t live;
 
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	mutex_lock(&st->list_lock);
-	live = st->n_inodes;
-	mutex_unlock(&st->list_lock);
-	if (st->redo)
-		redo_stats(st->redo, &flushes, &bytes);
-	return json_pack("{s:i, s:b, s:i, s:o, s:o, s:I, s:b, s:b, s:{s:I, s:I}, s:I, s:{s:i, s:I, s:I}, s:{s:I, s:I, s:I, s:I}, s:I, s:I}",
-			 "v", 1, "ok", 1, "pid", (int)getpid(), "mountpoint", path_json(r->mount.cfg->mountpoint), "store",
-			 path_json(r->opened.volume->path), "uptime", (json_int_t)(now.tv_sec - r->started.tv_sec), "read_only",
-			 (int)r->opened.read_only, "failed", (int)st->failed, "files", "live", (json_int_t)live, "dirty",
-			 (json_int_t)count_dirty(st), "dirty_bytes", (json_int_t)st->dirty, "log", "half_used",
-			 st->redo ? (int)redo_half_used(st->redo) : 0, "flushes", (json_int_t)flushes, "bytes", (json_int_t)bytes,
-			 "counters", "commits", (json_int_t)st->n_commits, "seals", (json_int_t)st->n_seals, "fsyncs",
-			 (json_int_t)st->n_fsyncs, "bad_segments", (json_int_t)st->n_bad_segments, "inodes", (json_int_t)live, "nodes",
-			 (json_int_t)nodes_count(r->mount.tree.nodes));
+	return mount_status(&r->mount, &r->opened, r->started.tv_sec);
 }
 
 static int on_sync(void *arg)
@@ -100,14 +54,60 @@ static int on_sync(void *arg)
 	struct running *r = arg;
 	int err = kernel_sync_now(&r->mount);
 
-	return err ? err : store_sync(r->opened.store);
+	if (!err)
+		err = store_sync(r->opened.store);
+	return err || !plain_on(&r->mount.tree) ? err : plain_sync(&r->mount.tree);
+}
+
+static int on_strict(void *arg)
+{
+	struct running *r = arg;
+
+	int err = volume_state_write(r->opened.volume, VOLUME_STRICT);
+
+	if (!err)
+		report(REPORT_NOTE, "%s: the conversion is finished: a plain file in the store is none of its files from now on",
+		       r->opened.volume->path);
+	return err;
+}
+
+static int on_talk(void *arg, void **ret)
+{
+	struct running *r = arg;
+	struct plain_talk *c;
+	int err = gate_left(&r->mount.gate) ? fail(-EBUSY, "the mount is quiesced") : plain_talk_begin(&r->talk, &c);
+
+	*ret = err ? NULL : c;
+	return err;
+}
+
+static json_t *on_request(void *talk, const json_t *request)
+{
+	return plain_talk_answer(talk, request);
+}
+
+static void on_talk_end(void *talk)
+{
+	plain_talk_end(talk);
+}
+
+static int on_quiesce(void *arg, unsigned seconds)
+{
+	struct running *r = arg;
+
+	return seconds ? quiesce_begin(&r->mount, seconds) : quiesce_end(&r->mount);
 }
 
 static int on_unmount(void *arg)
 {
 	struct running *r = arg;
+	const char *mnt = r->mount.cfg->mountpoint;
 
-	return unmount(r->mount.cfg->mountpoint);
+	if (!mount_is_there(&r->mount))
+		return fail(-EBUSY, "%s: was taken away already (umount -l), and ends with the last close of a file there; or something is mounted over it", mnt);
+	if (gate_left(&r->mount.gate))
+		return fail(-EBUSY, "%s: is quiesced; first: tdfs quiesce --thaw %s", mnt, mnt);
+	return unmount(mnt);
 }
 
 /* --- session --- */
@@ -146,8 +146,6 @@ static int session_options(const struct config *c, const struct opened *o, bool 
 	for (size_t i = 0; i < ARRAY_SIZE(each) && !err; i++)
 		if (each[i].wanted)
 			err = add_option(&opts, each[i].name, NULL);
-	if (!err && c->extra && *c->extra)
-		err = fuse_opt_add_opt(&opts, c->extra) ? -ENOMEM : 0;
 	if (err)
 		free(opts);
 	else
@@ -193,6 +191,7 @@ static int mount_prepare(const struct config *c, struct running *r)
 	struct mount *m = &r->mount;
 	struct rlimit files = {.rlim_cur = 1024};
 	bool root = !geteuid();
+	int err;
 
 	/* an arena per thread keeps what it once held: with many threads that is most of the daemon's memory */
 	mallopt(M_ARENA_MAX, 2);
@@ -201,9 +200,12 @@ static int mount_prepare(const struct config *c, struct running *r)
 	getrlimit(RLIMIT_NOFILE, &files);
 	mutex_init(&m->lock);
 	cond_init(&m->given);
+	err = gate_init(&m->gate);
+	if (err)
+		return err;
 	m->cfg = c;
 	m->timeout = c->exclusive ? TIMEOUT_EXCLUSIVE_S : TIMEOUT_S;
-	m->give_max = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE) / 4;
+	m->flush = !r->opened.read_only && fallocate(r->opened.volume->lock_fd, FALLOC_FL_KEEP_SIZE, 0, 1) && errno == EOPNOTSUPP;
 	m->spin = sysconf(_SC_NPROCESSORS_ONLN) > 1;
 	m->writeback = !c->strict && !c->shared_storage && !r->opened.read_only;
 	m->shared = c->allow_other || c->allow_root || !root;
@@ -212,6 +214,9 @@ static int mount_prepare(const struct config *c, struct running *r)
 	m->tree.who.root = root;
 	m->tree.who.owner = geteuid();
 	m->tree.foreign_deny = c->foreign == FOREIGN_DENY;
+	err = plain_new(r->opened.store, r->opened.converting, &m->tree.plain);
+	if (err)
+		return err;
 	return nodes_new(r->opened.volume->store_fd, MIN((size_t)files.rlim_cur / 4, DIR_FDS_MAX), &m->tree.nodes);
 }
 
@@ -238,12 +243,32 @@ static void trim_nodes(struct mount *m)
 	free(names);
 }
 
+/* Every few seconds */
+static void tick(struct mount *m)
+{
+	struct running *r = (struct running *)((char *)m - offsetof(struct running, mount));
+
+	trim_nodes(m);
+	if (!m->cfg->idle_s || idle_for(m) < m->cfg->idle_s)
+		return;
+	m->used = 0; /* where it is in use after all (a working directory), once more after that time */
+	report(REPORT_NOTE, "%s: not used for %u s, unmounting", m->cfg->mountpoint, m->cfg->idle_s);
+	if (on_unmount(r))
+		report(REPORT_NOTE, "%s", fail_text());
+}
+
 /* Mounted, but nothing served yet: the helpers around the session */
 static int helpers_start(struct running *r)
 {
-	static const struct control_calls calls = {.status = on_status, .sync = on_sync, .unmount = on_unmount};
+	static const struct control_calls calls = {.status = on_status,
+						   .sync = on_sync,
+						   .quiesce = on_quiesce,
+						   .unmount = on_unmount,
+						   .talk_begin = on_talk,
+						   .talk = on_request,
+						   .talk_end = on_talk_end};
 	struct control_calls mine = calls;
-	static const struct kernel_calls sync_calls = {.leave = leave, .tick = trim_nodes};
+	static const struct kernel_calls sync_calls = {.leave = leave, .tick = tick};
 	int err = kernel_sync_start(&r->mount, &sync_calls, &r->sync);
 
 	if (!err)
@@ -251,6 +276,7 @@ static int helpers_start(struct running *r)
 	if (err)
 		return fail(err, "no thread: %s", strerror(-err));
 	mine.arg = r;
+	r->talk = (struct plain_talk_calls){&r->mount.tree, on_strict, r};
 	err = control_start(r->opened.volume->dir_fd, &mine, &r->control);
 	if (err && r->opened.read_only) {
 		report(REPORT_NOTE, "no control socket in a store that cannot be written: tdfs status and tdfs umount will not find this "
@@ -285,12 +311,15 @@ static int session_run(const struct config *c, struct running *r, int report_fd)
 	err = ops_custom_io(se);
 	if (err)
 		err = fail(err, "the FUSE session could not be set up: %s", strerror(-err));
+	clock_gettime(CLOCK_MONOTONIC, &r->started); /* before somebody can ask for it */
 	if (!err)
 		err = helpers_start(r);
 	if (!err) {
-		clock_gettime(CLOCK_MONOTONIC, &r->started);
+		if (c->quiet)
+			start_report(report_fd, EXIT_TDFS_OK);
 		report(REPORT_NOTE, "%s: mounted on %s%s", r->opened.volume->path, c->mountpoint, r->opened.read_only ? ", read-only" : "");
-		start_report(report_fd, EXIT_TDFS_OK);
+		if (!c->quiet)
+			start_report(report_fd, EXIT_TDFS_OK);
 		if (report_fd >= 0 && chdir("/"))
 			report(REPORT_DEBUG, "chdir: %s", strerror(errno));
 		err = session_loop(c, se);
@@ -324,10 +353,12 @@ static enum exit_code serve(const struct config *c, int (*get)(void *arg, struct
 		closer_stop(&r.mount);
 		mount_drop_handles(&r.mount);
 		fuse_session_destroy(r.mount.se);
+		gate_destroy(&r.mount.gate);
 	}
 	if (err)
 		report(REPORT_ERROR, "%s", *fail_text() ? fail_text() : strerror(-err));
 	nodes_free(r.mount.tree.nodes);
+	plain_free(r.mount.tree.plain);
 	closed = start_close(&r.opened);
 	return err ? EXIT_TDFS_FAILED : closed;
 }
@@ -341,6 +372,8 @@ int mount_run(const struct config *cfg, int (*get)(void *arg, struct credential 
 		report(REPORT_ERROR, "%s", *fail_text() ? fail_text() : strerror(-err));
 		return exit_code_of(err);
 	}
+	if (cfg->fake)
+		return EXIT_TDFS_OK;
 	if (!cfg->foreground) {
 		err = start_fork(&fd, &code);
 		if (err > 0)

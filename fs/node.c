@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <sys/stat.h>
 
+#include "inode.h"
 #include "node.h"
 
 /* A reference or lookup count has gone; free what nobody holds, and then perhaps its directory, upwards.  The lock is held. */
@@ -26,10 +27,30 @@ void node_release(struct nodes *t, struct node *n)
 		table_remove(t, n);
 		if (n->dir)
 			lru_drop(t, n);
-		node_destroy(n, true);
+		if (n->content) {
+			n->id_next = t->dead;
+			t->dead = n;
+		} else {
+			node_destroy(n, true);
+		}
 		n = up;
 		if (n)
 			n->n_refs--;
+	}
+}
+
+/* After node_release() of what may be a file */
+static void unlock_and_bury(struct nodes *t)
+{
+	struct node *dead = t->dead;
+
+	t->dead = NULL;
+	mutex_unlock(&t->lock);
+	while (dead) {
+		struct node *n = dead;
+
+		dead = n->id_next;
+		node_destroy(n, true);
 	}
 }
 
@@ -64,7 +85,7 @@ void node_put(struct nodes *t, struct node *n)
 	mutex_lock(&t->lock);
 	n->n_refs--;
 	node_release(t, n);
-	mutex_unlock(&t->lock);
+	unlock_and_bury(t);
 }
 
 static struct link *find_link(struct node *n, const struct node *dir, const char *stored)
@@ -164,7 +185,7 @@ int node_enter(struct nodes *t, struct node *dir, const char *stored, const stru
 
 	mutex_lock(&t->lock);
 	n = table_by_ino(t, st->st_ino);
-	if (n && (n->fmt != (st->st_mode & S_IFMT) || !same_content(n, s))) {
+	if (n && (n->fmt != (st->st_mode & S_IFMT) || n->plain != s->plain || !same_content(n, s))) {
 		table_hide(t, n); /* it is another object now, or has other content */
 		n = NULL;
 	}
@@ -174,6 +195,7 @@ int node_enter(struct nodes *t, struct node *dir, const char *stored, const stru
 			mutex_unlock(&t->lock);
 			return -ENOMEM;
 		}
+		n->plain = s->plain;
 		n->ours = s->live;
 		(void)same_content(n, s); /* nothing to compare with: remembers */
 		t->next_id++;
@@ -202,7 +224,7 @@ void node_forget(struct nodes *t, uint64_t id, uint64_t count)
 		n->n_lookup -= MIN(count, n->n_lookup);
 		node_release(t, n);
 	}
-	mutex_unlock(&t->lock);
+	unlock_and_bury(t);
 }
 
 int node_check(struct nodes *t, struct node *n, const struct sight *s)
@@ -210,7 +232,7 @@ int node_check(struct nodes *t, struct node *n, const struct sight *s)
 	bool ok;
 
 	mutex_lock(&t->lock);
-	ok = n->hashed && same_content(n, s);
+	ok = (n->hashed || n->removed) && same_content(n, s);
 	mutex_unlock(&t->lock);
 	return ok ? 0 : -ESTALE;
 }
@@ -241,6 +263,25 @@ void node_changed(struct nodes *t, struct node *n)
 	mutex_unlock(&t->lock);
 }
 
+void node_removed(struct nodes *t, struct node *n, struct inode *f)
+{
+	bool took = false;
+
+	inode_opened(f, false);
+	inode_unlinked(f);
+	if (n) {
+		mutex_lock(&t->lock);
+		took = !n->content;
+		if (took)
+			n->content = f;
+		mutex_unlock(&t->lock);
+	}
+	if (took)
+		return;
+	inode_closed(f, false);
+	inode_put(f);
+}
+
 void node_unlink(struct nodes *t, ino_t ino, struct node *dir, const char *stored, bool last)
 {
 	struct node *n;
@@ -251,8 +292,10 @@ void node_unlink(struct nodes *t, ino_t ino, struct node *dir, const char *store
 		drop_link(t, n, dir, stored);
 		while (last && n->links) /* names taken away behind our back */
 			drop_link(t, n, n->links->dir, n->links->name);
-		if (last)
+		if (last) {
+			n->removed = true;
 			table_hide(t, n); /* the number may come back for another object */
+		}
 	}
 	mutex_unlock(&t->lock);
 }
@@ -265,4 +308,75 @@ void node_move(struct nodes *t, struct node *n, struct node *dir, const char *st
 	(void)add_link(t, n, to_dir, to); /* without memory: as the header says */
 	dir->n_refs--;
 	mutex_unlock(&t->lock);
+}
+
+void node_swap(struct nodes *t, ino_t ino, ino_t to_ino)
+{
+	struct node *n, *other;
+
+	mutex_lock(&t->lock);
+	n = table_by_ino(t, ino);
+	other = table_by_ino(t, to_ino);
+	if (other)
+		table_hide(t, other); /* removed behind our back, so that its number could be given again */
+	if (n) {
+		table_renumber(t, n, to_ino);
+		n->plain = false;
+		n->ours = true;
+		n->ours_at = ++t->clock;
+		t->n_changes++;
+	}
+	mutex_unlock(&t->lock);
+}
+
+bool node_is_gone(struct nodes *t, const struct node *n)
+{
+	bool gone;
+
+	mutex_lock(&t->lock);
+	gone = n->removed && !n->content;
+	mutex_unlock(&t->lock);
+	return gone;
+}
+
+bool node_owns_ino(struct nodes *t, const struct node *n)
+{
+	bool owns;
+
+	mutex_lock(&t->lock);
+	owns = n->hashed || n->fd >= 0 || n->content;
+	mutex_unlock(&t->lock);
+	return owns;
+}
+
+void node_path(struct nodes *t, struct node *dir, const char *name, char *ret, size_t len)
+{
+	size_t at = len;
+
+	ret[0] = 0;
+	if (!len)
+		return;
+	mutex_lock(&t->lock);
+	ret[--at] = 0;
+	for (;;) {
+		size_t n = strlen(name);
+
+		if (n + 1 > at) {
+			at = len - 1; /* too long for a hint */
+			break;
+		}
+		at -= n;
+		memcpy(ret + at, name, n);
+		if (dir == t->root)
+			break;
+		if (!dir->links || at < 2) {
+			at = len - 1;
+			break;
+		}
+		ret[--at] = '/';
+		name = dir->links->name;
+		dir = dir->links->dir;
+	}
+	mutex_unlock(&t->lock);
+	memmove(ret, ret + at, len - at);
 }

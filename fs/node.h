@@ -17,6 +17,8 @@
 
 #define NODE_ROOT 1
 
+struct inode;
+
 struct link { /* one name of a node; guarded by the table lock */
 	struct link *next;
 	struct node *dir; /* referenced */
@@ -25,39 +27,43 @@ struct link { /* one name of a node; guarded by the table lock */
 
 struct node_dir {                   /* directories only */
 	struct mutex names;         /* outermost lock: held while the entries of this directory are changed through us */
+	unsigned reading;           /* guarded by names: handles that are between the start and the end of it */
 	struct node *newer, *older; /* LRU of open descriptors, guarded by the table lock */
 };
 
 struct node {
 	/* set at creation, then fixed */
 	uint64_t id;
-	ino_t ino;
 	mode_t fmt; /* S_IFMT bits */
 	struct node_dir *dir;
 	/* guarded by the table lock */
 	uint64_t n_lookup;
 	unsigned n_refs;
 	unsigned fd_users;
-	int fd;            /* directories: O_PATH, if open; others: O_PATH once removed; else -1 */
-	bool hashed;       /* found by inode number: neither removed nor replaced behind our back */
-	bool removed;      /* its last name is gone, through us */
-	bool ours;         /* changed through us since it was last looked at: take what is there as it is */
-	unsigned changing; /* such a change is going on: nothing can be concluded from what is seen */
-	uint64_t ours_at;  /* nodes->clock at the end of the last one */
-	bool seen;         /* the two below are valid: content as it was when last looked at */
+	int fd;                /* directories: O_PATH, if open; others: O_PATH from just before the last name goes; else -1 */
+	struct inode *content; /* removed while its content was live: as good as open until FORGET, or what is not in place would be lost */
+	bool hashed;           /* found by inode number: neither removed nor replaced behind our back */
+	bool removed;          /* its last name is gone, through us */
+	bool ours;             /* changed through us since it was last looked at: take what is there as it is */
+	unsigned changing;     /* such a change is going on: nothing can be concluded from what is seen */
+	uint64_t ours_at;      /* nodes->clock at the end of the last one */
+	bool seen;             /* the two below are valid: content as it was when last looked at */
 	int64_t seen_size, seen_mtime;
 	struct link *links;
 	struct node *id_next, *ino_next;
 	/* guarded by mount->lock, see give.c */
-	unsigned writers; /* who may change content: it must not be given to the kernel */
-	bool giving;
+	unsigned users; /* handles, and changes of size under way */
+	bool giving;    /* content to the kernel */
 	/* atomic */
+	_Atomic ino_t ino;   /* fixed, but for node_swap() */
+	_Atomic bool plain;  /* a file that is passed through, until then; see plain.h */
 	_Atomic bool priv;   /* setuid, setgid seen: a write has to clear them */
 	_Atomic bool cached; /* the kernel has been given the whole content, or writes it itself */
 };
 
 struct sight {          /* an entry of the store as it was seen */
 	struct stat st; /* as the user sees it */
+	bool plain;     /* no sealed file but the thing itself */
 	bool live;      /* its content is in memory, so this says nothing about the store */
 	uint64_t at;    /* nodes_clock() before it was looked at */
 };
@@ -75,6 +81,7 @@ struct nodes {
 	size_t n_buckets, n_nodes, n_fds;
 	uint64_t next_id, n_changes; /* of links, to tell a race from a name that is really gone */
 	struct node *newest, *oldest;
+	struct node *dead; /* freed, but for a content that cannot be closed under the lock */
 	/* atomic */
 	_Atomic uint64_t clock; /* counts our own changes of content */
 };
@@ -114,8 +121,14 @@ void node_changed(struct nodes *t, struct node *n);
 
 /** node_unlink() - (dir, stored) is no name of @ino any more; @last: it was the last one */
 void node_unlink(struct nodes *t, ino_t ino, struct node *dir, const char *stored, bool last);
+/** node_removed() - the last name of @n is gone (NULL: the kernel does not hold it) and @f, whose reference is taken over, is its content
+ */
+void node_removed(struct nodes *t, struct node *n, struct inode *f);
 /** node_move() - the name of @n changed; without memory the old name stays and the next access answers -ESTALE */
 void node_move(struct nodes *t, struct node *n, struct node *dir, const char *stored, struct node *to_dir, const char *to);
+/** node_swap() - the object with the number @ino has become another of the same content, which is no plain one, under names that
+ * node_move() has told: the kernel keeps its nodeid */
+void node_swap(struct nodes *t, ino_t ino, ino_t to_ino);
 /** node_keep() - just before a name of @n goes: if it is the last one, or (@last false) the last that we know of, hold the object open, so
  * that stat and chmod of what the kernel still holds go on; does nothing on failure */
 void node_keep(struct nodes *t, struct node *n, bool last);
@@ -136,6 +149,19 @@ void at_put(struct nodes *t, struct at *at);
  * descriptor, -ESTALE, -errno Only O_PATH for what is neither a directory nor a regular file: opening those could block or have effects. */
 int node_open(struct nodes *t, struct node *n, int flags) MUST_CHECK;
 
+/* The store's names change a moment before the table does.  Who finds another object under a name of @n takes what was kept of it, or lets
+ * the change come to its end and looks again; no name lock may be held. */
+/** nodes_changes() - for node_settle(), before the look */
+uint64_t nodes_changes(struct nodes *t);
+/** node_settle() - wait for a change of names where @n is; have any changed since, so that another look is worth it? */
+bool node_settle(struct nodes *t, struct node *n, uint64_t since);
+/** node_kept() - the descriptor kept of an object whose last name is going or gone, opened once more with @flags; -ESTALE there is none */
+int node_kept(struct nodes *t, struct node *n, int flags) MUST_CHECK;
+/** node_is_gone() - its last name went through us, and nobody has it open */
+bool node_is_gone(struct nodes *t, const struct node *n);
+/** node_owns_ino() - false: the inode number may mean another object by now */
+bool node_owns_ino(struct nodes *t, const struct node *n);
+
 struct node_name {    /* a name as the kernel knows it */
 	uint64_t dir; /* nodeid */
 	char name[NAME_ROOM];
@@ -155,6 +181,7 @@ struct node *table_by_ino(struct nodes *t, ino_t ino) MUST_CHECK;
 void table_add(struct nodes *t, struct node *n);
 void table_remove(struct nodes *t, struct node *n);
 void table_hide(struct nodes *t, struct node *n); /* not found by inode number any more */
+void table_renumber(struct nodes *t, struct node *n, ino_t ino);
 void node_release(struct nodes *t, struct node *n);
 int node_evict(struct nodes *t);
 void lru_drop(struct nodes *t, struct node *n);

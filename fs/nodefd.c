@@ -137,16 +137,6 @@ static int next_step(struct nodes *t, struct node *dir, struct step *ret_step)
 	return done;
 }
 
-static bool names_changed(struct nodes *t, uint64_t since)
-{
-	bool changed;
-
-	mutex_lock(&t->lock);
-	changed = t->n_changes != since;
-	mutex_unlock(&t->lock);
-	return changed;
-}
-
 /* Close one directory nobody uses: after EMFILE */
 static bool make_room(struct nodes *t)
 {
@@ -181,23 +171,75 @@ static int do_step(struct nodes *t, struct step *s)
 		}
 	}
 	s->up->fd_users--;
-	s->down->n_refs--;
-	node_release(t, s->down);
 	mutex_unlock(&t->lock);
 	if (spare >= 0)
 		close(spare);
 	return err;
 }
 
-int node_dirfd(struct nodes *t, struct node *dir, int *ret)
+/* Held while a name of @n changes in the store and then in the table */
+static void wait_for_names(struct nodes *t, struct node *n)
 {
-	unsigned races = 0;
+	struct node *dir;
+
+	mutex_lock(&t->lock);
+	dir = n->links ? n->links->dir : NULL;
+	if (dir)
+		dir->n_refs++;
+	mutex_unlock(&t->lock);
+	if (!dir)
+		return;
+	mutex_lock(&dir->dir->names);
+	mutex_unlock(&dir->dir->names);
+	node_put(t, dir);
+}
+
+uint64_t nodes_changes(struct nodes *t)
+{
+	uint64_t n;
+
+	mutex_lock(&t->lock);
+	n = t->n_changes;
+	mutex_unlock(&t->lock);
+	return n;
+}
+
+/* The first name of @n leads elsewhere (taken away from outside, or entered by a look that was overtaken): next time another one */
+static bool other_name(struct nodes *t, struct node *n)
+{
+	struct link *first, **end;
+	bool more;
+
+	mutex_lock(&t->lock);
+	first = n->links;
+	more = first && first->next;
+	if (more) {
+		n->links = first->next;
+		for (end = &n->links; *end;)
+			end = &(*end)->next;
+		*end = first;
+		first->next = NULL;
+	}
+	mutex_unlock(&t->lock);
+	return more;
+}
+
+bool node_settle(struct nodes *t, struct node *n, uint64_t since)
+{
+	wait_for_names(t, n);
+	return nodes_changes(t) != since || other_name(t, n);
+}
+
+/* @wait: no name lock is held, so that a change of names can be waited for */
+static int open_dir(struct nodes *t, struct node *dir, bool wait, int *ret)
+{
 	struct step s;
+	bool again;
 	int err;
 
 	if (!dir->dir)
 		return -ENOTDIR;
-	for (;;) {
+	for (unsigned races = 0;; races++) {
 		err = next_step(t, dir, &s);
 		if (err < 0)
 			return err;
@@ -206,9 +248,17 @@ int node_dirfd(struct nodes *t, struct node *dir, int *ret)
 			return 0;
 		}
 		err = do_step(t, &s);
-		if (err && !(err == -ESTALE && races++ < RACES_MAX && names_changed(t, s.n_changes)))
+		again =
+		    err == -ESTALE && races < RACES_MAX && (wait ? node_settle(t, s.down, s.n_changes) : nodes_changes(t) != s.n_changes);
+		node_put(t, s.down);
+		if (err && !again)
 			return err;
 	}
+}
+
+int node_dirfd(struct nodes *t, struct node *dir, int *ret)
+{
+	return open_dir(t, dir, true, ret);
 }
 
 void node_dirfd_put(struct nodes *t, struct node *dir)
@@ -218,7 +268,7 @@ void node_dirfd_put(struct nodes *t, struct node *dir)
 	mutex_unlock(&t->lock);
 }
 
-int node_at(struct nodes *t, struct node *n, struct at *ret)
+static int find_at(struct nodes *t, struct node *n, bool wait, struct at *ret)
 {
 	struct node *dir;
 	int err, fd;
@@ -238,7 +288,7 @@ int node_at(struct nodes *t, struct node *n, struct at *ret)
 	mutex_unlock(&t->lock);
 	if (!dir)
 		return -ESTALE;
-	err = node_dirfd(t, dir, &fd);
+	err = open_dir(t, dir, wait, &fd);
 	if (err) {
 		node_put(t, dir);
 		return err;
@@ -246,6 +296,11 @@ int node_at(struct nodes *t, struct node *n, struct at *ret)
 	ret->dir = dir;
 	ret->fd = fd;
 	return 0;
+}
+
+int node_at(struct nodes *t, struct node *n, struct at *ret)
+{
+	return find_at(t, n, true, ret);
 }
 
 void at_put(struct nodes *t, struct at *at)
@@ -257,14 +312,13 @@ void at_put(struct nodes *t, struct at *at)
 	at->dir = NULL;
 }
 
-/* The descriptor kept of an object without a name, as one more; -ESTALE if there is none */
-static int open_kept(struct nodes *t, struct node *n, int flags)
+int node_kept(struct nodes *t, struct node *n, int flags)
 {
 	char path[40];
 	int fd, kept;
 
 	mutex_lock(&t->lock);
-	kept = n != t->root && !n->links && n->fd >= 0 ? fcntl(n->fd, F_DUPFD_CLOEXEC, 0) : -1;
+	kept = n != t->root && n->fd >= 0 ? fcntl(n->fd, F_DUPFD_CLOEXEC, 0) : -1;
 	mutex_unlock(&t->lock);
 	if (kept < 0)
 		return -ESTALE;
@@ -278,31 +332,34 @@ static int open_kept(struct nodes *t, struct node *n, int flags)
 	return fd;
 }
 
-int node_open(struct nodes *t, struct node *n, int flags)
+static int open_named(struct nodes *t, struct node *n, bool wait, int flags)
 {
 	struct at at;
-	int err, fd = -1;
+	int fd = find_at(t, n, wait, &at);
+
+	if (fd)
+		return fd;
+	fd = open_checked(t, n, at.fd, at.name, flags);
+	if (fd == -EMFILE && make_room(t))
+		fd = open_checked(t, n, at.fd, at.name, flags);
+	at_put(t, &at);
+	return fd;
+}
+
+int node_open(struct nodes *t, struct node *n, int flags)
+{
+	uint64_t since;
+	int fd;
 
 	for (unsigned races = 0; races < RACES_MAX; races++) {
-		uint64_t since;
-
-		fd = open_kept(t, n, flags);
-		if (fd != -ESTALE)
+		since = nodes_changes(t);
+		fd = open_named(t, n, true, flags);
+		if (fd == -ESTALE)
+			fd = node_kept(t, n, flags);
+		if (fd != -ESTALE || !node_settle(t, n, since))
 			return fd;
-		mutex_lock(&t->lock);
-		since = t->n_changes;
-		mutex_unlock(&t->lock);
-		err = node_at(t, n, &at);
-		if (err)
-			return err;
-		fd = open_checked(t, n, at.fd, at.name, flags);
-		if (fd == -EMFILE && make_room(t))
-			fd = open_checked(t, n, at.fd, at.name, flags);
-		at_put(t, &at);
-		if (fd != -ESTALE || !names_changed(t, since))
-			break;
 	}
-	return fd;
+	return -ESTALE;
 }
 
 void node_keep(struct nodes *t, struct node *n, bool last)
@@ -317,11 +374,15 @@ void node_keep(struct nodes *t, struct node *n, bool last)
 		return;
 
 	if (n->dir) { /* its place in the LRU does: nameless ones are not evicted */
-		if (!node_dirfd(t, n, &fd))
+		if (!open_dir(t, n, false, &fd))
 			node_dirfd_put(t, n);
 		return;
 	}
-	fd = node_open(t, n, O_PATH);
+	for (unsigned i = 0; i < RACES_MAX; i++) {
+		fd = open_named(t, n, false, O_PATH);
+		if (fd != -ESTALE || !other_name(t, n))
+			break;
+	}
 	if (fd < 0)
 		return;
 	mutex_lock(&t->lock);
@@ -332,36 +393,4 @@ void node_keep(struct nodes *t, struct node *n, bool last)
 	mutex_unlock(&t->lock);
 	if (fd >= 0)
 		close(fd);
-}
-
-void node_path(struct nodes *t, struct node *dir, const char *name, char *ret, size_t len)
-{
-	size_t at = len;
-
-	ret[0] = 0;
-	if (!len)
-		return;
-	mutex_lock(&t->lock);
-	ret[--at] = 0;
-	for (;;) {
-		size_t n = strlen(name);
-
-		if (n + 1 > at) {
-			at = len - 1; /* too long for a hint */
-			break;
-		}
-		at -= n;
-		memcpy(ret + at, name, n);
-		if (dir == t->root)
-			break;
-		if (!dir->links || at < 2) {
-			at = len - 1;
-			break;
-		}
-		ret[--at] = '/';
-		name = dir->links->name;
-		dir = dir->links->dir;
-	}
-	mutex_unlock(&t->lock);
-	memmove(ret, ret + at, len - at);
 }

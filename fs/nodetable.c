@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <sys/stat.h>
 
+#include "inode.h"
 #include "node.h"
 
 #define BUCKETS_MIN 1024
@@ -34,6 +35,17 @@ void table_hide(struct nodes *t, struct node *n)
 		p = &(*p)->ino_next;
 	*p = n->ino_next;
 	n->hashed = false;
+}
+
+void table_renumber(struct nodes *t, struct node *n, ino_t ino)
+{
+	struct node **to = &t->by_ino[bucket(t, ino)];
+
+	table_hide(t, n);
+	n->ino = ino;
+	n->hashed = true;
+	n->ino_next = *to;
+	*to = n;
 }
 
 static void unhash_id(struct nodes *t, struct node *n)
@@ -134,6 +146,10 @@ void node_destroy(struct node *n, bool close_it)
 
 		n->links = l->next;
 		free(l);
+	}
+	if (n->content) {
+		inode_closed(n->content, false);
+		inode_put(n->content);
 	}
 	if (close_it && n->fd >= 0)
 		close(n->fd);

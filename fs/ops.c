@@ -28,9 +28,16 @@ struct who req_who(fuse_req_t req)
 
 struct node *req_node(fuse_req_t req, fuse_ino_t ino)
 {
-	struct node *n = node_get(req_mount(req)->tree.nodes, ino);
+	const struct mount *m = req_mount(req);
+	struct node *n;
 
 	fail_clear();
+	/* a private mount of root's has no permission checks, and the kernel lets processes of root's in whatever their fsuid is */
+	if (!m->shared && fuse_req_ctx(req)->uid) {
+		fuse_reply_err(req, EACCES);
+		return NULL;
+	}
+	n = node_get(m->tree.nodes, ino);
 	if (!n)
 		fuse_reply_err(req, ESTALE);
 	return n;
@@ -230,7 +237,7 @@ static ssize_t session_read(int fd, void *buf, size_t len, void *arg)
 	uint64_t unique;
 
 	look_before_sleeping(m, fd);
-	n = read(fd, buf, len);
+	n = gate_read(&m->gate, fd, buf, len);
 	if (n < IN_OPCODE + 4)
 		return n;
 	memcpy(&opcode, (char *)buf + IN_OPCODE, 4);
@@ -312,7 +319,7 @@ static void ops_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_da
 	fuse_reply_none(req);
 }
 
-/* Not here: access (default_permissions), lseek (the kernel answers from its own size, which is the true one while it holds dirty pages;
+/* Not here: lseek (the kernel answers from its own size, which is the true one while it holds dirty pages;
  * ours would make copies lose data), copy_file_range (the kernel splices), getlk, setlk and flock (the kernel keeps them). */
 const struct fuse_lowlevel_ops *ops_table(size_t *ret_size)
 {
@@ -321,6 +328,7 @@ const struct fuse_lowlevel_ops *ops_table(size_t *ret_size)
 	    .lookup = ops_lookup,
 	    .forget = ops_forget,
 	    .forget_multi = ops_forget_multi,
+	    .access = ops_access,
 	    .getattr = ops_getattr,
 	    .setattr = ops_setattr,
 	    .readlink = ops_readlink,
@@ -335,6 +343,7 @@ const struct fuse_lowlevel_ops *ops_table(size_t *ret_size)
 	    .open = ops_open,
 	    .read = ops_read,
 	    .write = ops_write,
+	    .flush = ops_flush,
 	    .release = ops_release,
 	    .fsync = ops_fsync,
 	    .fallocate = ops_fallocate,

@@ -7,6 +7,7 @@
 #define TDFS_OPS_H
 
 #include "config.h"
+#include "gate.h"
 #include "vtree.h"
 
 struct fuse_session;
@@ -25,7 +26,7 @@ struct mount {
 	const struct config *cfg;
 	struct fuse_session *se;
 	dev_t dev;              /* of the mounted file system itself */
-	uint64_t give_max;      /* larger files get only what they ask for: their pages would drive out others */
+	bool flush;             /* the store cannot reserve blocks: close(2) has to be asked */
 	double timeout;         /* of attributes and entries, seconds */
 	_Atomic bool writeback; /* the kernel caches writes */
 	bool shared;            /* others than its owner may come in: the kernel checks permissions, and for each asks for fresh attributes */
@@ -35,14 +36,17 @@ struct mount {
 	/* guarded by lock */
 	struct handle *handles;
 	size_t n_handles, n_writers;
-	unsigned n_giving; /* give.c */
-	struct cond given;
+	struct cond given; /* give.c */
+	unsigned n_waiting;
 	bool wrote; /* a writable handle was there since mount_wrote() was asked last */
 	struct handle *closing; /* released, for the closer thread */
 	unsigned n_closing;
 	bool closer_runs;
 	struct cond closing_some;
 	pthread_t closer;
+
+	struct gate gate;
+	time_t used; /* for idle_for() alone */
 
 	/* the INIT exchange, see ops_custom_io() */
 	_Atomic uint64_t init_unique;

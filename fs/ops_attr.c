@@ -7,6 +7,7 @@
 #include <sys/statvfs.h>
 
 #include "ops_i.h"
+#include "report.h"
 
 void ops_statfs(fuse_req_t req, fuse_ino_t ino)
 {
@@ -55,6 +56,25 @@ static struct timespec wanted_time(int to_set, int set, int now, struct timespec
 	return ts;
 }
 
+/* Asked only where the kernel does not check permissions itself: root may do anything, but not run what nobody may. */
+void ops_access(fuse_req_t req, fuse_ino_t ino, int mask)
+{
+	struct mount *m = req_mount(req);
+	struct node *n = req_node(req, ino);
+	struct stat st;
+	int err = 0;
+
+	if (!n)
+		return;
+	if (mask & X_OK && S_ISREG(n->fmt)) {
+		err = attr_get(&m->tree, n, NULL, &st);
+		if (!err && !(st.st_mode & (S_IXUSR | S_IXGRP | S_IXOTH)))
+			err = -EACCES;
+	}
+	reply_err(req, err, NULL, NULL);
+	node_put(m->tree.nodes, n);
+}
+
 void ops_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set, struct fuse_file_info *fi)
 {
 	struct mount *m = req_mount(req);
@@ -79,11 +99,11 @@ void ops_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set, st
 	if (c.size)
 		err = drop_priv(req, n, f); /* 1 does not matter: the reply carries the mode */
 	if (c.size)
-		give_stop(m, n);
+		(void)!give_enter(m, n, false);
 	if (err >= 0)
 		err = attr_set(&m->tree, n, f, &c);
 	if (c.size)
-		give_allow(m, n);
+		give_leave(m, n);
 	if (err)
 		reply_err(req, err, n, "setattr");
 	else
@@ -120,6 +140,13 @@ void ops_readlink(fuse_req_t req, fuse_ino_t ino)
 
 /* --- extended attributes --- */
 
+/* An ACL changes the mode, which the kernel knows only where it is the one that checks ACLs. */
+static void mode_may_change(struct mount *m, fuse_ino_t ino, const char *name)
+{
+	if (!m->shared && !strncmp(name, "system.posix_acl", 16) && fuse_lowlevel_notify_inval_inode(m->se, ino, -1, 0))
+		report(REPORT_DEBUG, "the kernel shows the old mode for another second");
+}
+
 void ops_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *val, size_t len, int flags)
 {
 	struct mount *m = req_mount(req);
@@ -128,6 +155,7 @@ void ops_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *
 	if (!n)
 		return;
 	reply_err(req, xattr_set(&m->tree, n, name, val, len, flags), n, "setxattr");
+	mode_may_change(m, ino, name);
 	node_put(m->tree.nodes, n);
 }
 
@@ -139,6 +167,7 @@ void ops_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
 	if (!n)
 		return;
 	reply_err(req, xattr_remove(&m->tree, n, name), n, "removexattr");
+	mode_may_change(m, ino, name);
 	node_put(m->tree.nodes, n);
 }
 

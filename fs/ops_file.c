@@ -143,22 +143,17 @@ void ops_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
 void ops_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
-	struct mount *m = req_mount(req);
 	struct handle *h = handle_of(fi);
-	uint64_t at = (uint64_t)off, from = at, to = at + size;
-	bool more = !h->write && give_begin(m, h->node, h->f, &from, &to);
-	char *buf = ops_buffer(to - from);
+	char *buf = ops_buffer(size);
 	ssize_t n;
 
 	fail_clear();
 	h->node->cached = false; /* the kernel lacks some of it */
-	n = buf ? inode_read(h->f, buf, to - from, from) : -ENOMEM;
-	if (more) /* before the answer, after which the handle may go */
-		give_rest(m, h->node, buf, from, n == (ssize_t)(to - from) ? to : from, at, at + size);
+	n = buf ? inode_read(h->f, buf, size, (uint64_t)off) : -ENOMEM;
 	if (n < 0)
 		reply_err(req, (int)n, n == -EBADMSG ? NULL : h->node, "read"); /* a bad segment has been reported */
 	else
-		fuse_reply_buf(req, buf + (at - from), MIN(size, from + (uint64_t)n > at ? from + (uint64_t)n - at : 0));
+		fuse_reply_buf(req, buf, (size_t)n);
 }
 
 void ops_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off, struct fuse_file_info *fi)
@@ -176,6 +171,18 @@ void ops_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off
 	else
 		fuse_reply_write(req, size);
 	priv_dropped(m, ino, dropped);
+}
+
+/* Only where blocks cannot be reserved at the write: there close(2) is the last who can be told that the disk is full. */
+void ops_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct handle *h = handle_of(fi);
+
+	fail_clear();
+	if (!req_mount(req)->flush)
+		fuse_reply_err(req, ENOSYS); /* and is not asked again */
+	else
+		reply_err(req, h->write ? inode_flush(h->f) : 0, h->node, "close");
 }
 
 void ops_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)

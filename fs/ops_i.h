@@ -40,17 +40,14 @@ struct handle *handle_new(struct mount *m, struct node *n, struct inode *f, int 
 void handle_close(struct mount *m, struct handle *h);
 
 /* give.c */
-/** give_whole() - at an open for reading: a small file */
-void give_whole(struct mount *m, struct node *n, struct inode *f);
-/** give_begin() - will what is around [*from, *to) be read too, and given?  If so they become that range, and give_rest() must follow, with
- * @buf as it was read, empty (@from == @to) if it could not be; without [@off, @past), which is the answer */
-bool give_begin(struct mount *m, struct node *n, struct inode *f, uint64_t *from, uint64_t *to);
-void give_rest(struct mount *m, struct node *n, char *buf, uint64_t from, uint64_t to, uint64_t off, uint64_t past);
-/** give_stop() - before anything that changes content; waits for what is being given.  give_allow() - it is over */
-void give_stop(struct mount *m, struct node *n);
-void give_allow(struct mount *m, struct node *n);
+/** give_enter() - before anything that opens @n or changes its size; waits while content is given.  true (only if @may_give): the caller is
+ * the first and must call give_content().  give_leave() - it is closed, or over */
+bool give_enter(struct mount *m, struct node *n, bool may_give);
+void give_leave(struct mount *m, struct node *n);
+void give_content(struct mount *m, struct node *n, struct inode *f);
 
 /* ops_attr.c */
+void ops_access(fuse_req_t req, fuse_ino_t ino, int mask);
 void ops_statfs(fuse_req_t req, fuse_ino_t ino);
 void ops_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void ops_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set, struct fuse_file_info *fi);
@@ -79,6 +76,7 @@ void ops_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode
 void ops_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void ops_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
 void ops_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off, struct fuse_file_info *fi);
+void ops_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void ops_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void ops_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi);
 void ops_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len, struct fuse_file_info *fi);

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 
 #include "ops_i.h"
+#include "plain.h"
 
 #define DENTS_LEN 32768
 
@@ -18,7 +19,8 @@ struct dir_handle {
 	int fd;
 	struct mutex lock;
 	/* guarded by lock */
-	off_t pos; /* offset of the entry at buf + at */
+	bool reading; /* plain_reading() */
+	off_t pos;    /* offset of the entry at buf + at */
 	size_t at, len;
 	char buf[DENTS_LEN] __attribute__((aligned(16)));
 };
@@ -28,8 +30,18 @@ static struct dir_handle *dir_handle_of(const struct fuse_file_info *fi)
 	return (struct dir_handle *)(uintptr_t)fi->fh;
 }
 
+/* While the store is converted: between its first and its last entry no name in a directory changes its stored form. */
+static void set_reading(const struct tree *t, struct dir_handle *d, bool on)
+{
+	if (d->reading == on || (on && !plain_on(t)))
+		return;
+	plain_reading(t, d->dir, on);
+	d->reading = on;
+}
+
 static void dir_handle_free(struct mount *m, struct dir_handle *d)
 {
+	set_reading(&m->tree, d, false);
 	close(d->fd);
 	node_put(m->tree.nodes, d->dir);
 	mutex_destroy(&d->lock);
@@ -58,6 +70,7 @@ void ops_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	d->fd = fd;
 	d->pos = 0;
 	d->at = d->len = 0;
+	d->reading = false;
 	mutex_init(&d->lock);
 	fi->fh = (uintptr_t)d;
 	if (fuse_reply_open(req, fi) == -ENOENT)
@@ -94,17 +107,20 @@ static bool is_dots(const char *name)
 }
 
 /* Is the file form of this name there too?  Then that is the one shown. */
-static bool file_shadows(int fd, const char *name)
+static bool file_shadows(const struct tree *t, int fd, const char *name)
 {
 	char stored[NAME_ROOM];
 	struct stat st;
 
+	if (plain_on(t))
+		return plain_there(t, fd, name);
 	return !name_store(name, true, stored) && !fstatat(fd, stored, &st, AT_SYMLINK_NOFOLLOW) && S_ISREG(st.st_mode);
 }
 
 /* The visible name of an entry, if it has one, and its S_IFMT bits */
 static bool shown(const struct fill *f, const struct dirent64 *de, char name[static NAME_ROOM], mode_t *ret_fmt)
 {
+	const struct tree *t = &f->m->tree;
 	mode_t fmt = DTTOIF(de->d_type);
 	struct stat st;
 
@@ -120,10 +136,10 @@ static bool shown(const struct fill *f, const struct dirent64 *de, char name[sta
 			return false;
 		fmt = st.st_mode & S_IFMT;
 	}
-	if (name_show(de->d_name, S_ISREG(fmt), name) || (!S_ISREG(fmt) && file_shadows(f->d->fd, name)))
-		return false;
 	*ret_fmt = fmt;
-	return true;
+	if (S_ISREG(fmt) && plain_on(t))
+		return plain_listed(t, f->d->dir, f->d->fd, de->d_name, name);
+	return !name_show(de->d_name, S_ISREG(fmt), name) && (S_ISREG(fmt) || !file_shadows(t, f->d->fd, name));
 }
 
 /* The entry with its attributes; one that cannot be told goes without, and the kernel will look it up. */
@@ -184,6 +200,7 @@ static int fill_reply(struct fill *f, off_t off)
 			return -errno;
 		d->pos = off;
 		d->at = d->len = 0;
+		set_reading(&f->m->tree, d, true);
 	}
 	for (;;) {
 		const struct dirent64 *de = (const struct dirent64 *)(d->buf + d->at);
@@ -195,8 +212,10 @@ static int fill_reply(struct fill *f, off_t off)
 				return f->used ? 0 : -errno;
 			d->at = 0;
 			d->len = (size_t)n;
-			if (!n)
+			if (!n) {
+				set_reading(&f->m->tree, d, false);
 				return 0;
+			}
 			continue;
 		}
 		if (!add_entry(f, de))

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -55,6 +56,25 @@ static int check_mountpoint(const struct config *c)
 			    "%s: you may not write to the mount point, so FUSE does not let you mount there; take a directory of your own",
 			    mnt);
 	return 0;
+}
+
+/* What lies there would be hidden, and might be taken for what the mount shows. */
+static int check_empty(const struct config *c)
+{
+	DIR *d = c->nonempty ? NULL : opendir(c->mountpoint);
+	struct dirent *e;
+	int err = 0;
+
+	if (!d) /* whoever may mount there but not look: nothing to say */
+		return 0;
+	do
+		e = readdir(d);
+	while (e && (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..")));
+	if (e)
+		err = fail(-ENOTEMPTY, "%s: is not empty, '%s' would be hidden; take an empty folder, or -o nonempty", c->mountpoint,
+			   e->d_name);
+	closedir(d);
+	return err;
 }
 
 static int check_nesting(const struct config *c)
@@ -123,5 +143,7 @@ int preflight(const struct config *c)
 		err = check_mountpoint(c);
 	if (!err)
 		err = check_nesting(c);
+	if (!err)
+		err = check_empty(c);
 	return err ? err : check_fuse();
 }

@@ -14,7 +14,9 @@
 
 #include "control.h"
 #include "report.h"
+#include "service.h"
 #include "start.h"
+#include "volume_state.h"
 
 #define LEAVING_WAIT_MS 30000 /* for a daemon that is sealing its last files */
 #define DIRTY_BYTES ((size_t)64 << 20)
@@ -61,6 +63,8 @@ int start_fork(int *ret_fd, int *ret_code)
 
 static _Atomic bool detached; /* the terminal is not ours any more: a sink has no argument to keep this in */
 
+static _Atomic bool journal; /* so is this: standard error takes <priority> */
+
 static void sink(enum report_level level, const char *line)
 {
 	static const int priority[] = {
@@ -68,6 +72,8 @@ static void sink(enum report_level level, const char *line)
 
 	if (detached)
 		syslog(LOG_DAEMON | priority[level], "%s", line);
+	else if (journal)
+		dprintf(STDERR_FILENO, "<%d>%s\n", priority[level], line);
 	else
 		dprintf(STDERR_FILENO, "tdfs: %s\n", line);
 }
@@ -76,8 +82,11 @@ void start_report(int fd, enum exit_code code)
 {
 	int word = (int)code, null;
 
-	if (fd < 0)
+	if (fd < 0) {
+		if (code == EXIT_TDFS_OK)
+			service_tell("READY=1");
 		return;
+	}
 	if (code == EXIT_TDFS_OK) {
 		setsid();
 		openlog("tdfs", LOG_PID | LOG_NDELAY, LOG_DAEMON);
@@ -122,12 +131,14 @@ void start_harden(const struct config *c)
 	}
 	drop_resource_capability();
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGCHLD, SIG_DFL); /* ignored by who started us, it would hide how our children ended */
 	sigemptyset(&set);
 	sigaddset(&set, SIGUSR1);
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
 	if (c->debug)
 		report_limit(REPORT_DEBUG);
-	if (!c->foreground)
+	journal = c->foreground && service_has_journal();
+	if (!c->foreground || journal)
 		report_to(sink);
 }
 
@@ -151,25 +162,40 @@ static enum exit_code failed(const char *what, int err)
 	return exit_code_of(err);
 }
 
+/* Does the one who holds the lock serve a mount?  Then that has been reported. */
+static bool holder_serves(const struct config *c, const struct volume *v, pid_t pid)
+{
+	json_t *status = NULL;
+	const char *at;
+	char dir[32];
+	int err;
+
+	snprintf(dir, sizeof(dir), "/proc/self/fd/%d", v->dir_fd);
+	err = control_call(dir, "status", 5000, &status);
+	if (err == -EAGAIN)
+		report(REPORT_ERROR, "%s: is mounted already; %s", c->store, fail_text());
+	if (err)
+		return err == -EAGAIN;
+	at = json_string_value(json_object_get(status, "mountpoint"));
+	if (json_is_true(json_object_get(status, "detached")))
+		report(REPORT_ERROR, "%s: its mount on %s was taken away while files are open there; process %d ends when they are closed",
+		       c->store, at ? at : "?", (int)pid);
+	else
+		report(REPORT_ERROR, "%s: is mounted already, on %s (process %d); unmount it with: tdfs umount %s", c->store, at ? at : "?",
+		       (int)pid, at ? at : "?");
+	json_decref(status);
+	return true;
+}
+
 /* Who holds the lock: a daemon that serves, or one that is only sealing its last files? */
 static enum exit_code lock(const struct config *c, struct volume *v, bool *ret_read_only)
 {
-	char dir[32], where[512] = "";
-	json_t *status;
 	pid_t pid = 0;
 	int err = volume_lock(v, 0, &pid);
 
 	if (err == -EBUSY) {
-		snprintf(dir, sizeof(dir), "/proc/self/fd/%d", v->dir_fd);
-		if (!control_call(dir, "status", 5000, &status)) {
-			const char *at = json_string_value(json_object_get(status, "mountpoint"));
-
-			snprintf(where, sizeof(where), "%s", at ? at : "?");
-			json_decref(status);
-			report(REPORT_ERROR, "%s: is mounted already, on %s (process %d); unmount it with: tdfs umount %s", c->store, where,
-			       (int)pid, where);
+		if (holder_serves(c, v, pid))
 			return EXIT_TDFS_BUSY;
-		}
 		report(REPORT_NOTE, "%s: process %d still works on it; waiting up to %d seconds", c->store, (int)pid,
 		       LEAVING_WAIT_MS / 1000);
 		err = volume_lock(v, LEAVING_WAIT_MS, &pid);
@@ -241,6 +267,17 @@ static enum exit_code open_store(const struct config *c, struct opened *o)
 	return EXIT_TDFS_OK;
 }
 
+static enum exit_code prepare(const struct config *c, struct opened *o)
+{
+	enum volume_state s;
+
+	fail_clear();
+	if (volume_state_read(o->volume, &s))
+		report(REPORT_WARN, "%s", fail_text());
+	o->converting = s == VOLUME_CONVERTING;
+	return o->converting && !o->read_only && c->prepare ? (enum exit_code)c->prepare(o->volume) : EXIT_TDFS_OK;
+}
+
 enum exit_code start_open(const struct config *c, int (*get)(void *arg, struct credential *ret), void *arg, struct opened *ret)
 {
 	struct opened o = {.read_only = c->read_only};
@@ -262,6 +299,8 @@ enum exit_code start_open(const struct config *c, int (*get)(void *arg, struct c
 	block_signals();
 	code = lock(c, o.volume, &o.read_only);
 	if (code == EXIT_TDFS_OK)
+		code = prepare(c, &o);
+	if (code == EXIT_TDFS_OK)
 		code = open_store(c, &o);
 	if (code != EXIT_TDFS_OK)
 		volume_free(o.volume);
@@ -277,6 +316,7 @@ enum exit_code start_close(struct opened *o)
 	int err;
 
 	fail_clear();
+	service_tell("STOPPING=1\nSTATUS=sealing changed files");
 	err = store_close(o->store);
 	if (err) {
 		report(REPORT_ERROR,

@@ -22,6 +22,7 @@ struct opened {
 	struct volume *volume;
 	struct store *store;
 	bool read_only;
+	bool converting; /* volume_state.h */
 };
 /** start_open() - volume, lock and store (recovered); everything that fails is reported.  An exit code. */
 enum exit_code start_open(const struct config *c, int (*get)(void *arg, struct credential *ret), void *arg, struct opened *ret) MUST_CHECK;

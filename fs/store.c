@@ -31,7 +31,7 @@ static int start_log(struct store *st)
 	if (err)
 		return err;
 	return redo_open(&st->io, st->tdfs_fd, st->root_fd, st->keys.volume_id, st->keys.k_log, r->next_lsn, r->next_epoch, r->half,
-			 &st->redo);
+			 r->other_end, &st->redo);
 }
 
 /* A quota may refuse what the free space allows. */

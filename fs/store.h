@@ -55,10 +55,12 @@ struct store {
 	/* atomic */
 	_Atomic int64_t room; /* bytes that may be promised before the disk is asked again */
 	_Atomic uint64_t room_at;
-	_Atomic bool changed;       /* anything, since the start: it has to be made durable at the end */
-	_Atomic bool failed;        /* the log is dead: every write answers EIO, sealed files stay readable */
-	_Atomic uint64_t dirty;     /* bytes of dirty plaintext in memory */
-	_Atomic uint64_t n_dropped; /* inodes that left the table: tells whether a stat taken before can have missed a seal */
+	_Atomic bool converting;     /* plain files lie beside ours: see plain_file.h */
+	_Atomic unsigned n_creating; /* meanwhile: files that are there already and cannot be told from a user's yet */
+	_Atomic bool changed;        /* anything, since the start: it has to be made durable at the end */
+	_Atomic bool failed;         /* the log is dead: every write answers EIO, sealed files stay readable */
+	_Atomic uint64_t dirty;      /* bytes of dirty plaintext in memory */
+	_Atomic uint64_t n_dropped;  /* inodes that left the table: tells whether a stat taken before can have missed a seal */
 	_Atomic uint64_t n_seals, n_commits, n_fsyncs, n_bad_segments;
 
 	struct mutex seal_lock; /* one checkpoint at a time */

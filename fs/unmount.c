@@ -28,7 +28,7 @@ static int run_fusermount(const char *mountpoint)
 	extern char **environ;
 	posix_spawn_file_actions_t files;
 	posix_spawnattr_t attr;
-	int status, fds[2], err;
+	int status = -1, fds[2], err;
 	sigset_t none;
 	pid_t pid;
 
@@ -52,7 +52,7 @@ static int run_fusermount(const char *mountpoint)
 		;
 	if (WIFEXITED(status) && !WEXITSTATUS(status))
 		return 0;
-	return strstr(said, "busy") ? -EBUSY : fail(-EIO, "%s", *said ? said : "fusermount3 failed");
+	return strstr(said, ": Device or resource busy") ? -EBUSY : fail(-EIO, "%s", *said ? said : "fusermount3 failed");
 }
 
 /* A proper unmount: the kernel hands everything over through the session, which still runs, and refuses while something is open. */

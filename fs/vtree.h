@@ -9,9 +9,12 @@
 #include "node.h"
 #include "who.h"
 
+struct plain;
+
 struct tree { /* set at the start, then fixed */
 	struct store *store;
 	struct nodes *nodes;
+	struct plain *plain; /* NULL: never, in tests */
 	struct who_rules who;
 	bool foreign_deny; /* files that are no native ones: EACCES even for reading */
 };

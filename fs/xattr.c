@@ -5,6 +5,7 @@
 #include <sys/xattr.h>
 
 #include "attr.h"
+#include "plain.h"
 #include "record.h"
 
 #define OURS HINT_XATTR /* "user.tdfs" */
@@ -35,7 +36,7 @@ static int xattr_path(const struct tree *t, struct node *n, struct inode **ret_f
 	return 0;
 }
 
-/* "native" or "foreign" without loading the file: whose record is in the first sector? */
+/* "native", "foreign" or "plain" without loading the file: whose record is in the first sector? */
 static int origin_of(const struct tree *t, struct node *n, const char **ret)
 {
 	struct inode *f = inode_find(t->store, t->nodes->dev, n->ino);
@@ -48,6 +49,10 @@ static int origin_of(const struct tree *t, struct node *n, const char **ret)
 	if (f) {
 		*ret = inode_origin(f);
 		inode_put(f);
+		return 0;
+	}
+	if (n->plain) {
+		*ret = "plain";
 		return 0;
 	}
 	fd = node_open(t->nodes, n, O_RDONLY | O_NONBLOCK);
@@ -135,22 +140,32 @@ ssize_t xattr_list(const struct tree *t, struct node *n, char *buf, size_t len)
 	return copy_out(all, kept, buf, len);
 }
 
-int xattr_set(const struct tree *t, struct node *n, const char *name, const void *val, size_t len, int flags)
+static void xattr_changed(struct inode *f, int fd, int err)
 {
-	struct inode *f;
-	char path[40];
-	int fd, err;
-
-	if (is_ours(name))
-		return -EPERM;
-	err = xattr_path(t, n, &f, &fd, path);
-	if (err)
-		return err;
-	err = setxattr(path, name, val, len, flags) ? -errno : 0;
 	if (!err && f)
 		inode_changed(f);
 	content_put(f);
 	close_fd(&fd);
+}
+
+int xattr_set(const struct tree *t, struct node *n, const char *name, const void *val, size_t len, int flags)
+{
+	struct inode *f;
+	char path[40];
+	ino_t used;
+	int fd, err;
+
+	if (is_ours(name))
+		return -EPERM;
+	err = plain_begin(t, n, &used);
+	if (err)
+		return err;
+	err = xattr_path(t, n, &f, &fd, path);
+	if (!err) {
+		err = setxattr(path, name, val, len, flags) ? -errno : 0;
+		xattr_changed(f, fd, err);
+	}
+	plain_unuse(t, used);
 	return err;
 }
 
@@ -158,17 +173,19 @@ int xattr_remove(const struct tree *t, struct node *n, const char *name)
 {
 	struct inode *f;
 	char path[40];
+	ino_t used;
 	int fd, err;
 
 	if (is_ours(name))
 		return -EPERM;
-	err = xattr_path(t, n, &f, &fd, path);
+	err = plain_begin(t, n, &used);
 	if (err)
 		return err;
-	err = removexattr(path, name) ? -errno : 0;
-	if (!err && f)
-		inode_changed(f);
-	content_put(f);
-	close_fd(&fd);
+	err = xattr_path(t, n, &f, &fd, path);
+	if (!err) {
+		err = removexattr(path, name) ? -errno : 0;
+		xattr_changed(f, fd, err);
+	}
+	plain_unuse(t, used);
 	return err;
 }

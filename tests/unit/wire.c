@@ -124,11 +124,41 @@ static void test_bad(void **state)
 	assert_int_equal(wire_send(&e->b, 1, 2, "x", 1), -EPIPE);
 }
 
+static void test_peek(void **state)
+{
+	struct ends *e = *state;
+	struct wire_frame f, g;
+	uint8_t data[70000] = {1, 2, 3};
+
+	assert_int_equal(wire_send(&e->a, 1, 10, data, 100), 0);
+	assert_int_equal(wire_recv(&e->b, &f), 0);
+	assert_int_equal(wire_peek(&e->b, &g), 0); /* does not wait */
+	assert_int_equal(wire_send(&e->a, 2, 11, data, sizeof(data)), 0);
+	/* larger than what is read ahead: it comes in parts */
+	for (unsigned i = 0; i < 10 && wire_peek(&e->b, &g) == 0; i++)
+		;
+	assert_int_equal(wire_peek(&e->b, &g), 1);
+	assert_int_equal(g.id, 11);
+	assert_int_equal(g.len, sizeof(data));
+	assert_memory_equal(g.p, data, sizeof(data));
+	assert_int_equal(wire_send(&e->a, 3, 12, "x", 1), 0);
+	assert_int_equal(wire_recv(&e->b, &f), 0); /* it is still there */
+	assert_int_equal(f.id, 11);
+	assert_memory_equal(f.p, data, sizeof(data));
+	assert_int_equal(wire_recv(&e->b, &f), 0);
+	assert_int_equal(f.id, 12);
+	close_fd(&e->fd[0]);
+	e->fd[0] = -1;
+	assert_int_equal(wire_peek(&e->b, &g), 0);
+	assert_int_equal(wire_recv(&e->b, &f), -EPIPE);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test_setup_teardown(test_many, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(test_pieces, set_up, tear_down),
+	    cmocka_unit_test_setup_teardown(test_peek, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(test_bad, set_up, tear_down),
 	};
 

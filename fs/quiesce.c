@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "quiesce.h"
+
+#include <errno.h>
+#include <time.h>
+
+#include "kernel_sync.h"
+#include "plain.h"
+#include "report.h"
+#include "status.h"
+
+#define PATIENCE_MS 60000 /* for one request: truncate(2) to a length far away writes as long as that takes */
+
+int quiesce_begin(struct mount *m, unsigned seconds)
+{
+	struct store *st = m->tree.store;
+	int err;
+
+	if (plain_on(&m->tree))
+		return fail(-EBUSY, "it is being converted; wait for that, or pause it and unmount");
+	err = kernel_sync_now(m);
+	if (!err)
+		err = store_sync(st); /* most of it, while writing goes on */
+	if (!err)
+		err = gate_close(&m->gate, seconds, PATIENCE_MS);
+	if (err)
+		return err;
+	err = store_sync(st);
+	if (!err && st->redo)
+		err = redo_retire(st->redo);
+	if (err == -EBUSY) /* the log holds something of files that were removed while open: nobody will ask for it */
+		err = 0;
+	if (err)
+		gate_open(&m->gate);
+	else
+		report(REPORT_NOTE, "%s: quiesced for at most %u s", m->cfg->mountpoint, seconds);
+	return err;
+}
+
+int quiesce_end(struct mount *m)
+{
+	if (!gate_left(&m->gate) || !gate_open(&m->gate))
+		return fail(-EALREADY,
+			    "it is not quiesced, or not any more: the time that was asked for is over, and a copy made meanwhile "
+			    "may not be consistent");
+	report(REPORT_NOTE, "%s: quiesced no more", m->cfg->mountpoint);
+	return 0;
+}
+
+unsigned idle_for(struct mount *m)
+{
+	struct timespec now;
+	bool open;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	mutex_lock(&m->lock);
+	open = m->n_handles || m->closing;
+	mutex_unlock(&m->lock);
+	if (gate_was_active(&m->gate) || open || store_dirty(m->tree.store) || !m->used)
+		m->used = now.tv_sec;
+	return (unsigned)(now.tv_sec - m->used);
+}
