@@ -68,7 +68,7 @@ static void name_look(struct check *c, const struct tree_entry *e)
 		check_tell(c, CHECK_NOTE, e->path, "left over by a command that was killed; delete it");
 	else if (regular && !name_is_tdf(e->name))
 		check_tell(c, CHECK_PROBLEM, e->path,
-			   "not a TDF by its name: it is not shown in the mount, and if it is plain it lies here plain");
+			   "not a TDF by its name: if it is plain it lies here plain, and the mount shows it only while the volume is being converted");
 	else if (!regular && name_is_tdf(e->name))
 		check_tell(c, CHECK_PROBLEM, e->path, "ends in .tdf and is no file: it is not shown; rename it to '%s_'", e->name);
 	else

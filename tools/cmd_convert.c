@@ -4,107 +4,20 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <poll.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/file.h>
 #include <sys/xattr.h>
 
+#include "cmd_convert.h"
 #include "commands.h"
 #include "convert_file.h"
 #include "convert_i.h"
+#include "convert_live.h"
 #include "progress.h"
 #include "recover.h"
 #include "say.h"
 #include "target.h"
-
-struct args {
-	struct credential_source cred;
-	bool in_place, cross, dry_run, json, daemon, idle, quiet;
-	uint64_t workers, batch, max_rate;
-	const char *verify, *busy, *max_duration, *files_from;
-};
-
-static int word_index(const char *word, const char *const *words, const char *option, int fallback, int *ret)
-{
-	*ret = fallback;
-	if (!word)
-		return 0;
-	for (int i = 0; words[i]; i++)
-		if (strcmp(word, words[i]) == 0) {
-			*ret = i;
-			return 0;
-		}
-	report(REPORT_ERROR, "--%s: '%s': %s, %s or %s", option, word, words[0], words[1], words[2]);
-	return -EINVAL;
-}
-
-static int duration_parse(const char *text, uint64_t *ret)
-{
-	char digits[24];
-	size_t len = strlen(text);
-	uint64_t unit = 1;
-
-	if (!len || len >= sizeof(digits))
-		return -EINVAL;
-	memcpy(digits, text, len + 1);
-	switch (digits[len - 1]) {
-	case 'h':
-		unit = 3600;
-		break;
-	case 'm':
-		unit = 60;
-		break;
-	case 's':
-		break;
-	default:
-		len++;
-	}
-	digits[len - 1] = 0;
-	if (number_parse(digits, ret) || *ret > UINT32_MAX)
-		return -EINVAL;
-	*ret *= unit;
-	return 0;
-}
-
-static int run_fill(const struct args *a, enum convert_verb verb, struct convert_run *r)
-{
-	static const char *const verifies[] = {"none", "sample", "full", NULL}, *const busies[] = {"skip", "wait", "fail", NULL};
-	cpu_set_t cpus;
-	int verify, busy;
-
-	if (word_index(a->verify, verifies, "verify", a->in_place ? VERIFY_POLICY_FULL : VERIFY_POLICY_SAMPLE, &verify) ||
-	    word_index(a->busy, busies, "busy", BUSY_SKIP, &busy))
-		return EXIT_TDFS_USAGE;
-	if (a->workers > WORKERS_MAX || a->batch > 1 << 20) {
-		report(REPORT_ERROR, a->workers > WORKERS_MAX ? "--workers: at most %d" : "--batch: at most %d",
-		       a->workers > WORKERS_MAX ? WORKERS_MAX : 1 << 20);
-		return EXIT_TDFS_USAGE;
-	}
-	if (a->max_duration && (duration_parse(a->max_duration, &r->max_seconds) || !r->max_seconds)) {
-		report(REPORT_ERROR, "--max-duration: '%s' is no time: 90s, 15m, 2h", a->max_duration);
-		return EXIT_TDFS_USAGE;
-	}
-	if (a->cross && a->in_place) {
-		report(REPORT_ERROR,
-		       "--cross: what is removed in place must lie on the file system that is synced; convert each file system by itself");
-		return EXIT_TDFS_USAGE;
-	}
-	r->verb = verb;
-	r->in_place = a->in_place;
-	r->one_fs = !a->cross;
-	r->verify = (enum verify_policy)verify;
-	r->busy = (enum busy_policy)busy;
-	r->workers = (unsigned)a->workers;
-	if (!r->workers)
-		r->workers = sched_getaffinity(0, sizeof(cpus), &cpus) ? 2 : (unsigned)MIN(CPU_COUNT(&cpus), 16);
-	r->batch = a->batch ? (unsigned)a->batch : 256;
-	r->max_rate = a->max_rate;
-	r->idle = a->idle;
-	r->files_from = a->files_from;
-	r->parent = getpid();
-	return EXIT_TDFS_OK;
-}
 
 static bool lies_in(const char *inner, const char *outer)
 {
@@ -181,22 +94,29 @@ static int background(struct convert *cv)
 {
 	CLEANUP_FREE char *path = NULL;
 	CLEANUP_FD int fd = -1;
+	CLEANUP_FD int dir = -1;
 	pid_t pid;
 
 	if (mkdirat(cv->v->dir_fd, CONVERT_DIR, 0700) && errno != EEXIST)
 		return -errno;
-	if (asprintf(&path, "%s/%s/%s/output", cv->v->path, TDFS_DIR, CONVERT_DIR) < 0)
+	if ((cv->plan ? asprintf(&path, "%s/run/%s/output", cv->plan->path, cv->plan->me)
+		      : asprintf(&path, "%s/%s/%s/output", cv->v->path, TDFS_DIR, CONVERT_DIR)) < 0)
 		return -ENOMEM;
 	fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0)
 		return -errno;
+	/* so that a status can be asked for as soon as the terminal is free */
+	clock_gettime(CLOCK_MONOTONIC, &cv->begin);
+	dir = openat(cv->v->dir_fd, CONVERT_DIR, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (dir >= 0)
+		report_status_to(cv, cv->plan ? cv->plan->run_dir : dir, "running");
 	fflush(NULL);
 	pid = fork();
 	if (pid < 0)
 		return -errno;
 	if (pid > 0) {
 		printf("Process %ld works in the background; `tdfs convert status %s` shows how far it is.\nIts output goes to %s\n",
-		       (long)pid, cv->v->path, path);
+		       (long)pid, cv->plan ? cv->plan->path : cv->v->path, path);
 		return 1;
 	}
 	(void)setsid();
@@ -205,22 +125,16 @@ static int background(struct convert *cv)
 	if (open("/dev/null", O_RDONLY) != STDIN_FILENO || dup2(fd, STDOUT_FILENO) < 0 || dup2(fd, STDERR_FILENO) < 0)
 		_exit(EXIT_TDFS_FAILED);
 	/* the lock's file names who holds it */
-	if (ftruncate(cv->v->lock_fd, 0) || dprintf(cv->v->lock_fd, "%s", "") < 0)
+	if (volume_lock_sign(cv->v))
 		_exit(EXIT_TDFS_FAILED);
-	{
-		char text[32];
-		int n = snprintf(text, sizeof(text), "%ld\n", (long)getpid());
-
-		if (pwrite(cv->v->lock_fd, text, (size_t)n, 0) != n)
-			_exit(EXIT_TDFS_FAILED);
-	}
 	return 0;
 }
 
-static int convert_locked(struct convert *cv, const struct args *a)
+int session_prepare(struct session *s, const struct convert_args *a)
 {
+	struct convert *cv = s->cv;
 	struct stat st;
-	int err, code;
+	int code;
 
 	if (fstat(cv->run.from_fd, &st))
 		return complain(-errno, cv->from_name, NULL);
@@ -228,61 +142,87 @@ static int convert_locked(struct convert *cv, const struct args *a)
 	cv->json = a->json;
 	cv->quiet = a->quiet;
 	if (a->dry_run)
-		return report_dry_run(cv, a->json);
+		return EXIT_TDFS_OK;
 	code = cv->run.in_place || cv->run.verb == CONVERT_IN ? attributes_check(cv->v->store_fd, cv->v->path) : EXIT_TDFS_OK;
-	if (!code && cv->run.verb == CONVERT_OUT)
+	/* with a plan others may be at work already */
+	if (!code && cv->run.verb != CONVERT_IN && !cv->plan)
 		code = log_recover(cv->v);
-	if (code)
-		return code;
-	if (a->daemon) {
-		err = background(cv);
-		if (err)
-			return err < 0 ? complain(err, cv->v->path, NULL) : EXIT_TDFS_OK;
-	}
-	interrupt_catch();
-	return convert_run(cv);
+	if (!code && cv->run.verb == CONVERT_REWRAP)
+		code = rewrap_prepare(cv, a);
+	return code;
 }
 
-static int convert_main(const struct args *a, enum convert_verb verb, bool only_recover, int n, char **pos)
+int session_open(struct session *s, const struct convert_args *a, enum convert_verb verb, const char *store, const char *other, bool shared)
 {
-	CLEANUP(volume_cleanup) struct volume *v = NULL;
-	struct convert *cv = calloc(1, sizeof(*cv));
-	const char *store = a->in_place          ? pos[0]
-			    : verb == CONVERT_IN ? pos[1]
-						 : pos[0],
-		   *other = a->in_place          ? NULL
-			    : verb == CONVERT_IN ? pos[0]
-						 : pos[1];
-	CLEANUP_FD int fd = -1;
-	int code;
+	int code = convert_args_use(a, verb, &s->cv->run);
 
-	if (!cv)
-		return complain(-ENOMEM, NULL, NULL);
+	if (!code)
+		code = volume_get(store, &a->cred, &s->v);
+	if (!code)
+		code = shared ? volume_share(s->v) : volume_hold(s->v);
+	if (!code && other)
+		code = tree_open(s->v, other, verb == CONVERT_OUT && !a->dry_run, &s->other_fd);
+	if (code)
+		return code;
+	s->cv->v = s->v;
+	s->cv->run.v = s->v;
+	s->cv->run.from_fd = verb == CONVERT_IN && other ? s->other_fd : s->v->store_fd;
+	s->cv->run.to_fd = verb == CONVERT_OUT && other ? s->other_fd : s->v->store_fd;
+	s->cv->from_name = other && verb == CONVERT_IN ? other : store;
+	s->cv->to_name = other && verb == CONVERT_OUT ? other : store;
+	return EXIT_TDFS_OK;
+}
+
+void session_close(struct session *s)
+{
+	volume_free(s->v);
+	close_fd(&s->other_fd);
+	free(s->cv);
+}
+
+int session_trees(const struct convert_args *a, enum convert_verb verb, int n, char **pos, const char **ret_store, const char **ret_other)
+{
 	if (n != (a->in_place ? 1 : 2)) {
 		report(REPORT_ERROR, a->in_place ? "--in-place takes the STORE alone" : "give both trees: %s",
 		       verb == CONVERT_IN ? "SRC STORE" : "STORE DEST");
-		free(cv);
 		return EXIT_TDFS_USAGE;
 	}
-	code = run_fill(a, verb, &cv->run);
-	if (!code)
-		code = volume_get(store, &a->cred, &v);
-	if (!code)
-		code = volume_hold(v);
-	if (!code && other)
-		code = tree_open(v, other, verb == CONVERT_OUT && !a->dry_run, &fd);
-	if (!code) {
-		cv->v = v;
-		cv->run.v = v;
-		cv->run.recover = only_recover;
-		cv->run.from_fd = verb == CONVERT_IN && other ? fd : v->store_fd;
-		cv->run.to_fd = verb == CONVERT_OUT && other ? fd : v->store_fd;
-		cv->from_name = other && verb == CONVERT_IN ? other : store;
-		cv->to_name = other && verb == CONVERT_OUT ? other : store;
-		code = convert_locked(cv, a);
+	*ret_store = pos[!a->in_place && verb == CONVERT_IN];
+	*ret_other = a->in_place ? NULL : pos[verb != CONVERT_IN];
+	return EXIT_TDFS_OK;
+}
+
+int session_run(struct session *s, const struct convert_args *a)
+{
+	int err = a->daemon ? background(s->cv) : 0;
+
+	if (err)
+		return err < 0 ? complain(err, s->v->path, NULL) : EXIT_TDFS_OK;
+	interrupt_catch();
+	status_signal_catch();
+	return convert_run(s->cv);
+}
+
+int convert_main(const struct convert_args *a, enum convert_verb verb, bool only_recover, int n, char **pos)
+{
+	CLEANUP(session_close) struct session s = SESSION_NEW;
+	const char *store, *other;
+	int code = session_trees(a, verb, n, pos, &store, &other);
+
+	if (!code && verb == CONVERT_IN && !only_recover) {
+		code = live_main(a, n, pos);
+		if (code >= 0)
+			return code;
+		code = EXIT_TDFS_OK;
 	}
-	free(cv);
-	return code;
+	if (!code)
+		code = s.cv ? session_open(&s, a, verb, store, other, false) : complain(-ENOMEM, NULL, NULL);
+	if (!code)
+		code = session_prepare(&s, a);
+	if (code)
+		return code;
+	s.cv->run.recover = only_recover;
+	return a->dry_run ? report_dry_run(s.cv, a->json) : session_run(&s, a);
 }
 
 static int in_main(const void *args, int n, char **pos)
@@ -296,40 +236,23 @@ static int out_main(const void *args, int n, char **pos)
 }
 
 struct recover_args {
-	struct args all;
+	struct convert_args all;
 	bool out;
 };
 
 static int recover_main(const void *args, int n, char **pos)
 {
 	const struct recover_args *r = args;
-	struct args a = r->all;
+	struct convert_args a = r->all;
 
 	a.in_place = true;
 	return convert_main(&a, r->out ? CONVERT_OUT : CONVERT_IN, true, n, pos);
 }
 
-#define SHARED_ROWS(st, m)                                                                                             \
-	{OPTION_NUMBER, 0, "workers", "N", offsetof(st, m workers), "processes (default: the cores, at most 16)"},     \
-	    {OPTION_NUMBER, 0, "batch", "N", offsetof(st, m batch), "files per sync of the disk (256)"},               \
-	    {OPTION_TEXT, 0, "verify", "HOW", offsetof(st, m verify), "reread: none, sample or full"},                 \
-	    {OPTION_TEXT, 0, "busy", "HOW", offsetof(st, m busy), "files in use: skip, wait or fail"},                 \
-	    {OPTION_SIZE, 0, "max-rate", "SIZE", offsetof(st, m max_rate), "bytes a second at most"},                  \
-	    {OPTION_TEXT, 0, "max-duration", "TIME", offsetof(st, m max_duration), "stop cleanly after 90s, 15m, 2h"}, \
-	    {OPTION_FLAG, 0, "idle", NULL, offsetof(st, m idle), "only when nobody else wants CPU or disk"},           \
-	    {OPTION_FLAG, 0, "cross", NULL, offsetof(st, m cross), "go into other file systems mounted below"},        \
-	    {OPTION_TEXT, 0, "files-from", "FILE", offsetof(st, m files_from), "only these: NUL-separated paths"},     \
-	    {OPTION_FLAG, 0, "dry-run", NULL, offsetof(st, m dry_run), "only count, and tell the space needed"},       \
-	    {OPTION_FLAG, 0, "daemon", NULL, offsetof(st, m daemon), "go on in the background"},                       \
-	    {OPTION_FLAG, 'q', "quiet", NULL, offsetof(st, m quiet), "no progress, no summary"},                       \
-	{                                                                                                              \
-		OPTION_FLAG, 0, "json", NULL, offsetof(st, m json), "progress and events as JSON lines"                \
-	}
-
 static const struct option_row rows[] = {
-    {OPTION_FLAG, 0, "in-place", NULL, offsetof(struct args, in_place), "where the store is: x becomes x.tdf or back"},
-    SHARED_ROWS(struct args, ),
-    CREDENTIAL_ROWS(struct args, cred),
+    {OPTION_FLAG, 0, "in-place", NULL, offsetof(struct convert_args, in_place), "where the store is: x becomes x.tdf or back"},
+    SHARED_ROWS(struct convert_args, ),
+    CREDENTIAL_ROWS(struct convert_args, cred),
     {0},
 };
 
@@ -337,10 +260,10 @@ static const struct command convert_in = {
     .name = "in",
     .summary = "plain files become files of a volume",
     .usage = "SRC STORE | --in-place STORE",
-    .notes = "In place: `tdfs init --in-place DIR` first. Each plain file goes when its sealed\n"
-	     "form is on the disk and verified. Stopped or killed: the same command goes on.\n",
+    .notes = "In place (also below a mount): `tdfs init --in-place DIR` first. A file goes\n"
+	     "when it is sealed and verified on the disk. Stopped or killed: run it again.\n",
     .options = rows,
-    .args_size = sizeof(struct args),
+    .args_size = sizeof(struct convert_args),
     .min_args = 1,
     .max_args = 2,
     .run = in_main,
@@ -352,7 +275,7 @@ static const struct command convert_out = {
     .usage = "STORE DEST | --in-place STORE",
     .notes = "Stopped or killed: the same command goes on.\n",
     .options = rows,
-    .args_size = sizeof(struct args),
+    .args_size = sizeof(struct convert_args),
     .min_args = 1,
     .max_args = 2,
     .run = out_main,
@@ -375,8 +298,10 @@ static const struct command convert_recover = {
     .run = recover_main,
 };
 
-static const struct command *const convert_commands[] = {&convert_in,     &convert_out,    &convert_status,  &convert_pause,
-							 &convert_resume, &convert_cancel, &convert_recover, NULL};
+static const struct command *const convert_commands[] = {
+    &convert_in,     &convert_out,     &convert_rewrap, &convert_plan,   &convert_run_plan,
+    &convert_start,  &convert_status,  &convert_pause,  &convert_resume, &convert_cancel,
+    &command_verify, &convert_recover, &convert_open,   &convert_finish, NULL};
 
 const struct command command_convert = {
     .name = "convert",

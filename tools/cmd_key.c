@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdio.h>
 
+#include "cmd_key.h"
 #include "commands.h"
 #include "say.h"
 #include "target.h"
@@ -15,8 +16,10 @@ struct list_args {
 
 static int list_json(const struct volume *v)
 {
-	json_t *list = json_array();
+	json_t *list = json_array(), *old = json_array();
 
+	for (size_t i = 0; i < v->n_kas_old; i++)
+		json_array_append_new(old, json_string(v->kas_old[i]));
 	for (size_t i = 0; i < v->n_slots; i++) {
 		const struct slot *s = &v->slots[i];
 		json_t *j = json_pack("{s:i, s:s, s:o, s:I}", "id", s->id, "kind", kind_names[s->kind], "label", json_path(s->label),
@@ -26,7 +29,7 @@ static int list_json(const struct volume *v)
 			json_object_set_new(j, "scrypt_logn", json_integer(s->log_n));
 		json_array_append_new(list, j);
 	}
-	return json_say(json_pack("{s:i, s:o}", "v", 1, "slots", list));
+	return json_say(json_pack("{s:i, s:o, s:s, s:o}", "v", 1, "slots", list, "kas_key", v->kas_kid, "kas_keys_retired", old));
 }
 
 static int list_main(const void *args, int n, char **pos)
@@ -51,6 +54,9 @@ static int list_main(const void *args, int n, char **pos)
 			snprintf(cost, sizeof(cost), ", scrypt 2^%u", s->log_n);
 		printf("%2d  %-12s  %s%s%s%s\n", s->id, kind_names[s->kind], when, cost, label && *label ? "  " : "", label ? label : "");
 	}
+	printf("KAS key %s\n", v->kas_kid);
+	for (size_t i = 0; i < v->n_kas_old; i++)
+		printf("  retired %s\n", v->kas_old[i]);
 	return EXIT_TDFS_OK;
 }
 
@@ -380,7 +386,7 @@ static const struct command key_restore = {
 };
 
 static const struct command *const subs[] = {
-    &key_list, &key_add, &key_remove, &key_change, &key_recovery, &key_backup, &key_restore, NULL,
+    &key_list, &key_add, &key_remove, &key_change, &key_recovery, &key_backup, &key_restore, &key_rotate, &key_forget, NULL,
 };
 
 const struct command command_key = {

@@ -75,7 +75,7 @@ static size_t damage_accept(const struct volume *v, const struct recover_damage 
 static int log_retire(const struct volume *v, const struct io *io, const struct recovered *r)
 {
 	struct redo *redo = NULL;
-	int err = redo_open(io, v->dir_fd, v->store_fd, v->id, v->k_log, r->next_lsn, r->next_epoch, r->half, &redo);
+	int err = redo_open(io, v->dir_fd, v->store_fd, v->id, v->k_log, r->next_lsn, r->next_epoch, r->half, r->other_end, &redo);
 
 	if (err)
 		return err;

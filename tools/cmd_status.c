@@ -37,7 +37,9 @@ static int collect(const char *store, const char *mountpoint, json_t **ret)
 	holder = err ? store_holder(store) : 0;
 	j = json_pack("{s:o, s:s, s:i, s:i, s:s}", "store", json_path(store), "volume_id", id, "segment_size", (int)v->segment_size,
 		      "key_slots", (int)v->n_slots, "state",
-		      !err         ? "mounted"
+		      !err && json_is_true(json_object_get(answer, "detached")) ? "taken away (umount -l), files are open"
+		      : !err ? "mounted"
+		      : err == -EAGAIN ? "stopped"
 		      : holder     ? "in use"
 		      : mountpoint ? "dead mount"
 				   : "not mounted");
@@ -57,17 +59,22 @@ static int collect(const char *store, const char *mountpoint, json_t **ret)
 static void print_daemon(const json_t *d)
 {
 	char dirty[SAY_TEXT];
+	const char *state = json_string_value(json_object_get(d, "state"));
 	json_int_t up = number(d, NULL, "uptime"), half = number(d, "log", "half_used");
 
 	size_text((uint64_t)number(d, NULL, "dirty_bytes"), dirty);
 	printf("  daemon      pid %" JSON_INTEGER_FORMAT ", up %" JSON_INTEGER_FORMAT ":%02d:%02d%s\n", number(d, NULL, "pid"), up / 3600,
 	       (int)(up / 60 % 60), (int)(up % 60), json_is_true(json_object_get(d, "read_only")) ? ", READ ONLY" : "");
+	if (state && strcmp(state, "converting") == 0)
+		printf("  converting  plain files in the store are served too; `tdfs convert finish` ends that\n");
 	printf("  files       %" JSON_INTEGER_FORMAT " in use, %" JSON_INTEGER_FORMAT " with changes not sealed yet (%s in memory)\n",
 	       number(d, "files", "live"), number(d, "files", "dirty"), dirty);
 	printf("  log         %d.%d %% of the current half used, %" JSON_INTEGER_FORMAT " flushes\n", (int)(half / 10), (int)(half % 10),
 	       number(d, "log", "flushes"));
 	printf("  since mount %" JSON_INTEGER_FORMAT " commits, %" JSON_INTEGER_FORMAT " seals, %" JSON_INTEGER_FORMAT " fsyncs\n",
 	       number(d, "counters", "commits"), number(d, "counters", "seals"), number(d, "counters", "fsyncs"));
+	if (number(d, NULL, "quiesced"))
+		printf("  QUIESCED    for at most another %" JSON_INTEGER_FORMAT " s: what writes waits\n", number(d, NULL, "quiesced"));
 	if (json_is_true(json_object_get(d, "failed")))
 		printf("  FAILED      the log cannot be written: nothing new is accepted. Look at the disk, then umount and mount\n");
 	if (number(d, "counters", "bad_segments"))
@@ -89,6 +96,8 @@ static void print_one(const json_t *j)
 	       (int)number(j, NULL, "key_slots"), (int)number(j, NULL, "segment_size"));
 	if (daemon)
 		print_daemon(daemon);
+	else if (strcmp(state, "stopped") == 0)
+		printf("  next        kill -CONT %d\n", (int)number(j, NULL, "pid"));
 	else if (strcmp(state, "in use") == 0)
 		printf("  in use by   process %d\n", (int)number(j, NULL, "pid"));
 	else if (strcmp(state, "dead mount") == 0)

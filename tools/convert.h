@@ -9,14 +9,18 @@
 #include <sys/stat.h>
 #include <time.h>
 
+#include "aead.h"
 #include "io.h"
 #include "record.h"
 #include "volume.h"
 
 #define CONVERT_DIR VOLUME_CONVERT_DIR
-#define HASH_LEN 32
+#define HASH_LEN FINGERPRINT_LEN
+/* Names in .tdfs/convert/tmp of what rewrap has made: this and the source's inode number. */
+#define REWRAP_ONE 'r'
+#define REWRAP_SET 's' /* of a file with several names */
 
-enum convert_verb { CONVERT_IN, CONVERT_OUT };
+enum convert_verb { CONVERT_IN, CONVERT_OUT, CONVERT_REWRAP };
 enum verify_policy { VERIFY_POLICY_NONE, VERIFY_POLICY_SAMPLE, VERIFY_POLICY_FULL };
 enum busy_policy { BUSY_SKIP, BUSY_WAIT, BUSY_FAIL };
 
@@ -29,8 +33,14 @@ struct convert_run {
 	enum busy_policy busy;
 	unsigned workers, batch;
 	uint64_t max_rate, max_seconds;
+	const char *pressure; /* /proc/pressure/@pressure: wait while "some avg10" is above @max_pressure, per cent */
+	unsigned max_pressure;
 	bool idle;
 	const char *files_from;
+	/* rewrap */
+	bool new_dek, keep_dek;
+	const char *kas_kid; /* the key that files are to be wrapped for */
+	const char *policy;  /* base64: the policy they are to have; NULL: each its own */
 
 	pid_t parent;
 	const struct volume *v;

@@ -16,6 +16,13 @@ static void queue_count(struct queue *q, const struct chunk *c)
 	q->bytes += c->bytes;
 }
 
+static void queue_uncount(struct queue *q, const struct chunk *c)
+{
+	q->n_chunks--;
+	q->n_files -= c->n;
+	q->bytes -= c->bytes;
+}
+
 void queue_push(struct queue *q, struct chunk *c)
 {
 	c->next = NULL;
@@ -43,9 +50,26 @@ struct chunk *queue_pop(struct queue *q)
 	if (!q->first)
 		q->last = &q->first;
 	c->next = NULL;
-	q->n_chunks--;
-	q->n_files -= c->n;
-	q->bytes -= c->bytes;
+	queue_uncount(q, c);
+	return c;
+}
+
+struct chunk *queue_take(struct queue *q, bool (*fits)(const struct convert *cv, const struct chunk *c, unsigned i),
+			 const struct convert *cv, unsigned i)
+{
+	struct chunk *before = NULL, *c = q->first;
+
+	while (c && !fits(cv, c, i)) {
+		before = c;
+		c = c->next;
+	}
+	if (!c || !before)
+		return c ? queue_pop(q) : NULL;
+	before->next = c->next;
+	if (!c->next)
+		q->last = &before->next;
+	c->next = NULL;
+	queue_uncount(q, c);
 	return c;
 }
 

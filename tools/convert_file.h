@@ -19,6 +19,7 @@ int beneath_open(int root, const char *path, bool one_fs) MUST_CHECK;
 /* Buffers of one worker, made once. */
 struct sealer {
 	const struct volume *v;
+	struct secret *hash_key; /* of fingerprints, the same in all processes of a run */
 	uint8_t *plain, *stored, *tags;
 	size_t plain_room, stored_room, tags_room;
 	struct tail_template *sample; /* how long a tail of this volume is; made when first asked for */
@@ -26,11 +27,24 @@ struct sealer {
 int sealer_init(struct sealer *s, const struct volume *v) MUST_CHECK;
 void sealer_free(struct sealer *s);
 
-/** seal_fd() - all of @in, @st->st_size bytes long, into the empty @out as a native file of the volume; nothing is synced
- * The record carries size, mtime and ctime of @st: the stamp by which an interrupted run is told apart from a file of the user.
- * @ret_hash: content hash (SHA-256 chained over segments of *ret_s bytes), or NULL if nobody wants it
+/* What is sealed: a plain file, or what a sealed one holds, which then stays the same file (id, times) in its next generation. */
+struct seal_from {
+	int fd;
+	const struct io *io;       /* of a sealed one */
+	const struct container *c; /* unlocked; NULL: a plain file */
+	const char *policy;        /* base64 */
+};
+
+/** seal_fd() - all of @from, whose file is like @st, into the empty @out as a native file of the volume; nothing is synced
+ * The record of what was plain carries size, mtime and ctime of @st: the stamp by which an interrupted run is told apart from a file of the
+ * user.
+ * @ret_hash: content hash (fingerprints chained over segments of *ret_s bytes), or NULL if nobody wants it
  * Return: 0; -ESTALE the file has another length than @st says; -ENOSPC, -errno */
-int seal_fd(struct sealer *s, int in, const struct stat *st, int out, uint8_t *ret_hash, uint32_t *ret_s) MUST_CHECK;
+int seal_fd(struct sealer *s, const struct seal_from *from, const struct stat *st, int out, uint8_t *ret_hash, uint32_t *ret_s) MUST_CHECK;
+
+/** reseal_fd() - the payload and data key of @from as they are, under another key access: all of it is read and checked first; as seal_fd()
+ */
+int reseal_fd(struct sealer *s, const struct seal_from *from, int out, uint8_t ret_hash[static HASH_LEN], uint32_t *ret_s) MUST_CHECK;
 
 /** plain_hash() - content hash of a plain file of @size bytes, in units of @unit; 0; -ESTALE it is shorter; -errno */
 int plain_hash(struct sealer *s, int fd, uint64_t size, uint32_t unit, uint8_t ret_hash[static HASH_LEN]) MUST_CHECK;

@@ -8,6 +8,8 @@
 #include "convert.h"
 #include "convert_job.h"
 #include "convert_walk.h"
+#include "plan.h"
+#include "progress.h"
 #include "wire.h"
 #include "worker.h"
 
@@ -37,6 +39,8 @@ struct chunk {
 	struct timespec sent; /* wall clock: headers of its files are not older */
 	enum chunk_op op;
 	bool set, retry;
+	unsigned owner; /* which worker staged it: that one still has the sources open */
+	pid_t owner_pid;
 	size_t n, room;
 	struct item *items;
 };
@@ -79,7 +83,11 @@ struct convert {
 	/* where files come from */
 	struct walk *walk; /* NULL: the end, or from a list */
 	struct walk_calls walk_calls;
-	FILE *list; /* --files-from */
+	FILE *list;        /* --files-from, or a chunk of the plan */
+	struct plan *plan; /* NULL: none */
+	char *plan_text;
+	bool plan_more, plan_all; /* there may be more chunks; all of them are done */
+	double last_beat;
 	struct cdir *list_root, *list_dir;
 	struct link_set **sets;
 	size_t n_sets_room, n_sets;
@@ -103,6 +111,7 @@ struct convert {
 	/* how it goes */
 	struct counts counts;
 	struct timespec begin; /* monotonic */
+	bool pressed;          /* waits because the machine has other things to do */
 	bool draining, paused, space_low, cancelled, out_of_time;
 	int fatal; /* -errno that stops the run */
 	uint64_t converted_at_round;
@@ -118,6 +127,9 @@ void queue_init(struct queue *q);
 void queue_push(struct queue *q, struct chunk *c);
 void queue_push_front(struct queue *q, struct chunk *c);
 struct chunk *queue_pop(struct queue *q);
+/** queue_take() - the first one for which @fits, out of the middle if need be; NULL: none */
+struct chunk *queue_take(struct queue *q, bool (*fits)(const struct convert *cv, const struct chunk *c, unsigned i),
+			 const struct convert *cv, unsigned i);
 struct chunk *chunk_new(struct convert *cv) MUST_CHECK;
 /** chunk_add() - takes @it's path and reference over; on -ENOMEM they are freed */
 int chunk_add(struct convert *cv, struct chunk *c, const struct item *it) MUST_CHECK;
@@ -153,8 +165,21 @@ int source_open(struct convert *cv) MUST_CHECK;
 int source_fill(struct convert *cv) MUST_CHECK;
 bool source_ended(const struct convert *cv);
 void source_close(struct convert *cv);
+/** source_is_foreign() - is the directory another file system or a volume of its own?  Then that is told */
+bool source_is_foreign(struct convert *cv, const struct walk_entry *e);
 void source_bad(void *arg, const char *path, int err);
 void dir_finished(void *arg, struct cdir *d);
+
+/* convert_plan.c */
+/** treeplan_make() - walk the tree into @p; cv->log is there.  0 or -errno */
+int treeplan_make(struct convert *cv, struct plan *p, uint64_t max_files, uint64_t max_bytes) MUST_CHECK;
+/** plan_source_next() - the next chunk's list; 1, 0 there is none, -errno */
+int plan_source_next(struct convert *cv) MUST_CHECK;
+void plan_chunk_ended(struct convert *cv, const struct cdir *root);
+/** plan_try_again() - @it was not converted and may be later: its chunk is not done */
+void plan_try_again(struct convert *cv, const struct item *it);
+/** treeplan_finish() - @ret_all: every chunk is done, and the folders have their times back */
+int treeplan_finish(struct convert *cv, bool *ret_all) MUST_CHECK;
 
 /* convert_sets.c */
 int sets_add(struct convert *cv, const struct stat *st, struct item *it, bool *ret_complete, struct chunk **ret) MUST_CHECK;
@@ -177,12 +202,17 @@ void report_failed(struct convert *cv, const char *path, const char *what, const
 void report_reason(struct convert *cv, const char *text);
 void report_progress(struct convert *cv, bool last);
 void report_status(struct convert *cv, const char *state);
+void report_status_to(const struct convert *cv, int dir, const char *state);
 void report_end(struct convert *cv, int code);
 /** report_dry_run() - count, and tell what it would need; an exit code */
 int report_dry_run(struct convert *cv, bool json);
+/** status_signal_catch() - SIGUSR1 shows how far it is */
+void status_signal_catch(void);
 double seconds_now(const struct convert *cv);
 
 /* convert_run.c */
+/** rewrap_begin() - the journal is there: make the key that --new-dek asks for, if that was not done; 0 or -errno */
+int rewrap_begin(struct convert *cv) MUST_CHECK;
 /** convert_run() - everything from the first look to the summary; an exit code, reported */
 int convert_run(struct convert *cv);
 

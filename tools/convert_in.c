@@ -5,15 +5,7 @@
 
 #include "convert_one.h"
 #include "report.h"
-
-/* Is the content of the sealed file @fd what @hash says (in units of the file's own segments)?  0, 1 no, -errno */
-static int sealed_compare(struct one *w, int fd, uint64_t len, const uint8_t hash[static HASH_LEN])
-{
-	uint8_t got[HASH_LEN];
-	int err = sealed_hash(&w->sealer, &w->io, fd, len, got);
-
-	return err ? err : memcmp(got, hash, HASH_LEN) != 0;
-}
+#include "tree.h"
 
 /* What is in the way was made by us from this very file and is not whole: 0 it is gone now */
 static int debris_drop(struct one *w, int sib, const char *target)
@@ -27,9 +19,10 @@ static int debris_drop(struct one *w, int sib, const char *target)
 }
 
 /* A sealed file of ours stands there.  1: it is this file's, @a is filled in; 0: was debris and is gone; -errno with @a->result set */
-static int existing_sealed(struct one *w, int from, const struct stat *st, int sib, const char *target, const struct record *r,
+static int existing_sealed(struct one *w, const struct source *src, int sib, const char *target, const struct record *r,
 			   struct item_answer *a)
 {
+	const struct stat *st = &src->st;
 	bool fits = stamp_fits(r, st), suspect = w->run->suspect_from.tv_sec && !time_before(&r->made, &w->run->suspect_from);
 	const char *what = "";
 	struct stat sib_st;
@@ -44,15 +37,15 @@ static int existing_sealed(struct one *w, int from, const struct stat *st, int s
 	}
 	if (r->state != RECORD_SEALED || r->generation != 1 || r->size != (uint64_t)st->st_size || (!w->run->in_place && !fits))
 		return fail(-EEXIST, "there is a sealed file %s with other content: remove the one that is not wanted", target);
-	err = plain_hash(&w->sealer, from, (uint64_t)st->st_size, r->s, a->hash);
+	err = plain_hash(&w->sealer, src->fd, (uint64_t)st->st_size, r->s, a->hash);
 	if (err)
 		return err;
-	differs = sealed_compare(w, sib, (uint64_t)sib_st.st_size, a->hash);
+	differs = one_compare(w, sib, (uint64_t)sib_st.st_size, a->hash, target);
 	if (differs && fits) /* torn, and made from what is still here */
 		return debris_drop(w, sib, target);
 	if (differs)
 		return fail(-EEXIST, "there is a sealed file %s with other content: remove the one that is not wanted", target);
-	err = meta_copy(from, st, sib, &sib_st, w->run->in_place, true, w->acl_dir, &what);
+	err = meta_copy(src->fd, st, sib, &sib_st, w->run->in_place, true, w->acl_dir, &what);
 	if (err)
 		return fail(err, "its %s cannot be kept: %s", what, strerror(-err));
 	a->s = r->s;
@@ -61,8 +54,7 @@ static int existing_sealed(struct one *w, int from, const struct stat *st, int s
 	return 1;
 }
 
-/* The name that is needed is taken.  As existing_sealed() */
-static int existing_in(struct one *w, int from, const struct stat *st, const char *target, struct item_answer *a)
+static int existing_in(struct one *w, const struct source *src, const char *target, struct item_answer *a)
 {
 	CLEANUP_FD int sib = openat(w->to_dir, target, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
 	struct record r = {0};
@@ -82,9 +74,9 @@ static int existing_in(struct one *w, int from, const struct stat *st, const cha
 	fail_clear();
 	switch (kind) {
 	case SIBLING_SEALED:
-		return existing_sealed(w, from, st, sib, target, &r, a);
+		return existing_sealed(w, src, sib, target, &r, a);
 	case SIBLING_TORN:
-		if (stamp_fits(&r, st))
+		if (stamp_fits(&r, &src->st))
 			return debris_drop(w, sib, target);
 		return fail(-EEXIST, "there is a damaged sealed file %s that was not made from it: remove it if it is not wanted", target);
 	case SIBLING_OTHER:
@@ -97,7 +89,8 @@ static int existing_in(struct one *w, int from, const struct stat *st, const cha
 	}
 }
 
-bool already_in(struct one *w, int fd, const struct stat *st, const char *name, struct item_answer *a)
+/* A name that ends in .tdf, in place: ours already?  true: @a says what it is */
+static bool already_in(struct one *w, int fd, const struct stat *st, const char *name, struct item_answer *a)
 {
 	char plain[NAME_ROOM];
 	struct record r = {0};
@@ -127,86 +120,75 @@ bool already_in(struct one *w, int fd, const struct stat *st, const char *name, 
 	return true;
 }
 
-static int seal_to(struct one *w, int from, const struct stat *st, const struct item_order *o, const char *target, struct item_answer *a)
+static int seal_to(struct one *w, const struct source *src, const struct item_order *o, const char *target, struct item_answer *a)
 {
 	char temp_name[TEMP_ROOM];
-	CLEANUP_FD int temp = temp_open(w->to_dir, w->run->temp_dir, st->st_mode, temp_name);
+	CLEANUP_FD int temp = temp_open(w->to_dir, w->run->temp_dir, src->st.st_mode, temp_name);
+	const struct seal_from plain = {.fd = src->fd, .policy = w->run->v->policy};
 	uint32_t s = 0;
 	int err;
 
 	if (temp < 0)
 		return fail(temp, "making the new file: %s", strerror(-temp));
-	err = seal_fd(&w->sealer, from, st, temp, o->verify ? a->hash : NULL, &s);
+	err = seal_fd(&w->sealer, &plain, &src->st, temp, o->verify ? a->hash : NULL, &s);
 	a->s = s;
-	if (!err)
-		err = one_put(w, from, st, temp, temp_name, target, a);
-	while (err == -EEXIST) {
-		err = existing_in(w, from, st, target, a);
-		if (err == 0)
-			err = one_put(w, from, st, temp, temp_name, target, a);
-		else if (err == -EEXIST)
-			break;
-	}
-	if (err || a->verified)
+	if (err) {
 		temp_drop(w->run->temp_dir, temp_name);
-	return err < 0 ? err : 0;
+		return err;
+	}
+	return one_place(w, src, temp, temp_name, target, existing_in, a);
 }
 
 void stage_in(struct one *w, const struct item_order *o, const char *name, unsigned links, struct item_answer *a)
 {
+	struct source src = {.fd = -1};
 	CLEANUP_FD int fd = -1;
 	char target[NAME_ROOM];
-	struct stat st;
 	int err;
 
-	if (!one_source(w, name, links, &fd, &st, a))
+	if (!one_look(w, name, &fd, &src.st, a))
 		return;
+	if (w->run->in_place && name_is_tdf(name) && already_in(w, fd, &src.st, name, a))
+		return;
+	if (!one_ready(w, fd, links, &src.st, a))
+		return;
+	src.fd = fd;
 	err = one_target(w->run, name, target);
 	if (!err && (!w->run->in_place || w->run->recover)) {
 		struct stat there;
 
 		if (fstatat(w->to_dir, target, &there, AT_SYMLINK_NOFOLLOW) == 0)
-			err = existing_in(w, fd, &st, target, a);
+			err = existing_in(w, &src, target, a);
 		if (err == 0 && w->run->recover) {
 			a->result = ITEM_PLAIN;
 			return;
 		}
 	}
 	if (err == 0)
-		err = seal_to(w, fd, &st, o, target, a);
+		err = seal_to(w, &src, o, target, a);
 	if (err < 0 && !a->result)
 		a->result = (uint8_t)one_fail(err);
+	if (links == 1)
+		one_keep(w, &fd, a);
 }
 
 /* Reread the sealed file from the disk, with the key as it stands in it. */
 static int verify_in(struct one *w, const struct item_order *o, const char *target)
 {
-	CLEANUP_FD int fd = openat(w->to_dir, target, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+	CLEANUP_FD int fd = -1;
 	struct stat st;
-	int err;
 
+	if (!o->verify)
+		return 0;
+	fd = openat(w->to_dir, target, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
 	if (fd < 0 || fstat(fd, &st))
 		return fail(-errno, "verifying %s: %s", target, strerror(errno));
 	if (st.st_ino != o->out_ino)
 		return fail(-ESTALE, "%s was replaced by somebody else", target);
-	err = sealed_compare(w, fd, (uint64_t)st.st_size, o->hash);
-	return err == 1 ? fail(-EBADMSG, "%s does not decrypt to what was read", target) : err;
+	return one_compare(w, fd, (uint64_t)st.st_size, o->hash, target);
 }
 
 void commit_in(struct one *w, const struct item_order *o, const char *name, unsigned links, struct item_answer *a)
 {
-	char target[NAME_ROOM];
-	int err = one_target(w->run, name, target);
-
-	if (!err && o->verify)
-		err = verify_in(w, o, target);
-	if (err) {
-		one_drop_target(w, target, o->out_ino);
-		a->result = (uint8_t)one_fail(err);
-		return;
-	}
-	if (w->run->in_place)
-		one_unlink_source(w, o, name, links, target, a);
-	else
-		a->result = ITEM_DONE;
+	one_commit(w, o, name, links, verify_in, a);
 }

@@ -48,6 +48,8 @@ static int PRINTF_LIKE(2, 3) line_add(struct job_log *j, const char *fmt, ...)
 	va_list ap;
 	int len, err;
 
+	if (j->fd < 0) /* of a plan's run: the plan is the journal */
+		return 0;
 	if (j->failed)
 		return -EIO;
 	va_start(ap, fmt);
@@ -79,6 +81,7 @@ static void log_free(struct job_log *j)
 	while (j->dirs)
 		past_dir_forget(j, j->dirs->path);
 	past_renames_forget(j);
+	free(j->moved_from);
 	secret_free(j->key);
 	close_fd(&j->fd);
 	close_fd(&j->dir);
@@ -95,20 +98,34 @@ static int dirs_make(const struct volume *v, struct job_log *j)
 	return 0;
 }
 
+struct cleaning {
+	int fd;
+	bool rewrap;
+};
+
+/* What has taken over some names of a set, and stays here until it has all, is needed by the run that goes on. */
 static int temp_remove(void *arg, const char *name, unsigned char d_type, ino_t ino)
 {
-	(void)unlinkat(*(const int *)arg, name, 0);
+	const struct cleaning *c = arg;
+	struct stat st;
+
+	if (*name == REWRAP_SET && !strchr(name, '.') && fstatat(c->fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_nlink > 1) {
+		if (c->rewrap)
+			return 0;
+		return fail(-EBUSY, "an interrupted `tdfs convert rewrap` has replaced some names of a file: run it again first");
+	}
+	(void)unlinkat(c->fd, name, 0);
 	return 0;
 }
 
 /* Files without a place that a killed run has left; nobody else uses the directory while the volume is locked. */
-static void temp_clean(const struct job_log *j)
+static int temp_clean(const struct job_log *j, bool rewrap)
 {
 	CLEANUP_FD int fd = openat(j->dir, TEMP_DIR, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	struct io io = io_posix(j->dir);
+	struct cleaning c = {fd, rewrap};
 
-	if (fd >= 0)
-		(void)io.list(io.ctx, fd, temp_remove, &fd);
+	return fd < 0 ? -errno : io.list(io.ctx, fd, temp_remove, &c);
 }
 
 static int dir_line(struct job_log *j, const char *path, const struct timespec times[2])
@@ -120,12 +137,13 @@ static int dir_line(struct job_log *j, const char *path, const struct timespec t
 		    : -ENOMEM;
 }
 
-enum { WAY_OUT = 1, WAY_IN_PLACE = 2 };
+enum { WAY_OUT = 1, WAY_IN_PLACE = 2, WAY_REWRAP = 4 };
 
 /* Runs of one way carry on each other's names. */
 static int way_of(const struct convert_run *run)
 {
-	return (run->verb == CONVERT_OUT ? WAY_OUT : 0) | (run->in_place ? WAY_IN_PLACE : 0);
+	return (run->verb == CONVERT_OUT ? WAY_OUT : 0) | (run->verb == CONVERT_REWRAP ? WAY_REWRAP : 0) |
+	       (run->in_place ? WAY_IN_PLACE : 0);
 }
 
 /* A journal of what is unfinished, in place of the one there is. */
@@ -143,6 +161,8 @@ static int new_journal(struct job_log *j)
 	err = line_add(j, "S %" PRId64 ".%09ld %d", (int64_t)j->durable.tv_sec, j->durable.tv_nsec, j->way);
 	for (struct open_dir *d = j->dirs; d && !err; d = d->next)
 		err = dir_line(j, d->path, d->times);
+	if (!err && j->moved_from)
+		err = line_add(j, "K %s", j->moved_from);
 	for (size_t i = 0; i < j->n_renames && !err; i++)
 		err = job_rename(j, j->renames[i].path, j->renames[i].to, j->renames[i].ino);
 	if (!err && j->renames_complete && j->n_renames)
@@ -171,6 +191,21 @@ static int mark_set(const struct job_log *j)
 	return fsync(j->dir) ? -errno : 0;
 }
 
+/*
+ * A fresh data key for every file means a fresh KAS key first: then each file tells by itself whether it was done.  The journal only
+ * remembers whether that key is still to be made.
+ */
+static int moved_from_take(struct job_log *j, const struct volume *v, const struct convert_run *run)
+{
+	if (run->new_dek && !j->moved_from) {
+		j->moved_from = strdup(v->kas_kid);
+		if (!j->moved_from)
+			return -ENOMEM;
+	}
+	j->past.moved_from = j->moved_from;
+	return 0;
+}
+
 int job_begin(const struct volume *v, const struct convert_run *run, struct job_past *ret_past, struct job_log **ret)
 {
 	struct job_log *j = calloc(1, sizeof(*j));
@@ -182,8 +217,9 @@ int job_begin(const struct volume *v, const struct convert_run *run, struct job_
 	j->tdfs_dir = v->dir_fd;
 	j->key = derive(v->vk, "convert");
 	err = j->key ? dirs_make(v, j) : -ENOMEM;
+	if (!err)
+		err = temp_clean(j, run->verb == CONVERT_REWRAP);
 	if (!err) {
-		temp_clean(j);
 		err = past_read(j);
 		if (err == -EBADMSG || err == -EPROTO || err == -EFBIG) { /* edited: everything is looked at anew */
 			past_forget(j);
@@ -199,6 +235,8 @@ int job_begin(const struct volume *v, const struct convert_run *run, struct job_
 		    -EBUSY,
 		    "an interrupted conversion has renamed a part of the folders: run the same `tdfs convert %s --in-place` again first",
 		    j->way & WAY_OUT ? "out" : "in");
+	if (!err)
+		err = moved_from_take(j, v, run);
 	j->way = way_of(run);
 	if (!err)
 		err = new_journal(j);
@@ -207,6 +245,30 @@ int job_begin(const struct volume *v, const struct convert_run *run, struct job_
 		return err;
 	}
 	*ret_past = j->past;
+	*ret = j;
+	return 0;
+}
+
+int job_begin_plan(const struct volume *v, int dir, int *ret_temp_dir, struct job_log **ret)
+{
+	struct job_log *j = calloc(1, sizeof(*j));
+	int err;
+
+	if (!j)
+		return -ENOMEM;
+	j->dir = j->fd = -1;
+	err = dirs_make(v, j);
+	if (!err) {
+		*ret_temp_dir = openat(j->dir, TEMP_DIR, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		err = *ret_temp_dir < 0 ? -errno : 0;
+	}
+	close_fd(&j->dir);
+	j->dir = err ? -1 : fcntl(dir, F_DUPFD_CLOEXEC, 0);
+	if (j->dir < 0) {
+		err = err ? err : -errno;
+		log_free(j);
+		return err;
+	}
 	*ret = j;
 	return 0;
 }
@@ -292,12 +354,21 @@ void job_renames(struct job_log *j, struct job_rename **ret, size_t *ret_n, bool
 	*ret_complete = j->renames_complete;
 }
 
+int job_moved_done(struct job_log *j)
+{
+	if (!j->moved_from)
+		return 0;
+	free(STEAL(j->moved_from));
+	return line_add(j, "K");
+}
+
 void job_end(struct job_log *j, bool clean)
 {
 	if (!j)
 		return;
 	if (clean)
 		(void)line_add(j, "F");
-	(void)fdatasync(j->fd);
+	if (j->fd >= 0)
+		(void)fdatasync(j->fd);
 	log_free(j);
 }

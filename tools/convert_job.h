@@ -19,13 +19,20 @@ struct job_log; /* opaque */
 /* What the last run has left. */
 struct job_past {
 	bool any, clean;         /* there was one; it came to its end */
+	char *moved_from;        /* rewrap --new-dek: the KAS key from which files are moved away; borrowed from the log */
 	bool names_done;         /* names of directories and others are spelled as the verb wants */
 	struct timespec durable; /* unclean: what was made before is durable */
 };
 
+/** job_time_take() - the word at *@at, "-12.000000345", which ends in a blank; *@at: behind it.  0 or -EPROTO */
+int job_time_take(char **at, struct timespec *ret) MUST_CHECK;
+
 /** job_begin() - open the directory, read the past, start a new journal that carries on what is unfinished
  * Return: 0 or -errno; fail() tells */
 int job_begin(const struct volume *v, const struct convert_run *run, struct job_past *ret_past, struct job_log **ret) MUST_CHECK;
+/** job_begin_plan() - no journal: the plan says what is done.  @dir: for status and failures, not taken over; @ret_temp_dir:
+ * .tdfs/convert/tmp */
+int job_begin_plan(const struct volume *v, int dir, int *ret_temp_dir, struct job_log **ret) MUST_CHECK;
 /** job_dir() - descriptor of .tdfs/convert; borrowed */
 int job_dir(const struct job_log *j);
 /** job_barrier() - everything made before @when is durable */
@@ -46,6 +53,8 @@ struct job_rename {
 };
 /** job_renames() - planned and not known to be done; @ret_complete: the plan was written to its end */
 void job_renames(struct job_log *j, struct job_rename **ret, size_t *ret_n, bool *ret_complete);
+/** job_moved_done() - every file of the store is under the present KAS key */
+int job_moved_done(struct job_log *j);
 /** job_end() - @clean: nothing is under way */
 void job_end(struct job_log *j, bool clean);
 

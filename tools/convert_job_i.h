@@ -22,6 +22,7 @@ struct job_log {
 	uint64_t off;
 	bool failed;
 	int way;
+	char *moved_from;
 	struct timespec durable; /* what was made before is */
 	/* from the past */
 	struct job_past past;

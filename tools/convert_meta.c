@@ -184,12 +184,14 @@ int meta_copy(int from, const struct stat *st, int to, const struct stat *to_st,
 int temp_open(int dir, int temp_dir, mode_t mode, char ret_name[static TEMP_ROOM])
 {
 	static _Atomic unsigned long count; /* of this process: a name is never used twice */
+	struct timespec now;
 	int fd = openat(dir, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, mode & 0777);
 
 	ret_name[0] = 0;
 	if (fd >= 0 || (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL) || temp_dir < 0)
 		return fd < 0 ? -errno : fd;
-	snprintf(ret_name, TEMP_ROOM, "%ld.%lu", (long)getpid(), atomic_fetch_add(&count, 1));
+	clock_gettime(CLOCK_REALTIME, &now); /* another machine may have a process of this number */
+	snprintf(ret_name, TEMP_ROOM, "%lx.%ld.%lu", (unsigned long)now.tv_nsec, (long)getpid(), atomic_fetch_add(&count, 1));
 	fd = openat(temp_dir, ret_name, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0)
 		ret_name[0] = 0;

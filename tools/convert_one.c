@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <sys/xattr.h>
 
 #include "report.h"
@@ -102,7 +103,8 @@ enum item_result one_fail(int err)
 	}
 }
 
-bool one_is_busy(int fd)
+/* Has somebody else the file open?  (Where a lease cannot be had it is not known: false) */
+static bool one_is_busy(int fd)
 {
 	if (fcntl(fd, F_SETLEASE, F_WRLCK) == 0)
 		return fcntl(fd, F_SETLEASE, F_UNLCK) != 0;
@@ -132,53 +134,129 @@ static bool answer(struct item_answer *a, enum item_result r)
 	return false;
 }
 
-bool one_source(struct one *w, const char *name, unsigned links, int *ret_fd, struct stat *ret_st, struct item_answer *a)
+#define KEPT_ROOM 8192u /* a power of two, at most half of it in use */
+
+int one_kept_init(struct one *w)
+{
+	struct rlimit limit;
+
+	w->kept = malloc(KEPT_ROOM * sizeof(*w->kept));
+	if (!w->kept)
+		return -ENOMEM;
+	for (size_t i = 0; i < KEPT_ROOM; i++)
+		w->kept[i].fd = -1;
+	if (getrlimit(RLIMIT_NOFILE, &limit))
+		return -errno;
+	limit.rlim_cur = MIN(limit.rlim_max, KEPT_ROOM);
+	(void)setrlimit(RLIMIT_NOFILE, &limit);
+	w->max_kept = getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur < 128 ? 0 : MIN((size_t)limit.rlim_cur - 64, KEPT_ROOM / 2);
+	return 0;
+}
+
+static size_t kept_place(const struct one *w, uint64_t ino)
+{
+	size_t i = (size_t)(ino * 0x9e3779b97f4a7c15u >> 40) % KEPT_ROOM;
+
+	while (w->kept[i].fd >= 0 && w->kept[i].ino != ino)
+		i = (i + 1) % KEPT_ROOM;
+	return i;
+}
+
+void one_keep(struct one *w, int *fd, const struct item_answer *a)
+{
+	size_t i;
+
+	if (a->result != ITEM_STAGED || !w->run->in_place || w->n_kept >= w->max_kept)
+		return;
+	i = kept_place(w, a->stamp.ino);
+	if (w->kept[i].fd >= 0) /* of a file that was there before */
+		close(w->kept[i].fd);
+	else
+		w->n_kept++;
+	w->kept[i] = (struct kept){a->stamp.ino, *fd};
+	*fd = -1;
+}
+
+/* -1: it is not kept */
+static int kept_take(struct one *w, uint64_t ino)
+{
+	size_t i = kept_place(w, ino), hole;
+	int fd = w->kept[i].fd;
+
+	if (fd < 0)
+		return -1;
+	w->kept[i].fd = -1;
+	w->n_kept--;
+	/* what was put behind it because this place was taken moves up */
+	for (hole = (i + 1) % KEPT_ROOM; w->kept[hole].fd >= 0; hole = (hole + 1) % KEPT_ROOM) {
+		struct kept k = w->kept[hole];
+
+		w->kept[hole].fd = -1;
+		w->kept[kept_place(w, k.ino)] = k;
+	}
+	return fd;
+}
+
+bool one_look(struct one *w, const char *name, int *ret_fd, struct stat *ret_st, struct item_answer *a)
 {
 	CLEANUP_FD int fd = openat(w->from_dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
-	const char *flag;
-	struct stat st;
 
-	if (fd < 0 && errno == ENOENT)
+	/* gone, or became a symlink or a socket meanwhile */
+	if (fd < 0 && (errno == ENOENT || errno == ELOOP || errno == ENXIO))
 		return answer(a, ITEM_GONE);
-	if (fd < 0 && (errno == ELOOP || errno == ENXIO)) /* became a symlink or a socket meanwhile */
-		return answer(a, ITEM_GONE);
-	if (fd < 0 || fstat(fd, &st))
+	if (fd < 0 || fstat(fd, ret_st))
 		return answer(a, one_fail(fail(-errno, "opening it: %s", strerror(errno))));
-	if (!S_ISREG(st.st_mode))
+	if (!S_ISREG(ret_st->st_mode))
 		return answer(a, ITEM_GONE);
-	if (w->run->one_fs && st.st_dev != w->run->dev) {
+	if (w->run->one_fs && ret_st->st_dev != w->run->dev) {
 		fail(-EXDEV, "lies on another file system");
 		return answer(a, ITEM_SKIPPED);
 	}
-	a->bytes = (uint64_t)st.st_size;
-	a->stamp = stamp_of(&st);
-	*ret_st = st;
-	if (w->run->in_place && w->run->verb == CONVERT_IN && name_is_tdf(name) && already_in(w, fd, &st, name, a))
-		return false;
-	if (w->run->in_place ? st.st_nlink != links : st.st_nlink > 1 && links == 1) {
-		fail(-EMLINK, "has %lu names, and not all of them are in the tree", (unsigned long)st.st_nlink);
-		return answer(a, ITEM_LINKED);
-	}
-	w->flags = true;
-	if (w->run->in_place) {
-		flag = meta_flags(fd, &w->flags);
-		if (flag) {
-			fail(-EPERM, "is %s (chattr)", flag);
-			return answer(a, ITEM_SKIPPED);
-		}
-		if (wait_young(&st) && fstat(fd, &st))
-			return answer(a, one_fail(-errno));
-	}
-	if (w->run->in_place && st.st_size >= LARGE && one_is_busy(fd)) {
-		fail(-EBUSY, "is open in another program");
-		return answer(a, ITEM_BUSY);
-	}
-	a->bytes = (uint64_t)st.st_size; /* it may have waited */
-	a->stamp = stamp_of(&st);
-	*ret_st = st;
+	a->bytes = (uint64_t)ret_st->st_size;
+	a->stamp = stamp_of(ret_st);
 	*ret_fd = fd;
 	fd = -1;
 	return true;
+}
+
+bool one_ready(struct one *w, int fd, unsigned links, struct stat *st, struct item_answer *a)
+{
+	const char *flag;
+
+	if (w->run->in_place ? st->st_nlink != links : st->st_nlink > 1 && links == 1) {
+		fail(-EMLINK, "has %lu names, and not all of them are in the tree", (unsigned long)st->st_nlink);
+		return answer(a, ITEM_LINKED);
+	}
+	w->flags = true;
+	if (!w->run->in_place)
+		return true;
+	flag = meta_flags(fd, &w->flags);
+	if (flag) {
+		fail(-EPERM, "is %s (chattr)", flag);
+		return answer(a, ITEM_SKIPPED);
+	}
+	if (wait_young(st)) {
+		if (fstat(fd, st))
+			return answer(a, one_fail(-errno));
+		a->stamp = stamp_of(st);
+		if (w->run->verb == CONVERT_IN)
+			a->bytes = (uint64_t)st->st_size;
+	}
+	if (st->st_size >= LARGE && one_is_busy(fd)) {
+		fail(-EBUSY, "is open in another program");
+		return answer(a, ITEM_BUSY);
+	}
+	return true;
+}
+
+int one_compare(struct one *w, int fd, uint64_t len, const uint8_t hash[static HASH_LEN], const char *what)
+{
+	uint8_t got[HASH_LEN];
+	int err = sealed_hash(&w->sealer, &w->io, fd, len, got);
+
+	if (!err && memcmp(got, hash, HASH_LEN) != 0)
+		err = fail(-EBADMSG, "%s does not decrypt to what was read", what);
+	return err;
 }
 
 void one_drop_target(struct one *w, const char *target, uint64_t ino)
@@ -189,7 +267,9 @@ void one_drop_target(struct one *w, const char *target, uint64_t ino)
 		(void)unlinkat(w->to_dir, target, 0);
 }
 
-int one_put(struct one *w, int from, const struct stat *st, int temp, const char *temp_name, const char *target, struct item_answer *a)
+/* Metadata, name.  0; -EEXIST; -ESTALE the original has changed; -errno */
+static int one_put(struct one *w, int from, const struct stat *st, int temp, const char *temp_name, const char *target,
+		   struct item_answer *a)
 {
 	const char *what = "";
 	struct stat now, made;
@@ -197,8 +277,11 @@ int one_put(struct one *w, int from, const struct stat *st, int temp, const char
 
 	if (err)
 		return fail(err, "its %s cannot be kept: %s", what, strerror(-err));
-	if (fstat(from, &now))
+	/* in place this is looked at once more before the original goes, when nobody can change it any more */
+	if (!w->run->in_place && fstat(from, &now))
 		return -errno;
+	if (w->run->in_place)
+		now = *st;
 	if (now.st_size != st->st_size || now.st_mtim.tv_sec != st->st_mtim.tv_sec || now.st_mtim.tv_nsec != st->st_mtim.tv_nsec ||
 	    (w->run->in_place && (now.st_ctim.tv_sec != st->st_ctim.tv_sec || now.st_ctim.tv_nsec != st->st_ctim.tv_nsec)))
 		return fail(-ESTALE, "changed while it was read");
@@ -210,47 +293,89 @@ int one_put(struct one *w, int from, const struct stat *st, int temp, const char
 	return 0;
 }
 
-static bool unlink_refused(struct one *w, const struct item_order *o, const char *target, struct item_answer *a, enum item_result r)
+int one_place(struct one *w, const struct source *src, int temp, const char *temp_name, const char *target, existing_fn *existing,
+	      struct item_answer *a)
 {
-	one_drop_target(w, target, o->out_ino);
-	return answer(a, r);
+	int err = one_put(w, src->fd, &src->st, temp, temp_name, target, a);
+
+	while (err == -EEXIST) {
+		err = existing(w, src, target, a);
+		if (err)
+			break;
+		err = one_put(w, src->fd, &src->st, temp, temp_name, target, a);
+	}
+	if (err)
+		temp_drop(w->run->temp_dir, temp_name);
+	return MIN(err, 0);
 }
 
-void one_unlink_source(struct one *w, const struct item_order *o, const char *name, unsigned links, const char *target,
-		       struct item_answer *a)
+int one_still(struct one *w, const struct item_order *o, const char *name, unsigned links, int *ret_fd, struct item_answer *a)
 {
-	CLEANUP_FD int fd = openat(w->from_dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+	CLEANUP_FD int fd = links == 1 ? kept_take(w, o->stamp.ino) : -1;
+	bool kept = fd >= 0;
+	enum item_result r = ITEM_BUSY;
 	struct stat st, named;
 	struct stamp now;
 
-	a->result = ITEM_DONE;
-	if (fd < 0 && errno == ENOENT) {
-		if (!o->retry)
-			fail(-ENOENT, "was removed by somebody else after it had been converted: %s is kept", target);
-		return;
-	}
-	if (fd < 0 || fstat(fd, &st)) {
-		unlink_refused(w, o, target, a, one_fail(fail(-errno, "opening it again: %s", strerror(errno))));
-		return;
-	}
-	now = stamp_of(&st);
-	if (!stamp_same(&now, &o->stamp) || st.st_nlink != links) {
-		fail(-ESTALE, "was changed after it had been read");
-		unlink_refused(w, o, target, a, ITEM_BUSY);
-		return;
-	}
-	if (fcntl(fd, F_SETLEASE, F_WRLCK) && errno == EAGAIN) {
+	if (!kept)
+		fd = openat(w->from_dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+	if (fd < 0 && errno == ENOENT)
+		return 0;
+	if (fd < 0 || (!kept && fstat(fd, &st))) {
+		r = one_fail(fail(-errno, "opening it again: %s", strerror(errno)));
+	} else if (fcntl(fd, F_SETLEASE, F_WRLCK) && errno == EAGAIN) {
 		fail(-EBUSY, "is open in another program");
-		unlink_refused(w, o, target, a, ITEM_BUSY);
-		return;
-	}
-	/* from here on an opener waits until the descriptor is closed */
-	if (fstatat(w->from_dir, name, &named, AT_SYMLINK_NOFOLLOW) || named.st_ino != st.st_ino ||
-	    named.st_ctim.tv_nsec != st.st_ctim.tv_nsec) {
+		/* from here on an opener waits until the descriptor is closed */
+	} else if (fstatat(w->from_dir, name, &named, AT_SYMLINK_NOFOLLOW)) {
+		if (errno == ENOENT)
+			return 0;
+		r = one_fail(fail(-errno, "looking at it again: %s", strerror(errno)));
+	} else if (named.st_ino != o->stamp.ino || (!kept && st.st_ino != named.st_ino)) {
 		fail(-ESTALE, "was replaced after it had been read");
-		unlink_refused(w, o, target, a, ITEM_BUSY);
+	} else if (now = stamp_of(&named), !stamp_same(&now, &o->stamp) || named.st_nlink != links) {
+		fail(-ESTALE, "was changed after it had been read");
+	} else {
+		*ret_fd = fd;
+		fd = -1;
+		return 1;
+	}
+	a->result = (uint8_t)r;
+	return -EBUSY;
+}
+
+/* The end of the original: only if it is still what was read and nobody has it open.  With several names the caller removes them. */
+static void unlink_source(struct one *w, const struct item_order *o, const char *name, unsigned links, const char *target,
+			  struct item_answer *a)
+{
+	CLEANUP_FD int fd = -1;
+	int still = one_still(w, o, name, links, &fd, a);
+
+	if (still > 0 && links == 1 && unlinkat(w->from_dir, name, 0)) {
+		a->result = (uint8_t)one_fail(fail(-errno, "removing the original: %s", strerror(errno)));
+		still = -EIO;
+	}
+	if (still < 0) {
+		one_drop_target(w, target, o->out_ino);
 		return;
 	}
-	if (links == 1 && unlinkat(w->from_dir, name, 0))
-		unlink_refused(w, o, target, a, one_fail(fail(-errno, "removing the original: %s", strerror(errno))));
+	if (!still && !o->retry)
+		fail(-ENOENT, "was removed by somebody else after it had been converted: %s is kept", target);
+	a->result = ITEM_DONE;
+}
+
+void one_commit(struct one *w, const struct item_order *o, const char *name, unsigned links, check_fn *check, struct item_answer *a)
+{
+	char target[NAME_ROOM];
+	int err = one_target(w->run, name, target);
+
+	if (!err)
+		err = check(w, o, target);
+	if (err) {
+		one_drop_target(w, target, o->out_ino);
+		a->result = (uint8_t)one_fail(err);
+	} else if (w->run->in_place) {
+		unlink_source(w, o, name, links, target, a);
+	} else {
+		a->result = ITEM_DONE;
+	}
 }

@@ -13,6 +13,12 @@ struct one { /* a worker's hands */
 	/* the directory it is in */
 	char *dir;            /* relative path, NULL: none yet */
 	int from_dir, to_dir; /* the same descriptor in place */
+	/* sources that wait for their end, by inode number; they are opened once */
+	struct kept {
+		uint64_t ino;
+		int fd; /* -1: nothing is here */
+	} * kept;
+	size_t n_kept, max_kept;
 	bool acl_dir;
 	bool flags; /* of the file at hand: it has some that are to be kept, or it is not known */
 };
@@ -23,8 +29,13 @@ void one_leave(struct one *w);
 
 /* All fill in @a; what went wrong is in fail_text(). */
 typedef void one_fn(struct one *w, const struct item_order *o, const char *name, unsigned links, struct item_answer *a);
-one_fn stage_in, stage_out;   /* @links: names the file is expected to have */
-one_fn commit_in, commit_out; /* @links: names that go with it: only the check and the verification when there are more */
+one_fn stage_in, stage_out, stage_rewrap;    /* @links: names the file is expected to have */
+one_fn commit_in, commit_out, commit_rewrap; /* @links: names that go with it: only the check and the verification when there are more */
+/** rewrap_name() - after commit_rewrap() of a file with several names: each of them; rewrap_set_end(): all have it.  0 or -errno */
+int rewrap_name(struct one *w, const struct item_order *o, const char *name) MUST_CHECK;
+/** rewrap_open() - what was staged; @set: of a file with several names; a descriptor or -1 */
+int rewrap_open(struct one *w, const struct item_order *o, bool set);
+void rewrap_set_end(struct one *w, const struct item_order *o);
 
 /* made from the file as it is now? */
 static inline bool stamp_fits(const struct record *r, const struct stat *st)
@@ -36,19 +47,39 @@ static inline bool stamp_fits(const struct record *r, const struct stat *st)
 int one_target(const struct convert_run *run, const char *name, char ret[static NAME_ROOM]) MUST_CHECK;
 /** one_fail() - result for an error */
 enum item_result one_fail(int err);
-/** one_is_busy() - has somebody else the file open?  (Where a lease cannot be had it is not known: false) */
-bool one_is_busy(int fd);
-/** one_source() - open and look at the file to be converted; false: @a says why not */
-bool one_source(struct one *w, const char *name, unsigned links, int *ret_fd, struct stat *ret_st, struct item_answer *a);
-/** already_in() - a name that ends in .tdf, in place: ours already?  true: @a says what it is */
-bool already_in(struct one *w, int fd, const struct stat *st, const char *name, struct item_answer *a);
+/** one_keep() - @*fd is wanted again when it is committed: taken over if there is room.  Only where it has one name */
+void one_keep(struct one *w, int *fd, const struct item_answer *a);
+int one_kept_init(struct one *w) MUST_CHECK;
+
+/** one_look() - open the file to be converted; one_ready(): may it be?  It may have to wait, then @st and @a->stamp are new.  false: @a
+ * says why not */
+bool one_look(struct one *w, const char *name, int *ret_fd, struct stat *ret_st, struct item_answer *a);
+bool one_ready(struct one *w, int fd, unsigned links, struct stat *st, struct item_answer *a);
+/** one_is_sealed() - by a look at the first sector; false: @a says what it is */
+bool one_is_sealed(struct one *w, int fd, const struct stat *st, struct item_answer *a);
+/** one_compare() - is the content of the sealed file @fd what @hash says (in units of the file's own segments)?  0; -EBADMSG; -errno */
+int one_compare(struct one *w, int fd, uint64_t len, const uint8_t hash[static HASH_LEN], const char *what) MUST_CHECK;
 /** one_drop_target() - take back what was staged, if it still is that */
 void one_drop_target(struct one *w, const char *target, uint64_t ino);
-/** one_unlink_source() - the end of the original: only if it is still what was read and nobody has it open */
-void one_unlink_source(struct one *w, const struct item_order *o, const char *name, unsigned links, const char *target,
-		       struct item_answer *a);
-/** one_put() - metadata, name; 0; -EEXIST; -ESTALE the original has changed; -errno */
-int one_put(struct one *w, int from, const struct stat *st, int temp, const char *temp_name, const char *target,
-	    struct item_answer *a) MUST_CHECK;
+
+/* What is converted. */
+struct source {
+	int fd;
+	struct stat st;
+	const struct io *io; /* of a sealed one */
+	const struct container *c;
+};
+/* The name that is needed is taken.  1: by this file's converted form, @a is filled in; 0: by debris of ours, which is gone; -errno */
+typedef int existing_fn(struct one *w, const struct source *src, const char *target, struct item_answer *a);
+/** one_place() - give the finished file @temp all that belongs to the source, and its name.  0: @a is filled in; -errno */
+int one_place(struct one *w, const struct source *src, int temp, const char *temp_name, const char *target, existing_fn *existing,
+	      struct item_answer *a) MUST_CHECK;
+
+/** one_still() - is the source still what was read, and has nobody else it open?  1: @ret_fd keeps others from opening it; 0 it is gone;
+ * -EBUSY: @a says why not */
+int one_still(struct one *w, const struct item_order *o, const char *name, unsigned links, int *ret_fd, struct item_answer *a) MUST_CHECK;
+/** one_commit() - @check: what was staged is sound (verified if that is wanted), 0 or -errno.  Then the end of the original in place */
+typedef int check_fn(struct one *w, const struct item_order *o, const char *target);
+void one_commit(struct one *w, const struct item_order *o, const char *name, unsigned links, check_fn *check, struct item_answer *a);
 
 #endif

@@ -8,10 +8,9 @@
 #include "report.h"
 #include "tree.h"
 
-/* A plain file stands where one is to come.  1: it is this file's, @a is filled in; 0: was unfinished work of ours and is gone; -errno */
-static int existing_out(struct one *w, const struct io *io, int from, const struct stat *st, const struct container *c, const char *target,
-			struct item_answer *a)
+static int existing_out(struct one *w, const struct source *src, const char *target, struct item_answer *a)
 {
+	const struct manifest *m = src->c->m;
 	CLEANUP_FD int fd = openat(w->to_dir, target, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
 	uint8_t got[HASH_LEN];
 	enum sibling kind;
@@ -40,16 +39,16 @@ static int existing_out(struct one *w, const struct io *io, int from, const stru
 	}
 	fail_clear();
 	/* after a run without an end a file may be there whose bytes never reached the disk (where it could not be marked) */
-	if (!w->run->in_place && !w->run->suspect_from.tv_sec && (uint64_t)s.st_size == c->m->size &&
-	    s.st_mtim.tv_sec == st->st_mtim.tv_sec && s.st_mtim.tv_nsec == st->st_mtim.tv_nsec) {
+	if (!w->run->in_place && !w->run->suspect_from.tv_sec && (uint64_t)s.st_size == m->size &&
+	    s.st_mtim.tv_sec == src->st.st_mtim.tv_sec && s.st_mtim.tv_nsec == src->st.st_mtim.tv_nsec) {
 		a->result = ITEM_ALREADY;
 		return 1;
 	}
-	if ((uint64_t)s.st_size != c->m->size)
+	if ((uint64_t)s.st_size != m->size)
 		return fail(-EEXIST, "there is a file %s with other content: remove the one that is not wanted", target);
-	err = sealed_read(&w->sealer, io, from, c, -1, a->hash);
+	err = sealed_read(&w->sealer, src->io, src->fd, src->c, -1, a->hash);
 	if (!err)
-		err = plain_hash(&w->sealer, fd, c->m->size, c->m->seg_default, got);
+		err = plain_hash(&w->sealer, fd, m->size, m->seg_default, got);
 	if (!err && memcmp(got, a->hash, HASH_LEN) != 0)
 		err = fail(-EEXIST, "there is a file %s with other content: remove the one that is not wanted", target);
 	if (err)
@@ -59,39 +58,31 @@ static int existing_out(struct one *w, const struct io *io, int from, const stru
 	return 1;
 }
 
-static int open_to(struct one *w, const struct io *io, int from, const struct stat *st, const struct container *c, bool hash,
-		   const char *target, struct item_answer *a)
+static int open_to(struct one *w, const struct source *src, bool hash, const char *target, struct item_answer *a)
 {
 	char temp_name[TEMP_ROOM];
-	CLEANUP_FD int temp = temp_open(w->to_dir, w->run->temp_dir, st->st_mode, temp_name);
+	CLEANUP_FD int temp = temp_open(w->to_dir, w->run->temp_dir, src->st.st_mode, temp_name);
+	uint64_t size = src->c->m->size;
 	int err;
 
 	if (temp < 0)
 		return fail(temp, "making the new file: %s", strerror(-temp));
-	if (c->m->size > SEG_MAX && fallocate(temp, 0, 0, (off_t)c->m->size) && (errno == ENOSPC || errno == EDQUOT || errno == EFBIG))
-		err = fail(-errno, "room for %llu bytes: %s", (unsigned long long)c->m->size, strerror(errno));
+	if (size > SEG_MAX && fallocate(temp, 0, 0, (off_t)size) && (errno == ENOSPC || errno == EDQUOT || errno == EFBIG))
+		err = fail(-errno, "room for %llu bytes: %s", (unsigned long long)size, strerror(errno));
 	else
-		err = sealed_read(&w->sealer, io, from, c, temp, hash ? a->hash : NULL);
+		err = sealed_read(&w->sealer, src->io, src->fd, src->c, temp, hash ? a->hash : NULL);
 	if (!err)
-		err = stage_mark(w->run->v, temp, &c->rec);
+		err = stage_mark(w->run->v, temp, &src->c->rec);
 	if (err == -ENOTSUP && !w->run->in_place)
 		err = 0; /* a file system without attributes: size, time and, after a crash, content tell */
-	if (!err)
-		err = one_put(w, from, st, temp, temp_name, target, a);
-	while (err == -EEXIST) {
-		err = existing_out(w, io, from, st, c, target, a);
-		if (err == 0)
-			err = one_put(w, from, st, temp, temp_name, target, a);
-		else if (err == -EEXIST)
-			break;
-	}
-	if (err || a->verified)
+	if (err) {
 		temp_drop(w->run->temp_dir, temp_name);
-	return err < 0 ? err : 0;
+		return err;
+	}
+	return one_place(w, src, temp, temp_name, target, existing_out, a);
 }
 
-/* false: @a says why this file is left as it is */
-static bool is_sealed(struct one *w, int fd, const struct stat *st, struct item_answer *a)
+bool one_is_sealed(struct one *w, int fd, const struct stat *st, struct item_answer *a)
 {
 	struct record r = {0};
 	enum sibling kind;
@@ -122,9 +113,10 @@ static bool is_sealed(struct one *w, int fd, const struct stat *st, struct item_
 void stage_out(struct one *w, const struct item_order *o, const char *name, unsigned links, struct item_answer *a)
 {
 	CLEANUP(container_cleanup) struct container *c = NULL;
+	struct source src = {.fd = -1};
 	CLEANUP_FD int fd = -1;
 	char target[NAME_ROOM];
-	struct stat st, there;
+	struct stat there;
 	struct whole whole;
 	struct io io;
 	int err;
@@ -134,17 +126,20 @@ void stage_out(struct one *w, const struct item_order *o, const char *name, unsi
 		fail(-ENOENT, "is no file of this volume");
 		return;
 	}
-	if (!one_source(w, name, links, &fd, &st, a) || !is_sealed(w, fd, &st, a))
+	if (!one_look(w, name, &fd, &src.st, a) || !one_ready(w, fd, links, &src.st, a) || !one_is_sealed(w, fd, &src.st, a))
 		return;
-	err = whole_read(&w->sealer, &w->io, fd, (uint64_t)st.st_size, &whole, &io);
+	err = whole_read(&w->sealer, &w->io, fd, (uint64_t)src.st.st_size, &whole, &io);
 	if (!err)
 		err = sealed_open(w->run->v, &io, fd, &c);
 	if (!err) {
 		a->bytes = c->m->size;
 		a->s = c->m->seg_default;
+		src.fd = fd;
+		src.io = &io;
+		src.c = c;
 		if (!w->run->in_place || w->run->recover) {
 			if (fstatat(w->to_dir, target, &there, AT_SYMLINK_NOFOLLOW) == 0)
-				err = existing_out(w, &io, fd, &st, c, target, a);
+				err = existing_out(w, &src, target, a);
 			if (err == 0 && w->run->recover) {
 				a->result = ITEM_PLAIN;
 				return;
@@ -152,9 +147,11 @@ void stage_out(struct one *w, const struct item_order *o, const char *name, unsi
 		}
 	}
 	if (err == 0)
-		err = open_to(w, &io, fd, &st, c, o->verify, target, a);
+		err = open_to(w, &src, o->verify, target, a);
 	if (err < 0 && !a->result)
 		a->result = (uint8_t)one_fail(err);
+	if (links == 1)
+		one_keep(w, &fd, a);
 }
 
 /* Reread the plain file and take the mark away that says it may not be durable. */
@@ -181,18 +178,5 @@ static int settle_out(struct one *w, const struct item_order *o, const char *tar
 
 void commit_out(struct one *w, const struct item_order *o, const char *name, unsigned links, struct item_answer *a)
 {
-	char target[NAME_ROOM];
-	int err = one_target(w->run, name, target);
-
-	if (!err)
-		err = settle_out(w, o, target);
-	if (err) {
-		one_drop_target(w, target, o->out_ino);
-		a->result = (uint8_t)one_fail(err);
-		return;
-	}
-	if (w->run->in_place)
-		one_unlink_source(w, o, name, links, target, a);
-	else
-		a->result = ITEM_DONE;
+	one_commit(w, o, name, links, settle_out, a);
 }

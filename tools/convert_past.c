@@ -110,8 +110,7 @@ static char *word_next(char **at)
 	return word;
 }
 
-/* "-12.000000345" */
-static int time_take(char **at, struct timespec *ret)
+int job_time_take(char **at, struct timespec *ret)
 {
 	char *word = word_next(at), *dot = word ? strchr(word, '.') : NULL;
 	bool before = word && *word == '-';
@@ -141,7 +140,7 @@ static int dir_take(struct job_log *j, char *text)
 	struct timespec times[2];
 	char *word, *path;
 
-	if (time_take(&text, &times[0]) || time_take(&text, &times[1]))
+	if (job_time_take(&text, &times[0]) || job_time_take(&text, &times[1]))
 		return -EPROTO;
 	word = word_next(&text);
 	path = word ? word_decode(word) : NULL;
@@ -156,7 +155,7 @@ static int line_take(struct job_log *j, char *text)
 
 	switch (kind && !kind[1] ? *kind : 0) {
 	case 'S':
-		if (time_take(&text, &j->past.durable))
+		if (job_time_take(&text, &j->past.durable))
 			return -EPROTO;
 		word = word_next(&text);
 		if (!word || number_parse(word, &way))
@@ -164,7 +163,7 @@ static int line_take(struct job_log *j, char *text)
 		j->way = (int)way;
 		return 0;
 	case 'B':
-		return time_take(&text, &j->past.durable);
+		return job_time_take(&text, &j->past.durable);
 	case 'D':
 		return dir_take(j, text);
 	case 'E':
@@ -178,6 +177,11 @@ static int line_take(struct job_log *j, char *text)
 	case 'G':
 		j->renames_complete = true;
 		return 0;
+	case 'K':
+		word = word_next(&text);
+		free(j->moved_from);
+		j->moved_from = word ? strdup(word) : NULL;
+		return word && !j->moved_from ? -ENOMEM : 0;
 	case 'N':
 		j->past.names_done = true;
 		past_renames_forget(j);
@@ -225,6 +229,7 @@ void past_forget(struct job_log *j)
 	while (j->dirs)
 		past_dir_forget(j, j->dirs->path);
 	past_renames_forget(j);
+	free(STEAL(j->moved_from));
 	j->past = (struct job_past){.any = true, .durable = {.tv_sec = 1}};
 	j->renames_complete = false;
 }

@@ -239,10 +239,17 @@ static bool may_stage(const struct convert *cv)
 	return !cv->run.max_rate || (double)cv->counts.read_bytes < (double)cv->run.max_rate * took;
 }
 
-static struct chunk *next_chunk(struct convert *cv)
+static bool may_commit(const struct convert *cv, const struct chunk *c, unsigned i)
 {
-	if (cv->to_commit.first)
-		return queue_pop(&cv->to_commit);
+	return c->owner == i || cv->workers[c->owner].pid != c->owner_pid;
+}
+
+static struct chunk *next_chunk(struct convert *cv, unsigned i)
+{
+	struct chunk *c = queue_take(&cv->to_commit, may_commit, cv, i);
+
+	if (c)
+		return c;
 	if (!may_stage(cv))
 		return NULL;
 	cv->counts.read_bytes += cv->ready.first->bytes;
@@ -255,12 +262,16 @@ int pool_dispatch(struct convert *cv)
 	for (unsigned round = 0; round < SENT_MAX; round++)
 		for (unsigned i = 0; i < cv->run.workers; i++) {
 			struct worker_proc *w = &cv->workers[i];
-			struct chunk *c = w->n_sent <= round ? next_chunk(cv) : NULL;
+			struct chunk *c = w->n_sent <= round ? next_chunk(cv, i) : NULL;
 			int err;
 
 			if (!c)
 				continue;
 			w->sent[w->n_sent++] = c;
+			if (c->op == CHUNK_STAGE) {
+				c->owner = i;
+				c->owner_pid = w->pid;
+			}
 			clock_gettime(CLOCK_REALTIME, &c->sent);
 			err = chunk_send(cv, &w->wire, c);
 			if (err == -EPIPE)

@@ -3,12 +3,15 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <sys/statvfs.h>
 
 #include "convert_i.h"
 #include "say.h"
 
 #define TOLD_MAX 20 /* problems shown at once; all are in the list */
+
+static volatile sig_atomic_t status_asked; /* by SIGUSR1 */
 
 double seconds_now(const struct convert *cv)
 {
@@ -87,26 +90,36 @@ static uint64_t seen(const struct convert *cv)
 	return n->converted + n->already + n->plain + n->busy + n->skipped + n->failed;
 }
 
+static const char *verb_name(enum convert_verb verb)
+{
+	return verb == CONVERT_IN ? "in" : verb == CONVERT_OUT ? "out" : "rewrap";
+}
+
 static json_t *status_json(const struct convert *cv, const char *state)
 {
 	const struct counts *n = &cv->counts;
 	double took = seconds_now(cv);
 
 	return json_pack("{s:i, s:s, s:s, s:b, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:i, s:i}", "v", 1, "state", state,
-			 "verb", cv->run.verb == CONVERT_IN ? "in" : "out", "in_place", cv->run.in_place, "pid", (int)getpid(),
-			 "files_total", (json_int_t)cv->total, "files_seen", (json_int_t)seen(cv), "converted", (json_int_t)n->converted,
-			 "bytes", (json_int_t)n->bytes, "already", (json_int_t)n->already, "busy", (json_int_t)n->busy, "skipped",
+			 "verb", verb_name(cv->run.verb), "in_place", cv->run.in_place, "pid", (int)getpid(), "files_total",
+			 (json_int_t)cv->total, "files_seen", (json_int_t)seen(cv), "converted", (json_int_t)n->converted, "bytes",
+			 (json_int_t)n->bytes, "already", (json_int_t)n->already, "busy", (json_int_t)n->busy, "skipped",
 			 (json_int_t)n->skipped, "failed", (json_int_t)n->failed, "barriers", (json_int_t)cv->n_barriers, "seconds", took,
 			 "workers", (int)cv->run.workers, "workers_lost", (int)cv->n_deaths);
 }
 
-void report_status(struct convert *cv, const char *state)
+void report_status_to(const struct convert *cv, int dir, const char *state)
 {
 	json_t *j = status_json(cv, state);
 
 	if (j)
-		status_write(job_dir(cv->log), j);
+		status_write(dir, j);
 	json_decref(j);
+}
+
+void report_status(struct convert *cv, const char *state)
+{
+	report_status_to(cv, job_dir(cv->log), state);
 }
 
 static void eta_text(const struct convert *cv, double took, char *ret, size_t room)
@@ -124,13 +137,55 @@ static void eta_text(const struct convert *cv, double took, char *ret, size_t ro
 		snprintf(ret, room, " | ETA %dh%02dm", (int)left / 3600, (int)left / 60 % 60);
 }
 
+static void status_line(const struct convert *cv)
+{
+	const struct counts *n = &cv->counts;
+	double took = MAX(seconds_now(cv), 0.001);
+	char bytes[SAY_TEXT], eta[32];
+
+	size_text(n->bytes, bytes);
+	eta_text(cv, took, eta, sizeof(eta));
+	fprintf(stderr,
+		"%s%" PRIu64 "/%" PRIu64 " files %.1f%% | %s | %.0f files/s | %u workers | busy %" PRIu64 " skipped %" PRIu64
+		" failed %" PRIu64 "%s%s",
+		cv->tty ? "" : "tdfs: ", seen(cv), cv->total, cv->total ? 100.0 * (double)seen(cv) / (double)cv->total : 0, bytes,
+		(double)(n->converted) / took, cv->run.workers, n->busy, n->skipped, n->failed, eta,
+		cv->pressed    ? " | waiting for the machine"
+		: cv->paused   ? " | paused"
+		: cv->draining ? " | stopping"
+			       : "");
+}
+
+static void usr1_note(int sig)
+{
+	status_asked = 1;
+}
+
+void status_signal_catch(void)
+{
+	struct sigaction sa = {.sa_handler = usr1_note};
+
+	(void)sigaction(SIGUSR1, &sa, NULL);
+}
+
+static bool status_wanted(void)
+{
+	bool asked = status_asked;
+
+	status_asked = 0;
+	return asked;
+}
+
 /* On a terminal a line that is drawn again; else a plain line a minute; as JSON an object a second. */
 void report_progress(struct convert *cv, bool last)
 {
-	const struct counts *n = &cv->counts;
-	double now = seconds_now(cv), took = MAX(now, 0.001);
-	char bytes[SAY_TEXT], eta[32];
+	double now = seconds_now(cv);
 
+	if (status_wanted() && !cv->json) { /* SIGUSR1: on a line of its own, quiet or not */
+		hush(cv);
+		status_line(cv);
+		fputc('\n', stderr);
+	}
 	if (now - cv->last_status >= 1 && !last) {
 		cv->last_status = now;
 		report_status(cv, cv->paused ? "paused" : cv->draining ? "stopping" : "running");
@@ -151,17 +206,11 @@ void report_progress(struct convert *cv, bool last)
 		hush(cv);
 		return;
 	}
-	size_text(n->bytes, bytes);
-	eta_text(cv, took, eta, sizeof(eta));
-	fprintf(stderr,
-		"%s%" PRIu64 "/%" PRIu64 " files %.1f%% | %s | %.0f files/s | %u workers | busy %" PRIu64 " skipped %" PRIu64
-		" failed %" PRIu64 "%s%s%s",
-		cv->tty ? "\r\033[K" : "tdfs: ", seen(cv), cv->total, cv->total ? 100.0 * (double)seen(cv) / (double)cv->total : 0, bytes,
-		(double)(n->converted) / took, cv->run.workers, n->busy, n->skipped, n->failed, eta,
-		cv->paused     ? " | paused"
-		: cv->draining ? " | stopping"
-			       : "",
-		cv->tty ? "" : "\n");
+	if (cv->tty)
+		fputs("\r\033[K", stderr);
+	status_line(cv);
+	if (!cv->tty)
+		fputc('\n', stderr);
 	cv->drawn = cv->tty;
 }
 
@@ -178,25 +227,57 @@ static void list_end(struct convert *cv)
 	cv->failed_list = NULL;
 }
 
+/* The same command again, or for those of a list. */
+static void command_again(const struct convert *cv, const char *list)
+{
+	const char *store = cv->v->path;
+
+	if (cv->plan && !list) {
+		printf("Next:  tdfs convert run --plan %s   goes on where it stopped\n", cv->plan->path);
+		return;
+	}
+	printf("Next:  tdfs convert %s", verb_name(cv->run.verb));
+	if (cv->run.verb == CONVERT_REWRAP)
+		printf("%s%s", cv->run.new_dek ? " --new-dek" : "", cv->run.keep_dek ? " --keep-dek" : "");
+	else
+		printf("%s", cv->run.in_place ? " --in-place" : "");
+	if (list && cv->plan)
+		printf(" --files-from %s/run/%s/failed", cv->plan->path, cv->plan->me);
+	else if (list)
+		printf(" --files-from %s/%s/%s/failed", store, TDFS_DIR, CONVERT_DIR);
+	if (cv->run.in_place)
+		printf(" %s", store);
+	else
+		printf(" %s %s", cv->from_name, cv->to_name);
+	printf("   %s\n", list ? list : "goes on where it stopped");
+}
+
 static void next_step(const struct convert *cv, int code)
 {
-	const char *verb = cv->run.verb == CONVERT_IN ? "in" : "out", *place = cv->run.in_place ? " --in-place" : "", *store = cv->v->path;
+	const char *store = cv->v->path;
 
-	if (cv->cancelled && cv->run.in_place)
-		printf("Every file is whole, plain or sealed.\nNext:  tdfs convert %s --in-place %s   takes it back;  tdfs convert %s "
-		       "--in-place %s   goes on\n",
-		       cv->run.verb == CONVERT_IN ? "out" : "in", store, verb, store);
-	else if (code == EXIT_TDFS_INTERRUPTED || code == EXIT_TDFS_RETRY || code == EXIT_TDFS_FAILED)
-		printf("Next:  tdfs convert %s%s %s%s%s   goes on where it stopped\n", verb, place,
-		       cv->run.in_place ? store : cv->from_name, cv->run.in_place ? "" : " ", cv->run.in_place ? "" : cv->to_name);
-	else if (code == EXIT_TDFS_SOME)
-		printf("Next:  tdfs convert %s%s --files-from %s/%s/%s/failed %s%s%s   tries those again\n", verb, place, store, TDFS_DIR,
-		       CONVERT_DIR, cv->run.in_place ? store : cv->from_name, cv->run.in_place ? "" : " ",
-		       cv->run.in_place ? "" : cv->to_name);
-	else if (cv->run.verb == CONVERT_IN)
+	if (cv->cancelled && cv->run.in_place && cv->run.verb != CONVERT_REWRAP) {
+		printf("Every file is whole, plain or sealed.\nNext:  tdfs convert %s --in-place %s   takes it back\n",
+		       cv->run.verb == CONVERT_IN ? "out" : "in", store);
+		command_again(cv, NULL);
+	} else if (code == EXIT_TDFS_INTERRUPTED || code == EXIT_TDFS_RETRY || code == EXIT_TDFS_FAILED) {
+		command_again(cv, NULL);
+	} else if (code == EXIT_TDFS_SOME) {
+		command_again(cv, "tries those again");
+	} else if (cv->plan && !cv->plan_all) {
+		printf("Other runs are still at it:  tdfs convert status %s\n", cv->plan->path);
+	} else if (cv->plan && cv->run.verb == CONVERT_OUT && cv->run.in_place) {
+		printf("Next:  tdfs convert out --in-place %s   gives folders their names back\n", store);
+	} else if (cv->run.verb == CONVERT_IN && cv->run.in_place) {
+		printf("Next:  tdfs convert finish %s   from then on no plain file is accepted\n       tdfs mount %s MOUNTPOINT\n", store,
+		       store);
+	} else if (cv->run.verb == CONVERT_IN) {
 		printf("Next:  tdfs mount %s MOUNTPOINT\n", store);
-	else if (cv->run.in_place)
+	} else if (cv->run.verb == CONVERT_OUT && cv->run.in_place) {
 		printf("Next:  check your files, then  rm -r %s/%s\n", store, TDFS_DIR);
+	} else if (cv->run.verb == CONVERT_REWRAP && cv->v->n_kas_old && !cv->run.files_from) {
+		printf("Next:  tdfs key forget %s %s   when no backup needs it\n", store, cv->v->kas_old[0]);
+	}
 }
 
 static void summary(const struct convert *cv, int code)
@@ -210,7 +291,11 @@ static void summary(const struct convert *cv, int code)
 	printf("%s %" PRIu64 " files (%s) in %.1f s: %.0f files/s, %s/s\n", cv->run.recover ? "finished" : "converted", n->converted, bytes,
 	       took, (double)n->converted / took, rate);
 	if (n->already)
-		printf("  already %s: %" PRIu64 "\n", cv->run.verb == CONVERT_IN ? "sealed" : "there", n->already);
+		printf("  already %s: %" PRIu64 "\n",
+		       cv->run.verb == CONVERT_IN    ? "sealed"
+		       : cv->run.verb == CONVERT_OUT ? "there"
+						     : "as wanted",
+		       n->already);
 	if (n->plain)
 		printf("  left as they are: %" PRIu64 "\n", n->plain);
 	if (n->busy)
@@ -221,7 +306,9 @@ static void summary(const struct convert *cv, int code)
 		printf("  failed: %" PRIu64 "\n", n->failed);
 	if (cv->n_deaths)
 		printf("  workers that died and were replaced: %u\n", cv->n_deaths);
-	if (n->busy || n->skipped || n->failed)
+	if ((n->busy || n->skipped || n->failed) && cv->plan)
+		printf("  list: %s/run/%s/failed\n", cv->plan->path, cv->plan->me);
+	else if (n->busy || n->skipped || n->failed)
 		printf("  list: %s/%s/%s/failed\n", cv->v->path, TDFS_DIR, CONVERT_DIR);
 	if (cv->run.in_place && cv->run.verb == CONVERT_IN && n->converted)
 		printf("The plain bytes that were removed may still lie in free blocks, snapshots and backups,\n"
@@ -254,9 +341,10 @@ int report_dry_run(struct convert *cv, bool json)
 	if (err || fstatvfs(cv->run.to_fd, &fs))
 		return complain(err ? err : -errno, cv->v->path, NULL);
 	/* in place a batch is there twice and what the sealed form is larger by stays */
-	need = cv->run.in_place             ? (space > bytes ? space - bytes : 0) + MIN(bytes, FLIGHT_BYTES)
-	       : cv->run.verb == CONVERT_IN ? space
-					    : bytes;
+	need = cv->run.verb == CONVERT_REWRAP ? MIN(bytes, FLIGHT_BYTES)
+	       : cv->run.in_place             ? (space > bytes ? space - bytes : 0) + MIN(bytes, FLIGHT_BYTES)
+	       : cv->run.verb == CONVERT_IN   ? space
+					      : bytes;
 	seconds = (double)cv->total / 10000 + (double)bytes / 8e8;
 	if (json)
 		return json_say(json_pack("{s:i, s:I, s:I, s:I, s:I, s:f}", "v", 1, "files", (json_int_t)cv->total, "bytes",

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 
 #include "convert_file.h"
 #include "convert_i.h"
@@ -12,6 +13,7 @@
 
 #define TICK_MS 100
 #define BUSY_WAIT_MS 1000
+#define BEAT_SECONDS 15
 
 static bool pipeline_empty(const struct convert *cv)
 {
@@ -88,13 +90,34 @@ static int poll_once(struct convert *cv, int timeout)
 	return err;
 }
 
-/* What others want: a signal, `tdfs convert pause` or cancel, the clock. */
+/* How long somebody had to wait for it in the last ten seconds, in per cent; 0: not known */
+static uint64_t pressure_now(const char *what)
+{
+	static const char some[] = "some avg10=";
+	char path[40], text[80] = "";
+	CLEANUP_FD int fd = -1;
+	uint64_t percent;
+
+	snprintf(path, sizeof(path), "/proc/pressure/%s", what);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || read(fd, text, sizeof(text) - 1) <= 0 || strncmp(text, some, sizeof(some) - 1) != 0)
+		return 0;
+	text[strcspn(text, ".")] = 0;
+	return number_parse(text + sizeof(some) - 1, &percent) ? 0 : percent;
+}
+
+/* What others want: a signal, `tdfs convert pause` or cancel, the clock, the machine. */
 static void listen_out(struct convert *cv)
 {
-	enum job_request r = request_read(job_dir(cv->log));
+	enum job_request r = request_read(cv->plan ? cv->plan->dir : job_dir(cv->log));
 	bool stop = interrupted();
 
-	cv->paused = r == REQUEST_PAUSE;
+	if (cv->plan && seconds_now(cv) - cv->last_beat >= BEAT_SECONDS) {
+		cv->last_beat = seconds_now(cv);
+		treeplan_beat(cv->plan);
+	}
+	cv->pressed = cv->run.pressure && pressure_now(cv->run.pressure) >= cv->run.max_pressure;
+	cv->paused = r == REQUEST_PAUSE || cv->pressed;
 	if (r == REQUEST_CANCEL)
 		stop = cv->cancelled = true;
 	if (cv->run.max_seconds && seconds_now(cv) >= (double)cv->run.max_seconds && !cv->draining)
@@ -172,7 +195,9 @@ static int work(struct convert *cv)
 	uint64_t bytes, space;
 	int err = 0;
 
-	if (cv->run.in_place && cv->run.verb == CONVERT_IN && !cv->run.recover)
+	if (cv->plan)
+		cv->total = cv->plan->head.files;
+	else if (cv->run.in_place && cv->run.verb == CONVERT_IN && !cv->run.recover)
 		err = names_stage(cv);
 	else if (!cv->run.files_from)
 		err = names_look(cv, false, &bytes, &space);
@@ -197,8 +222,14 @@ static int finish(struct convert *cv)
 {
 	int err = 0;
 
+	if (cv->plan) {
+		err = treeplan_finish(cv, &cv->plan_all);
+		return err ? err : syncfs(cv->run.to_fd) ? -errno : 0;
+	}
 	if (!cv->run.files_from && cv->run.in_place)
 		job_dirs_left(cv->log, dir_left, cv);
+	if (cv->run.verb == CONVERT_REWRAP && !cv->run.files_from && !cv->counts.failed && !cv->counts.busy && !cv->counts.skipped)
+		err = job_moved_done(cv->log);
 	/* while sealed files are left the tree stays a store, in its spelling */
 	if (cv->run.in_place && cv->run.verb == CONVERT_OUT && !cv->run.recover && !cv->run.files_from && !cv->counts.failed &&
 	    !cv->counts.busy && !cv->counts.skipped)
@@ -216,6 +247,35 @@ static void queues_free(struct convert *cv)
 			chunk_free(cv, c);
 }
 
+/* A fresh KAS key, if that is what --new-dek still lacks. */
+int rewrap_begin(struct convert *cv)
+{
+	if (cv->run.new_dek && strcmp(cv->past.moved_from, cv->v->kas_kid) == 0)
+		return volume_kas_rotate(cv->v);
+	return 0;
+}
+
+/* The journal, or a part in a plan. */
+static int begin(struct convert *cv)
+{
+	int err;
+
+	if (cv->plan) {
+		/* a run that was killed may have made what is not durable: it is compared with what it was made from */
+		cv->run.suspect_from = (struct timespec){cv->plan->head.made, 0};
+		return job_begin_plan(cv->v, cv->plan->run_dir, &cv->run.temp_dir, &cv->log);
+	}
+	err = job_begin(cv->v, &cv->run, &cv->past, &cv->log);
+	if (err)
+		return err;
+	if (cv->past.any && !cv->past.clean)
+		cv->run.suspect_from = cv->past.durable;
+	(void)request_write(job_dir(cv->log), REQUEST_NONE);
+	cv->run.temp_dir =
+	    cv->run.in_place || cv->run.verb == CONVERT_IN ? openat(job_dir(cv->log), "tmp", O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+	return rewrap_begin(cv);
+}
+
 int convert_run(struct convert *cv)
 {
 	struct queue *const all[] = {&cv->ready, &cv->staged, &cv->to_commit, &cv->committed, &cv->synced_staged, &cv->synced_committed};
@@ -228,21 +288,21 @@ int convert_run(struct convert *cv)
 	clock_gettime(CLOCK_MONOTONIC, &cv->begin);
 	clock_gettime(CLOCK_REALTIME, &cv->run.started);
 	fail_clear();
-	err = job_begin(cv->v, &cv->run, &cv->past, &cv->log);
+	err = begin(cv);
 	if (err)
 		return complain(err, cv->v->path, NULL);
-	if (cv->past.any && !cv->past.clean)
-		cv->run.suspect_from = cv->past.durable;
+	cv->run.kas_kid = cv->run.kas_kid ? cv->run.kas_kid : cv->v->kas_kid;
 	cv->walk_calls = (struct walk_calls){cv, source_bad, dir_finished};
-	(void)request_write(job_dir(cv->log), REQUEST_NONE);
-	cv->run.temp_dir =
-	    cv->run.in_place || cv->run.verb == CONVERT_IN ? openat(job_dir(cv->log), "tmp", O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
 	report_status(cv, "running");
 	err = work(cv);
 	pool_stop(cv);
 	queues_free(cv);
 	if (!err && !cv->draining)
 		err = finish(cv);
+	if (cv->plan)
+		plan_claims_end(cv->plan);
+	if (!err)
+		err = cv->fatal;
 	if (err)
 		complain(err, cv->v->path, NULL);
 	code = exit_of(cv, err);

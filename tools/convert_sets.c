@@ -50,8 +50,10 @@ int sets_add(struct convert *cv, const struct stat *st, struct item *it, bool *r
 		*p = s;
 		cv->n_sets++;
 	}
-	if (s->chunk->n)
-		it->size = 0; /* the bytes are there once */
+	if (s->chunk->n) {
+		it->size = 0; /* the bytes are there once, and looked at once */
+		it->verify = s->chunk->items[0].verify;
+	}
 	err = chunk_add(cv, s->chunk, it);
 	if (err)
 		return err;

@@ -11,6 +11,8 @@ void settle(struct convert *cv, struct item *it, enum item_result r, const char 
 {
 	struct counts *n = &cv->counts;
 
+	if (cv->plan && ((r == ITEM_BUSY && cv->run.busy != BUSY_FAIL) || r == ITEM_NO_SPACE))
+		plan_try_again(cv, it);
 	switch (r) {
 	case ITEM_DONE:
 		n->converted++;

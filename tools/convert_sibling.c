@@ -86,7 +86,7 @@ int sibling_look(struct sealer *s, int fd, uint64_t len, enum sibling *ret, stru
 		return 0;
 	}
 	if (is_torn(s, fd, len, ret_rec))
-		*ret = SIBLING_TORN;
+		*ret = ret_rec->generation ? SIBLING_TORN : SIBLING_UNFINISHED; /* plain_file_born() */
 	else if (err == 0 && r.state != RECORD_VOID) {
 		*ret = r.state == RECORD_NEW ? SIBLING_UNFINISHED : SIBLING_DAMAGED; /* sealed and shorter than it says */
 		*ret_rec = r;

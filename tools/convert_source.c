@@ -5,6 +5,7 @@
 
 #include "convert_file.h"
 #include "convert_i.h"
+#include "name.h"
 #include "report.h"
 
 #define FILES_FROM_MAX ((size_t)1 << 20) /* one path of a list */
@@ -24,6 +25,11 @@ void dir_finished(void *arg, struct cdir *d)
 	const struct timespec times[2] = {d->st.st_atim, d->st.st_mtim};
 	int err;
 
+	if (cv->plan) { /* others work in the same folders: the last one does that */
+		if (!d->parent)
+			plan_chunk_ended(cv, d);
+		return;
+	}
 	if (!d->touched)
 		return;
 	if (cv->run.in_place) {
@@ -43,6 +49,9 @@ int source_open(struct convert *cv)
 {
 	struct stat st;
 
+	cv->plan_more = cv->plan != NULL;
+	if (cv->plan)
+		return 0;
 	if (!cv->run.files_from)
 		return walk_open(cv->run.from_fd, cv->run.one_fs, true, &cv->walk_calls, &cv->walk);
 	cv->list = fopen(cv->run.files_from, "re");
@@ -56,7 +65,16 @@ int source_open(struct convert *cv)
 
 bool source_ended(const struct convert *cv)
 {
-	return !cv->walk && !cv->list && !cv->n_sets && !cv->filling && !cv->ready.first;
+	return !cv->walk && !cv->list && !cv->plan_more && !cv->n_sets && !cv->filling && !cv->ready.first;
+}
+
+static void list_leave(struct convert *cv)
+{
+	if (cv->list_dir)
+		cdir_put(cv->list_dir, &cv->walk_calls);
+	if (cv->list_root)
+		cdir_put(cv->list_root, &cv->walk_calls);
+	cv->list_dir = cv->list_root = NULL;
 }
 
 void source_close(struct convert *cv)
@@ -68,11 +86,9 @@ void source_close(struct convert *cv)
 	if (cv->list)
 		fclose(cv->list);
 	cv->list = NULL;
-	if (cv->list_dir)
-		cdir_put(cv->list_dir, &cv->walk_calls);
-	if (cv->list_root)
-		cdir_put(cv->list_root, &cv->walk_calls);
-	cv->list_dir = cv->list_root = NULL;
+	free(STEAL(cv->plan_text));
+	cv->plan_more = false;
+	list_leave(cv);
 	chunk_free(cv, cv->filling);
 	cv->filling = NULL;
 	while ((c = queue_pop(&cv->ready)) != NULL)
@@ -91,7 +107,7 @@ static void flush(struct convert *cv)
 /* Before anything in it changes. */
 static int dir_begin(struct convert *cv, struct cdir *d)
 {
-	if (d->touched)
+	if (d->touched || cv->plan)
 		return 0;
 	if (cv->run.in_place)
 		return job_dir_open(cv->log, d);
@@ -175,6 +191,17 @@ static bool is_volume(const struct walk_entry *e)
 	return fstatat(e->dir_fd, probe, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode);
 }
 
+bool source_is_foreign(struct convert *cv, const struct walk_entry *e)
+{
+	const char *why = !e->self && cv->walk ? "another file system is mounted there"
+			  : is_volume(e)       ? "is a tdfs volume of its own"
+					       : NULL;
+
+	if (why)
+		skip_tree(cv, e, why);
+	return why;
+}
+
 static int take(struct convert *cv, const struct walk_entry *e)
 {
 	int err;
@@ -182,11 +209,7 @@ static int take(struct convert *cv, const struct walk_entry *e)
 	if (S_ISREG(e->st.st_mode))
 		return add_regular(cv, e->dir, e->name, &e->st);
 	if (S_ISDIR(e->st.st_mode)) {
-		if (!e->self && cv->walk)
-			skip_tree(cv, e, "another file system is mounted there");
-		else if (is_volume(e))
-			skip_tree(cv, e, "is a tdfs volume of its own");
-		else
+		if (!source_is_foreign(cv, e))
 			cv->counts.dirs++;
 		if (cv->run.in_place || !e->self)
 			return 0;
@@ -258,6 +281,17 @@ static int list_enter(struct convert *cv, const char *path)
 	return err;
 }
 
+/* Is there what @name becomes in place? */
+static bool plan_converted(const struct convert *cv, int dir, const char *name)
+{
+	char target[NAME_ROOM];
+	struct stat st;
+
+	return cv->run.in_place && cv->run.verb != CONVERT_REWRAP &&
+	       (cv->run.verb == CONVERT_IN ? name_store : name_show)(name, true, target) == 0 &&
+	       fstatat(dir, target, &st, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
 /* 1 taken, 0 the end of the list, -errno */
 static int list_next(struct convert *cv)
 {
@@ -287,8 +321,12 @@ static int list_next(struct convert *cv)
 
 		e = (struct walk_entry){.dir = cv->list_dir, .dir_fd = fd, .name = slash ? slash + 1 : path};
 		err = fd < 0 ? fd : fstatat(fd, e.name, &e.st, AT_SYMLINK_NOFOLLOW) ? -errno : 0;
+		if (err == -ENOENT && cv->plan) { /* a run that was killed has come that far; or it was removed since */
+			cv->counts.already += plan_converted(cv, fd, e.name);
+			return 1;
+		}
 		if (!err)
-			err = S_ISDIR(e.st.st_mode) ? 0 : take(cv, &e);
+			err = !S_ISDIR(e.st.st_mode) ? take(cv, &e) : cv->plan ? list_enter(cv, path) : 0;
 	}
 	if (err == -ENOMEM)
 		return err;
@@ -297,20 +335,25 @@ static int list_next(struct convert *cv)
 	return 1;
 }
 
+/* The end of the walk, of the list, or of one chunk of a plan. */
 static int end_of_source(struct convert *cv)
 {
 	struct chunk *c = NULL;
 	int err;
 
-	flush(cv);
+	if (!cv->plan || !cv->plan_more)
+		flush(cv);
 	walk_close(cv->walk);
 	cv->walk = NULL;
 	if (cv->list)
 		fclose(cv->list);
 	cv->list = NULL;
-	if (cv->list_dir)
+	if (cv->plan) {
+		list_leave(cv);
+	} else if (cv->list_dir) {
 		cdir_put(cv->list_dir, &cv->walk_calls);
-	cv->list_dir = NULL;
+		cv->list_dir = NULL;
+	}
 	while (cv->n_sets) {
 		err = sets_rest(cv, &c);
 		if (err || !c)
@@ -324,14 +367,17 @@ int source_fill(struct convert *cv)
 {
 	size_t enough = 2 * (size_t)cv->run.workers + 1;
 
-	while ((cv->walk || cv->list) && cv->ready.n_chunks < enough && cv->ready.bytes < FLIGHT_BYTES) {
+	while ((cv->walk || cv->list || cv->plan_more) && cv->ready.n_chunks < enough && cv->ready.bytes < FLIGHT_BYTES) {
 		struct walk_entry e;
-		int got = cv->walk ? walk_next(cv->walk, &e) : list_next(cv);
+		int got = cv->walk ? walk_next(cv->walk, &e) : cv->list ? list_next(cv) : plan_source_next(cv);
 
+		if (got == 0) {
+			got = end_of_source(cv);
+			if (got || !cv->plan_more)
+				return got;
+		}
 		if (got < 0)
 			return got;
-		if (got == 0)
-			return end_of_source(cv);
 		got = cv->walk ? take(cv, &e) : 0;
 		if (got < 0)
 			return got;

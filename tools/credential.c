@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <sys/stat.h>
@@ -138,6 +139,8 @@ static int from_program(const char *command, struct credential *ret)
 	char name[] = "sh", flag[] = "-c";
 	char *argv[] = {name, flag, (char *)command, NULL};
 	posix_spawn_file_actions_t actions;
+	posix_spawnattr_t attr;
+	sigset_t pipe_signal;
 	int fds[2], status = 0, err;
 	pid_t pid;
 
@@ -145,7 +148,14 @@ static int from_program(const char *command, struct credential *ret)
 		return -errno;
 	posix_spawn_file_actions_init(&actions);
 	posix_spawn_file_actions_adddup2(&actions, fds[1], STDOUT_FILENO);
-	err = posix_spawn(&pid, "/bin/sh", &actions, NULL, argv, environ);
+	/* the daemon ignores SIGPIPE; a program that prints more than the first line would complain instead of ending */
+	sigemptyset(&pipe_signal);
+	sigaddset(&pipe_signal, SIGPIPE);
+	posix_spawnattr_init(&attr);
+	posix_spawnattr_setsigdefault(&attr, &pipe_signal);
+	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGDEF);
+	err = posix_spawn(&pid, "/bin/sh", &actions, &attr, argv, environ);
+	posix_spawnattr_destroy(&attr);
 	posix_spawn_file_actions_destroy(&actions);
 	close(fds[1]);
 	if (err) {

@@ -8,91 +8,17 @@
 
 #define HELP_WIDTH 80
 #define HELP_COLUMN 24
-
-int number_parse(const char *text, uint64_t *ret)
-{
-	uint64_t v = 0;
-
-	if (!*text)
-		return -EINVAL;
-	for (; *text; text++) {
-		unsigned digit = (unsigned)(*text - '0');
-
-		if (digit > 9 || v > (UINT64_MAX - digit) / 10)
-			return -EINVAL;
-		v = v * 10 + digit;
-	}
-	*ret = v;
-	return 0;
-}
-
-int size_parse(const char *text, uint64_t *ret)
-{
-	static const char units[] = "kmgt";
-	char digits[24];
-	uint64_t v;
-	size_t len = strlen(text);
-	unsigned shift = 0;
-	const char *unit;
-
-	if (!len || len >= sizeof(digits))
-		return -EINVAL;
-	unit = strchr(units, text[len - 1] | 0x20);
-	if (unit && *unit) {
-		shift = 10 * (unsigned)(unit - units + 1);
-		len--;
-	}
-	memcpy(digits, text, len);
-	digits[len] = 0;
-	if (number_parse(digits, &v) || v > UINT64_MAX >> shift)
-		return -EINVAL;
-	*ret = v << shift;
-	return 0;
-}
-
-/* Edit distance of two short words, for "did you mean". */
-static unsigned distance(const char *a, const char *b)
-{
-	unsigned row[40], la = (unsigned)strlen(a), lb = (unsigned)strlen(b);
-
-	if (la >= ARRAY_SIZE(row) || lb >= ARRAY_SIZE(row))
-		return 99;
-	for (unsigned j = 0; j <= lb; j++)
-		row[j] = j;
-	for (unsigned i = 1; i <= la; i++) {
-		unsigned diag = row[0];
-
-		row[0] = i;
-		for (unsigned j = 1; j <= lb; j++) {
-			unsigned change = diag + (a[i - 1] != b[j - 1]);
-
-			diag = row[j];
-			row[j] = MIN(MIN(row[j], row[j - 1]) + 1, change);
-		}
-	}
-	return row[lb];
-}
-
-/* Keep the nearer of two candidates; further than a third of the word is not what was meant. */
-static void nearest(const char *word, const char *candidate, const char **best, unsigned *best_distance)
-{
-	unsigned d = distance(word, candidate);
-
-	if (d < *best_distance && d <= 1 + strlen(word) / 3) {
-		*best = candidate;
-		*best_distance = d;
-	}
-}
+#define HELP_OPTION 18
 
 const struct command *command_find(const struct command *const *table, const char *prefix, const char *name)
 {
 	const char *best = NULL;
-	unsigned best_distance = 99;
+	unsigned best_distance = 0;
 
 	for (size_t i = 0; table[i]; i++) {
 		if (strcmp(table[i]->name, name) == 0)
 			return table[i];
-		nearest(name, table[i]->name, &best, &best_distance);
+		word_nearer(name, table[i]->name, &best, &best_distance);
 	}
 	if (best)
 		report(REPORT_ERROR, "no command '%s'; did you mean '%s %s'?", name, prefix, best);
@@ -163,6 +89,72 @@ void command_help(const struct command *cmd, const char *prefix)
 		help_group(cmd->options);
 	if (cmd->notes)
 		printf("\n%s", cmd->notes);
+	if (cmd->more)
+		cmd->more();
+}
+
+static void option_word(const struct mount_option *o, char *ret, size_t max)
+{
+	snprintf(ret, max, "%s%s%s", o->name, o->arg ? "=" : "", o->arg ? o->arg : "");
+}
+
+void mount_options_names(void)
+{
+	const struct mount_option *o;
+	char word[64];
+	int col = HELP_WIDTH;
+	size_t n;
+
+	printf("\n  -o LIST may hold (tdfs help options):");
+	o = config_options(&n);
+	for (size_t i = 0; i < n; i++) {
+		if (!o[i].help)
+			continue;
+		option_word(&o[i], word, sizeof(word));
+		if (col + (int)strlen(word) + 2 > HELP_WIDTH - 1) {
+			printf("\n   ");
+			col = 3;
+		}
+		printf(" %s", word);
+		col += (int)strlen(word) + 1;
+	}
+	printf("\n");
+}
+
+/* @text behind a first column of HELP_OPTION, words kept whole */
+static void print_wrapped(const char *text)
+{
+	int room = HELP_WIDTH - HELP_OPTION;
+
+	while ((int)strlen(text) > room) {
+		int n = room;
+
+		while (n && text[n] != ' ')
+			n--;
+		if (!n)
+			break;
+		printf("%.*s\n%*s", n, text, HELP_OPTION, "");
+		text += n + 1;
+	}
+	printf("%s\n", text);
+}
+
+void mount_options_help(void)
+{
+	const struct mount_option *o;
+	char word[64];
+	size_t n;
+
+	printf("What -o of a mount and fstab may hold, separated by commas.  In a value \\, is a\ncomma, or the value stands in "
+	       "\"quotes\".\n\n");
+	o = config_options(&n);
+	for (size_t i = 0; i < n; i++) {
+		if (!o[i].help)
+			continue;
+		option_word(&o[i], word, sizeof(word));
+		printf("  %-*s ", HELP_OPTION - 3, word);
+		print_wrapped(o[i].help);
+	}
 }
 
 /* Join a repeated option with a comma. */
@@ -209,14 +201,14 @@ static int option_store(const struct option_row *o, void *args, const char *valu
 static const struct option_row *option_long(const struct command *cmd, const char *prefix, const char *name, size_t len)
 {
 	const char *best = NULL;
-	unsigned best_distance = 99;
+	unsigned best_distance = 0;
 	char word[40];
 
 	snprintf(word, sizeof(word), "%.*s", (int)MIN(len, sizeof(word) - 1), name);
 	for (const struct option_row *o = cmd->options; o && o->kind != OPTION_END; o++) {
 		if (strlen(o->name) == len && memcmp(o->name, name, len) == 0)
 			return o;
-		nearest(word, o->name, &best, &best_distance);
+		word_nearer(word, o->name, &best, &best_distance);
 	}
 	if (best)
 		report(REPORT_ERROR, "no option '--%s'; did you mean '--%s'?", word, best);

@@ -8,6 +8,7 @@
 #define TDFS_OPTIONS_H
 
 #include "config.h"
+#include "words.h"
 
 enum option_kind {
 	OPTION_END,
@@ -32,6 +33,7 @@ struct command {
 	const char *summary;
 	const char *usage; /* what follows "tdfs NAME [OPTION]..." */
 	const char *notes; /* further lines of help, or NULL */
+	void (*more)(void); /* prints more of them, or NULL */
 	const struct option_row *options;
 	size_t args_size;
 	int min_args, max_args; /* -1: any number */
@@ -48,14 +50,12 @@ int options_run(const struct command *cmd, const char *prefix, int argc, char **
 
 /** command_help() - help of one command to standard output; fits 80 columns and 24 lines */
 void command_help(const struct command *cmd, const char *prefix);
+/** mount_options_names(), mount_options_help() - the options of -o: their names; one a line with its meaning */
+void mount_options_names(void);
+void mount_options_help(void);
 /** command_find() - by name; NULL: none, and "did you mean" has been reported */
 const struct command *command_find(const struct command *const *table, const char *prefix, const char *name);
 /** command_list() - "  name    summary" lines */
 void command_list(const struct command *const *table);
-
-/** size_parse() - "64K", "1M", "65536"; 0 or -EINVAL */
-int size_parse(const char *text, uint64_t *ret) MUST_CHECK;
-/** number_parse() - decimal digits only; 0 or -EINVAL */
-int number_parse(const char *text, uint64_t *ret) MUST_CHECK;
 
 #endif

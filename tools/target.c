@@ -61,16 +61,26 @@ int volume_get(const char *store, const struct credential_source *cred, struct v
 	return EXIT_TDFS_OK;
 }
 
-int volume_hold(struct volume *v)
+static int hold(struct volume *v, bool shared)
 {
 	pid_t pid = 0;
 	int err;
 
 	fail_clear();
-	err = volume_lock(v, 2000, &pid);
+	err = shared ? volume_lock_shared(v, 2000, &pid) : volume_lock(v, 2000, &pid);
 	if (err == -EBUSY)
 		return complain(err, v->path, "`tdfs umount %s` first", v->path);
 	return err ? complain(err, v->path, NULL) : EXIT_TDFS_OK;
+}
+
+int volume_hold(struct volume *v)
+{
+	return hold(v, false);
+}
+
+int volume_share(struct volume *v)
+{
+	return hold(v, true);
 }
 
 /* A PEM key of either half; a public key or certificate is enough to write with. */

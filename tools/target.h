@@ -42,6 +42,9 @@ int volume_complain(int err, const char *store);
 /** volume_hold() - volume_lock() for a command that changes the store.  Return: an exit code, reported */
 int volume_hold(struct volume *v) MUST_CHECK;
 
+/** volume_share() - the same for one of several processes that work off a plan */
+int volume_share(struct volume *v) MUST_CHECK;
+
 /** store_resolve() - STORE or where it is mounted -> the store's absolute path and the mount point (NULL if not mounted), both malloc'd
  * Return: 0; -ENOENT neither; -errno.  fail() tells */
 int store_resolve(const char *arg, char **ret_store, char **ret_mountpoint) MUST_CHECK;

@@ -6,13 +6,9 @@
 #include <sys/resource.h>
 
 #include "commands.h"
+#include "helper.h"
 #include "report.h"
 #include "say.h"
-
-static const struct command *const commands[] = {
-    &command_init,    &command_mount,  &command_umount, &command_sync,    &command_status, &command_info,   &command_cat, &command_decrypt,
-    &command_encrypt, &command_convert, &command_verify, &command_check,  &command_recover, &command_key,    &command_doctor, NULL,
-};
 
 static void help(void)
 {
@@ -20,7 +16,8 @@ static void help(void)
 	       "A file system whose files at rest are standard OpenTDF files.\n\n");
 	command_list(commands);
 	printf("\n'tdfs COMMAND --help' or 'tdfs help COMMAND' tells more; 'tdfs help secrets' how\n"
-	       "passphrases are given, 'tdfs help exit' what exit codes mean.\n");
+	       "passphrases are given, 'tdfs help options' what -o of a mount may hold, 'tdfs\n"
+	       "help exit' what exit codes mean.\n");
 }
 
 static void help_secrets(void)
@@ -37,16 +34,6 @@ static void help_secrets(void)
 	       "No secret is ever taken from the command line or the environment.\n");
 }
 
-static void help_exit(void)
-{
-	printf("  0  done                          6  needs its log (see tdfs recover --help)\n"
-	       "  1  failed                        7  the key access service refused\n"
-	       "  2  used wrongly                  8  the key access service is away\n"
-	       "  3  some of the files failed     11  in use by another process\n"
-	       "  4  wrong secret                 75  try again\n"
-	       "  5  the volume is damaged       130  interrupted\n");
-}
-
 static int help_command(int argc, char **argv)
 {
 	const struct command *cmd;
@@ -60,7 +47,11 @@ static int help_command(int argc, char **argv)
 		return EXIT_TDFS_OK;
 	}
 	if (strcmp(argv[1], "exit") == 0) {
-		help_exit();
+		fputs(help_exit, stdout);
+		return EXIT_TDFS_OK;
+	}
+	if (strcmp(argv[1], "options") == 0) {
+		mount_options_help();
 		return EXIT_TDFS_OK;
 	}
 	cmd = command_find(commands, "tdfs", argv[1]);
@@ -81,25 +72,6 @@ static int help_command(int argc, char **argv)
 	return EXIT_TDFS_OK;
 }
 
-/* mount(8) calls `mount.tdfs SOURCE DIR [-sfnv] [-N NS] [-t TYPE] -o OPTIONS`: its own flags mean nothing to us. */
-static int mount_helper(int argc, char **argv)
-{
-	int n = 1;
-
-	for (int i = 1; i < argc; i++) {
-		if (strcmp(argv[i], "-f") == 0)
-			return EXIT_TDFS_OK; /* "fake": pretend */
-		if (strcmp(argv[i], "-s") == 0 || strcmp(argv[i], "-n") == 0 || strcmp(argv[i], "-v") == 0)
-			continue;
-		if ((strcmp(argv[i], "-t") == 0 || strcmp(argv[i], "-N") == 0) && i + 1 < argc)
-			i++;
-		else
-			argv[n++] = argv[i];
-	}
-	argv[n] = NULL;
-	return options_run(&command_mount, "tdfs", n, argv);
-}
-
 /* Descriptors 0 to 2 must be somebody's: else a store file could get one of them and receive our messages. */
 static void streams_check(void)
 {
@@ -114,11 +86,13 @@ static void streams_check(void)
 
 static int run(int argc, char **argv)
 {
-	const char *slash = strrchr(argv[0], '/');
+	const char *slash = strrchr(argv[0], '/'), *name = slash ? slash + 1 : argv[0];
 	const struct command *cmd;
 
-	if (strncmp(slash ? slash + 1 : argv[0], "mount.", 6) == 0)
-		return mount_helper(argc, argv);
+	if (strncmp(name, "mount.", 6) == 0)
+		return helper_mount(argc, argv);
+	if (strncmp(name, "umount.", 7) == 0)
+		return helper_umount(argc, argv);
 	if (argc < 2) {
 		report(REPORT_ERROR, "no command given; 'tdfs --help' lists them");
 		return EXIT_TDFS_USAGE;

@@ -126,3 +126,24 @@ int wire_recv(struct wire *w, struct wire_frame *ret)
 	w->used += sizeof(h) + h.len;
 	return 0;
 }
+
+int wire_peek(struct wire *w, struct wire_frame *ret)
+{
+	struct head h = {0};
+	int got = head_look(w, &h);
+
+	if (!got) {
+		ssize_t n;
+		int err = room_make(w, MAX(w->room, w->have - w->used + AHEAD));
+
+		if (err)
+			return err;
+		n = recv(w->fd, w->buf + w->have, w->room - w->have, MSG_DONTWAIT);
+		if (n > 0) /* all else wire_recv() will meet too */
+			w->have += (size_t)n;
+		got = head_look(w, &h);
+	}
+	if (got > 0)
+		*ret = (struct wire_frame){h.type, h.id, w->buf + w->used + sizeof(h), h.len};
+	return got;
+}

@@ -35,6 +35,10 @@ int wire_send(struct wire *w, uint16_t type, uint64_t id, const void *p, size_t 
  * Return: 0; -EPIPE the peer closed, at a frame's end or inside one; -EPROTO what came is no frame; -errno */
 int wire_recv(struct wire *w, struct wire_frame *ret) MUST_CHECK;
 
+/** wire_peek() - the frame behind the one received last, if it is there already; it stays to be received.  What the last one pointed to is
+ * gone.  1; 0 it has not come; -EPROTO; -ENOMEM */
+int wire_peek(struct wire *w, struct wire_frame *ret) MUST_CHECK;
+
 /** wire_waiting() - a whole frame was read ahead already: poll(2) will not tell about it */
 bool wire_waiting(const struct wire *w);
 

@@ -22,7 +22,8 @@ struct worker {
 	struct one one;
 	struct wire wire;
 	struct worker_cell *cell;
-	uint8_t *out; /* answers of a chunk */
+	uint64_t prefetched; /* the chunk whose files are being read from the disk already */
+	uint8_t *out;        /* answers of a chunk */
 	size_t out_len, out_room;
 };
 
@@ -46,6 +47,9 @@ static int chunk_parse(const struct wire_frame *f, struct job **ret_jobs, char *
 			return -EPROTO;
 		memcpy(&jobs[n].order, f->p + at, sizeof(jobs[n].order));
 		at += sizeof(jobs[n].order);
+#ifdef TEST_NO_VERIFY /* the build that tests/convert/unwritten must find fault with */
+		jobs[n].order.verify = false;
+#endif
 		if (jobs[n].order.path_len > f->len - at || memchr(f->p + at, 0, jobs[n].order.path_len))
 			return -EPROTO;
 		memcpy(names + fill, f->p + at, jobs[n].order.path_len);
@@ -83,7 +87,9 @@ static int answer_add(struct worker *w, struct item_answer *a)
 
 static void one_do(struct worker *w, enum chunk_op op, const struct job *j, unsigned links, struct item_answer *a)
 {
-	bool in = w->one.run->verb == CONVERT_IN;
+	static one_fn *const steps[][2] = {[CONVERT_IN] = {stage_in, commit_in},
+					   [CONVERT_OUT] = {stage_out, commit_out},
+					   [CONVERT_REWRAP] = {stage_rewrap, commit_rewrap}};
 	const char *name;
 	int err;
 
@@ -93,17 +99,14 @@ static void one_do(struct worker *w, enum chunk_op op, const struct job *j, unsi
 		a->result = (uint8_t)(err == -ENOENT || err == -ENOTDIR ? ITEM_GONE : one_fail(err));
 		return;
 	}
-	if (op == CHUNK_STAGE)
-		(in ? stage_in : stage_out)(&w->one, &j->order, name, links, a);
-	else
-		(in ? commit_in : commit_out)(&w->one, &j->order, name, links, a);
+	steps[w->one.run->verb][op == CHUNK_COMMIT](&w->one, &j->order, name, links, a);
 }
 
 /*
  * What is going to be reread comes from the disk, not from what the cache remembers of writing it.  For all files of the chunk at once, so
  * that the disk has many requests at hand and not one after the other.
  */
-static void chunk_prefetch(struct worker *w, const struct job *jobs, size_t n)
+static void chunk_prefetch(struct worker *w, const struct job *jobs, size_t n, bool set)
 {
 	char target[NAME_ROOM];
 	const char *name;
@@ -113,7 +116,10 @@ static void chunk_prefetch(struct worker *w, const struct job *jobs, size_t n)
 
 		if (!jobs[i].order.verify || one_enter(&w->one, jobs[i].path, &name) || one_target(w->one.run, name, target))
 			continue;
-		fd = openat(w->one.to_dir, target, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+		if (w->one.run->verb == CONVERT_REWRAP)
+			fd = rewrap_open(&w->one, &jobs[i].order, set);
+		else
+			fd = openat(w->one.to_dir, target, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
 		if (fd < 0)
 			continue;
 		(void)posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
@@ -122,15 +128,29 @@ static void chunk_prefetch(struct worker *w, const struct job *jobs, size_t n)
 	}
 }
 
+/* The chunk that comes next, if it is to be verified: its bytes come from the disk while this one is worked on. */
+static void prefetch_next(struct worker *w)
+{
+	CLEANUP_FREE struct job *jobs = NULL;
+	CLEANUP_FREE char *names = NULL;
+	struct wire_frame f;
+	size_t n = 0;
+
+	if (wire_peek(&w->wire, &f) <= 0 || (f.type & 0xff) != CHUNK_COMMIT || f.id == w->prefetched || chunk_parse(&f, &jobs, &names, &n))
+		return;
+	w->prefetched = f.id;
+	chunk_prefetch(w, jobs, f.type & CHUNK_SET ? 1 : n, f.type & CHUNK_SET);
+}
+
 static int chunk_do(struct worker *w, enum chunk_op op, const struct job *jobs, size_t n)
 {
 	int err = 0;
 
-	if (op == CHUNK_COMMIT)
-		chunk_prefetch(w, jobs, n);
 	for (size_t i = 0; !err && i < n; i++) {
 		struct item_answer a = {0};
 
+		if (i == n / 2 && w->one.run->verify != VERIFY_POLICY_NONE)
+			prefetch_next(w);
 		atomic_store_explicit(&w->cell->item, (uint32_t)i, memory_order_release);
 		one_do(w, op, &jobs[i], 1, &a);
 		err = answer_add(w, &a);
@@ -208,6 +228,8 @@ static void set_stage(struct worker *w, const struct job *jobs, size_t n, struct
 	one_do(w, CHUNK_STAGE, &jobs[0], w->one.run->in_place ? (unsigned)n : (unsigned)MAX(n, 2), a);
 	if (a->result != ITEM_STAGED && (a->result != ITEM_ALREADY || w->one.run->in_place))
 		return;
+	if (w->one.run->verb == CONVERT_REWRAP) /* the names come with the commit */
+		return;
 	err = one_enter(&w->one, jobs[0].path, &name);
 	if (!err)
 		err = one_target(w->one.run, name, first);
@@ -226,12 +248,33 @@ static void set_stage(struct worker *w, const struct job *jobs, size_t n, struct
 	a->result = (uint8_t)one_fail(err);
 }
 
+static void set_rewrap(struct worker *w, const struct job *jobs, size_t n, struct item_answer *a)
+{
+	const char *name;
+
+	for (size_t i = 0; i < n; i++) {
+		int err = one_enter(&w->one, jobs[i].path, &name);
+
+		if (!err)
+			err = rewrap_name(&w->one, &jobs[i].order, name);
+		if (err)
+			a->result = (uint8_t)one_fail(err);
+	}
+	if (a->result == ITEM_DONE)
+		rewrap_set_end(&w->one, &jobs[0].order);
+}
+
 static void set_commit(struct worker *w, const struct job *jobs, size_t n, struct item_answer *a)
 {
 	const char *name;
 	char why[512];
 
 	one_do(w, CHUNK_COMMIT, &jobs[0], (unsigned)n, a);
+	if (w->one.run->verb == CONVERT_REWRAP) {
+		if (a->result == ITEM_DONE)
+			set_rewrap(w, jobs, n, a);
+		return;
+	}
 	if (a->result != ITEM_DONE) {
 		snprintf(why, sizeof(why), "%s", fail_text());
 		set_take_back(w, jobs + 1, n - 1, jobs[0].order.out_ino);
@@ -261,8 +304,6 @@ static int set_do(struct worker *w, enum chunk_op op, const struct job *jobs, si
 	int err = 0;
 
 	atomic_store_explicit(&w->cell->item, 0, memory_order_release);
-	if (op == CHUNK_COMMIT)
-		chunk_prefetch(w, jobs, 1);
 	(op == CHUNK_STAGE ? set_stage : set_commit)(w, jobs, n, &a);
 	for (size_t i = 0; !err && i < n; i++) {
 		err = answer_add(w, &a);
@@ -290,6 +331,8 @@ static int serve(struct worker *w)
 		atomic_store_explicit(&w->cell->item, 0, memory_order_relaxed);
 		atomic_store_explicit(&w->cell->chunk, f.id, memory_order_release);
 		w->out_len = 0;
+		if (op == CHUNK_COMMIT && f.id != w->prefetched)
+			chunk_prefetch(w, jobs, f.type & CHUNK_SET ? 1 : n, f.type & CHUNK_SET);
 		err = f.type & CHUNK_SET ? set_do(w, op, jobs, n) : chunk_do(w, op, jobs, n);
 		one_leave(&w->one); /* a descriptor kept would keep a directory that somebody wants to remove */
 		if (!err)
@@ -342,9 +385,12 @@ void worker_main(const struct convert_run *run, struct volume *v, int fd, struct
 	wire_init(&w.wire, fd);
 	err = sealer_init(&w.one.sealer, v);
 	if (!err)
+		err = one_kept_init(&w.one);
+	if (!err)
 		err = serve(&w);
 	sealer_free(&w.one.sealer);
 	wire_free(&w.wire);
+	free(w.one.kept);
 	free(w.out);
 	_exit(err ? 1 : 0);
 }

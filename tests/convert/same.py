@@ -35,12 +35,14 @@ def main(a):
         with open(a[2], "w") as f: json.dump(tree(a[1]), f)
         return 0
     skip, cut = {"owner"} if "--no-owner" in a else set(), "--after-cut" in a  # a power cut may cost a folder its times
+    a = [w for w in a if w not in ("--no-owner", "--after-cut")]
     if a[0] == "--against":
         with open(a[1]) as f: x = json.load(f)
         y = tree(a[2])
     else: x, y = tree(a[0]), tree(a[1])
     y = json.loads(json.dumps(y)); x = json.loads(json.dumps(x))
     bad = 0
+    if not x or not y: sys.exit(f"nothing to compare: {a}")
     for p in sorted(set(x) | set(y)):
         if p not in y or p not in x:
             print(f"{'missing' if p not in y else 'too much'}: {p!r}"); bad += 1; continue

@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* tdfs convert rewrap: sealed files under another KAS key, another policy, fresh data keys. */
+#include <errno.h>
+#include <stdio.h>
+
+#include "cmd_convert.h"
+#include "convert_i.h"
+#include "say.h"
+#include "target.h"
+
+#define POLICY_TEXT_MAX ((size_t)48 << 10)
+
+static int policy_take(struct volume *v, const char *path)
+{
+	CLEANUP_FREE char *text = malloc(POLICY_TEXT_MAX + 1);
+	FILE *f = text ? fopen(path, "re") : NULL;
+	size_t len = f ? fread(text, 1, POLICY_TEXT_MAX + 1, f) : 0;
+	int err = !text ? -ENOMEM : !f || ferror(f) ? -errno : 0;
+
+	if (f)
+		fclose(f);
+	while (len && (text[len - 1] == '\n' || text[len - 1] == '\r'))
+		len--;
+	if (!err)
+		err = len > POLICY_TEXT_MAX ? fail(-EFBIG, "longer than a policy may be") : volume_policy_set(v, text, len);
+	return err ? complain_file(err, path, NULL) : EXIT_TDFS_OK;
+}
+
+int rewrap_prepare(struct convert *cv, const struct convert_args *a)
+{
+	int err, code = EXIT_TDFS_OK;
+
+	fail_clear();
+	if (a->kas) {
+		err = kas_write_key(cv->v->kas, a->kas);
+		if (err)
+			return complain(err, cv->v->path, "`tdfs key list` shows the KAS keys");
+		cv->run.kas_kid = a->kas;
+	}
+	if (a->policy) {
+		code = policy_take(cv->v, a->policy);
+		cv->run.policy = cv->v->policy;
+	}
+	cv->run.new_dek = a->new_dek;
+	cv->run.keep_dek = a->keep_dek;
+	return code;
+}
+
+static int rewrap_main(const void *args, int n, char **pos)
+{
+	struct convert_args a = *(const struct convert_args *)args;
+
+	a.in_place = true;
+	if (a.new_dek && (a.keep_dek || a.kas)) {
+		report(REPORT_ERROR, "--new-dek goes with neither --keep-dek nor --kas: it makes a KAS key of its own");
+		return EXIT_TDFS_USAGE;
+	}
+	return convert_main(&a, CONVERT_REWRAP, false, n, pos);
+}
+
+static const struct option_row rewrap_rows[] = {
+    {OPTION_TEXT, 0, "kas", "KID", offsetof(struct convert_args, kas), "another KAS key of the volume than the newest"},
+    {OPTION_TEXT, 0, "policy", "FILE", offsetof(struct convert_args, policy), "policy (JSON) of all files, and of new ones"},
+    {OPTION_FLAG, 0, "new-dek", NULL, offsetof(struct convert_args, new_dek), "all files: `tdfs key rotate` first"},
+    {OPTION_FLAG, 0, "keep-dek", NULL, offsetof(struct convert_args, keep_dek), "only another key access where the policy stays"},
+    SHARED_ROWS(struct convert_args, ),
+    CREDENTIAL_ROWS(struct convert_args, cred),
+    {0},
+};
+
+const struct command convert_rewrap = {
+    .name = "rewrap",
+    .summary = "sealed files get a new KAS key, policy or data key",
+    .usage = "STORE",
+    .options = rewrap_rows,
+    .args_size = sizeof(struct convert_args),
+    .min_args = 1,
+    .max_args = 1,
+    .run = rewrap_main,
+};

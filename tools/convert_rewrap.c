@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Sealed to sealed: one file under another KAS key or policy, and with them (or when it is asked for) a fresh data key.
+ *
+ * The new file waits in .tdfs/convert/tmp under the old one's inode number until it is durable and verified, then it is renamed over the
+ * old one.  Of a file with several names it keeps a name there until it has all of them: so a run that goes on can tell that they belong
+ * together.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "convert_one.h"
+#include "report.h"
+#include "tree.h"
+
+static void temp_name_of(uint64_t ino, unsigned links, char ret[static TEMP_ROOM])
+{
+	snprintf(ret, TEMP_ROOM, "%c%" PRIu64, links > 1 ? REWRAP_SET : REWRAP_ONE, ino);
+}
+
+/* Nothing to be done? */
+static bool is_current(const struct convert_run *run, const struct container *c)
+{
+	return c->m->n_ka == 1 && strcmp(c->m->ka[0].kid, run->kas_kid) == 0 && (!run->policy || strcmp(c->m->policy, run->policy) == 0);
+}
+
+/* false: @a says why this one is left as it is */
+static bool open_source(struct one *w, int fd, const struct stat *st, struct whole *whole, struct io *io, struct container **ret,
+			struct item_answer *a)
+{
+	int err;
+
+	if (!one_is_sealed(w, fd, st, a))
+		return false;
+	err = whole_read(&w->sealer, &w->io, fd, (uint64_t)st->st_size, whole, io);
+	if (!err)
+		err = sealed_open(w->run->v, io, fd, ret);
+	if (err) {
+		a->result = (uint8_t)one_fail(err);
+		return false;
+	}
+	a->bytes = (*ret)->m->size;
+	if (!is_current(w->run, *ret))
+		return true;
+	a->result = ITEM_ALREADY;
+	return false;
+}
+
+/* A run that was stopped has given some of the names already: is what it has made still this file in its next generation?  0 yes, 1 no,
+ * -errno */
+static int set_resumed(struct one *w, const struct io *io, int fd, const struct container *c, const char *temp_name, struct item_answer *a)
+{
+	CLEANUP_FD int had = openat(w->run->temp_dir, temp_name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	uint8_t hash[HASH_LEN];
+	struct record r = {0};
+	enum sibling kind;
+	struct stat st;
+	int err;
+
+	if (had < 0)
+		return errno == ENOENT ? 1 : -errno;
+	if (fstat(had, &st))
+		return -errno;
+	/* the source first: both are read through the same buffer */
+	err = sealed_read(&w->sealer, io, fd, c, -1, a->hash);
+	if (!err)
+		err = sibling_look(&w->sealer, had, (uint64_t)st.st_size, &kind, &r);
+	if (err)
+		return err;
+	if (kind != SIBLING_SEALED || memcmp(r.file_id, c->rec.file_id, ID_LEN) || r.generation != c->rec.generation + 1 ||
+	    r.s != c->rec.s || sealed_hash(&w->sealer, &w->io, had, (uint64_t)st.st_size, hash) || memcmp(hash, a->hash, HASH_LEN))
+		return 1;
+	a->out_ino = st.st_ino;
+	a->s = r.s;
+	a->verified = 1;
+	a->result = ITEM_STAGED;
+	return 0;
+}
+
+static int write_new(struct one *w, int fd, const struct stat *st, const struct container *c, const struct item_order *o, int temp,
+		     struct item_answer *a)
+{
+	const char *policy = w->run->policy ? w->run->policy : c->m->policy, *what = "";
+	const struct seal_from from = {fd, &w->io, c, policy}; /* the buffer that was read before is needed to write */
+	bool keep = w->run->keep_dek && strcmp(policy, c->m->policy) == 0;
+	struct stat made, now;
+	uint32_t s = 0;
+	int err =
+	    keep ? reseal_fd(&w->sealer, &from, temp, a->hash, &s) : seal_fd(&w->sealer, &from, st, temp, o->verify ? a->hash : NULL, &s);
+
+	a->s = s;
+	if (!err)
+		err = fstat(temp, &made) ? -errno : meta_copy(fd, st, temp, &made, true, w->flags, true, &what);
+	if (err)
+		return *what ? fail(err, "its %s cannot be kept: %s", what, strerror(-err)) : err;
+	if (fstat(fd, &now))
+		return -errno;
+	if (now.st_ctim.tv_sec != st->st_ctim.tv_sec || now.st_ctim.tv_nsec != st->st_ctim.tv_nsec || now.st_size != st->st_size)
+		return fail(-ESTALE, "changed while it was read");
+	a->out_ino = made.st_ino;
+	a->result = ITEM_STAGED;
+	return 0;
+}
+
+void stage_rewrap(struct one *w, const struct item_order *o, const char *name, unsigned links, struct item_answer *a)
+{
+	CLEANUP(container_cleanup) struct container *c = NULL;
+	CLEANUP_FD int fd = -1;
+	CLEANUP_FD int temp = -1;
+	char temp_name[TEMP_ROOM];
+	struct whole whole;
+	struct stat st;
+	struct io io;
+	int err = 1;
+
+	if (!name_is_tdf(name)) {
+		a->result = ITEM_PLAIN;
+		return;
+	}
+	if (!one_look(w, name, &fd, &st, a) || !open_source(w, fd, &st, &whole, &io, &c, a) || !one_ready(w, fd, links, &st, a))
+		return;
+	temp_name_of(st.st_ino, links, temp_name);
+	if (links > 1)
+		err = set_resumed(w, &io, fd, c, temp_name, a);
+	if (err != 1) {
+		if (err)
+			a->result = (uint8_t)one_fail(err);
+		return;
+	}
+	(void)unlinkat(w->run->temp_dir, temp_name, 0); /* of a worker that died, or of names that are no more */
+	temp = openat(w->run->temp_dir, temp_name, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0600);
+	err = temp < 0 ? fail(-errno, "making the new file: %s", strerror(errno)) : write_new(w, fd, &st, c, o, temp, a);
+	if (err) {
+		if (temp >= 0)
+			(void)unlinkat(w->run->temp_dir, temp_name, 0);
+		a->result = (uint8_t)one_fail(err);
+	}
+	if (links == 1)
+		one_keep(w, &fd, a);
+}
+
+/* The new file takes over @name. */
+static int name_take(struct one *w, const char *temp_name, unsigned links, const char *name)
+{
+	char link_name[TEMP_ROOM + 2];
+
+	if (links == 1)
+		return renameat(w->run->temp_dir, temp_name, w->from_dir, name) ? -errno : 0;
+	snprintf(link_name, sizeof(link_name), "%s.n", temp_name);
+	if (unlinkat(w->run->temp_dir, link_name, 0) && errno != ENOENT)
+		return -errno;
+	if (linkat(w->run->temp_dir, temp_name, w->run->temp_dir, link_name, 0))
+		return -errno;
+	return renameat(w->run->temp_dir, link_name, w->from_dir, name) ? -errno : 0;
+}
+
+int rewrap_open(struct one *w, const struct item_order *o, bool set)
+{
+	char temp_name[TEMP_ROOM];
+
+	temp_name_of(o->stamp.ino, set ? 2 : 1, temp_name);
+	return openat(w->run->temp_dir, temp_name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+}
+
+static int verify_new(struct one *w, const struct item_order *o, unsigned links)
+{
+	CLEANUP_FD int fd = rewrap_open(w, o, links > 1);
+	struct stat st;
+
+	if (fd < 0 || fstat(fd, &st))
+		return fail(-errno, "verifying what was made of it: %s", strerror(errno));
+	if (st.st_ino != o->out_ino)
+		return fail(-ESTALE, "what was made of it was replaced by somebody else");
+	return o->verify ? one_compare(w, fd, (uint64_t)st.st_size, o->hash, "what was made of it") : 0;
+}
+
+void commit_rewrap(struct one *w, const struct item_order *o, const char *name, unsigned links, struct item_answer *a)
+{
+	CLEANUP_FD int fd = -1;
+	char temp_name[TEMP_ROOM];
+	struct stat now;
+	int err, still;
+
+	temp_name_of(o->stamp.ino, links, temp_name);
+	/* a worker that died here may have come to the end */
+	if (o->retry && fstatat(w->from_dir, name, &now, AT_SYMLINK_NOFOLLOW) == 0 && now.st_ino == o->out_ino) {
+		a->result = ITEM_DONE;
+		return;
+	}
+	err = verify_new(w, o, links);
+	if (err)
+		a->result = (uint8_t)one_fail(err);
+	else if ((still = one_still(w, o, name, links, &fd, a)) == 0)
+		a->result = ITEM_GONE;
+	else if (still > 0 && links == 1 && (err = name_take(w, temp_name, links, name)) != 0)
+		a->result = (uint8_t)one_fail(fail(err, "putting the new file in its place: %s", strerror(-err)));
+	else if (still > 0)
+		a->result = ITEM_DONE;
+	if (a->result != ITEM_DONE)
+		(void)unlinkat(w->run->temp_dir, temp_name, 0);
+}
+
+int rewrap_name(struct one *w, const struct item_order *o, const char *name)
+{
+	char temp_name[TEMP_ROOM];
+	struct stat st;
+	int err;
+
+	temp_name_of(o->stamp.ino, 2, temp_name);
+	if (fstatat(w->from_dir, name, &st, AT_SYMLINK_NOFOLLOW) || st.st_ino != o->stamp.ino)
+		return 0; /* gone, or somebody else's by now */
+	err = name_take(w, temp_name, 2, name);
+	return err ? fail(err, "putting the new file in the place of %s: %s", name, strerror(-err)) : 0;
+}
+
+void rewrap_set_end(struct one *w, const struct item_order *o)
+{
+	char temp_name[TEMP_ROOM];
+
+	temp_name_of(o->stamp.ino, 2, temp_name);
+	(void)unlinkat(w->run->temp_dir, temp_name, 0);
+}
