@@ -371,7 +371,7 @@ int attr_set(const struct tree *t, struct node *n, struct inode *f, const struct
 	return err;
 }
 
-int attr_drop_priv(const struct tree *t, struct node *n, struct inode *f)
+int attr_drop_priv(const struct tree *t, struct node *n, struct inode *f, bool (*in_group)(void *arg, gid_t gid), void *arg)
 {
 	struct attr_change c = {.mode = true};
 	struct stat st;
@@ -383,12 +383,12 @@ int attr_drop_priv(const struct tree *t, struct node *n, struct inode *f)
 	if (err)
 		return err;
 	c.st.st_mode = st.st_mode & ~(mode_t)S_ISUID;
-	if (st.st_mode & S_IXGRP)
+	if (st.st_mode & S_IXGRP || !(st.st_mode & S_ISGID) || !in_group(arg, st.st_gid))
 		c.st.st_mode &= ~(mode_t)S_ISGID;
 	if (c.st.st_mode != st.st_mode)
 		err = attr_set(t, n, f, &c);
 	if (err)
 		return err;
-	n->priv = false;
+	n->priv = c.st.st_mode & S_ISGID;
 	return c.st.st_mode != st.st_mode;
 }

@@ -28,9 +28,10 @@ struct attr_change {
 /** attr_set() - change what is asked for, in the order owner, mode, size, times; stops at the first error
  * @f: the content if the caller has it (its handle may write), else NULL */
 int attr_set(const struct tree *t, struct node *n, struct inode *f, const struct attr_change *c) MUST_CHECK;
-/** attr_drop_priv() - content changed by somebody who is not root: clear setuid, and setgid of an executable; cheap when there is nothing
- * to do Return: 1 something was cleared, which the kernel does not know yet; 0; -errno */
-int attr_drop_priv(const struct tree *t, struct node *n, struct inode *f) MUST_CHECK;
+/** attr_drop_priv() - content changed by somebody who is not root: clear setuid, and setgid of an executable or of a group that he is
+ * not in; cheap when there is nothing to do
+ * Return: 1 something was cleared, which the kernel does not know yet; 0; -errno */
+int attr_drop_priv(const struct tree *t, struct node *n, struct inode *f, bool (*in_group)(void *arg, gid_t gid), void *arg) MUST_CHECK;
 
 /* Extended attributes of the store file.  `user.tdfs` and `user.tdfs.*` are ours: readable, never listed, not to be set or removed
  * (-EPERM). xattr_get() and xattr_list() return the length, with @len 0 without copying, -ERANGE if @len is too small. */

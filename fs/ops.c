@@ -102,9 +102,25 @@ void reply_entry(fuse_req_t req, struct entry *e)
 	node_put(m->tree.nodes, e->node);
 }
 
+#define GROUPS_MAX 1024
+static bool caller_in_group(void *arg, gid_t gid)
+{
+	fuse_req_t req = arg;
+	gid_t groups[GROUPS_MAX];
+	int n;
+
+	if (fuse_req_ctx(req)->gid == gid)
+		return true;
+	n = fuse_req_getgroups(req, GROUPS_MAX, groups); /* of all that he is in; an error if he is gone or in another PID namespace */
+	for (int i = 0; i < MIN(n, GROUPS_MAX); i++)
+		if (groups[i] == gid)
+			return true;
+	return false;
+}
+
 int drop_priv(fuse_req_t req, struct node *n, struct inode *f)
 {
-	return fuse_req_ctx(req)->uid ? attr_drop_priv(&req_mount(req)->tree, n, f) : 0;
+	return fuse_req_ctx(req)->uid ? attr_drop_priv(&req_mount(req)->tree, n, f, caller_in_group, req) : 0;
 }
 
 void priv_dropped(struct mount *m, uint64_t id, int dropped)
