@@ -103,9 +103,8 @@ void reply_entry(fuse_req_t req, struct entry *e)
 }
 
 #define GROUPS_MAX 1024
-static bool caller_in_group(void *arg, gid_t gid)
+bool req_in_group(void *req, gid_t gid)
 {
-	fuse_req_t req = arg;
 	gid_t groups[GROUPS_MAX];
 	int n;
 
@@ -120,7 +119,7 @@ static bool caller_in_group(void *arg, gid_t gid)
 
 int drop_priv(fuse_req_t req, struct node *n, struct inode *f)
 {
-	return fuse_req_ctx(req)->uid ? attr_drop_priv(&req_mount(req)->tree, n, f, caller_in_group, req) : 0;
+	return fuse_req_ctx(req)->uid ? attr_drop_priv(&req_mount(req)->tree, n, f, req_in_group, req) : 0;
 }
 
 void priv_dropped(struct mount *m, uint64_t id, int dropped)

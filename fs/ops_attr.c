@@ -147,14 +147,34 @@ static void mode_may_change(struct mount *m, fuse_ino_t ino, const char *name)
 		report(REPORT_DEBUG, "the kernel shows the old mode for another second");
 }
 
+/* As chmod(2) would, ext4 takes the setgid bit away from who is not in the group; the store's sees only us. */
+static int drop_setgid(fuse_req_t req, struct node *n)
+{
+	struct mount *m = req_mount(req);
+	struct attr_change c = {.mode = true};
+	int err;
+
+	if (!fuse_req_ctx(req)->uid)
+		return 0;
+	err = attr_get(&m->tree, n, NULL, &c.st);
+	if (err || !(c.st.st_mode & S_ISGID) || req_in_group(req, c.st.st_gid))
+		return err;
+	c.st.st_mode &= ~(mode_t)S_ISGID;
+	return attr_set(&m->tree, n, NULL, &c);
+}
+
 void ops_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *val, size_t len, int flags)
 {
 	struct mount *m = req_mount(req);
 	struct node *n = req_node(req, ino);
+	int err;
 
 	if (!n)
 		return;
-	reply_err(req, xattr_set(&m->tree, n, name, val, len, flags), n, "setxattr");
+	err = xattr_set(&m->tree, n, name, val, len, flags);
+	if (!err && !strcmp(name, "system.posix_acl_access"))
+		err = drop_setgid(req, n);
+	reply_err(req, err, n, "setxattr");
 	mode_may_change(m, ino, name);
 	node_put(m->tree.nodes, n);
 }

@@ -25,6 +25,8 @@ void reply_err(fuse_req_t req, int err, struct node *n, const char *what);
 struct fuse_entry_param entry_param(const struct mount *m, const struct entry *e);
 /** reply_entry() - hands the entry over, or takes its lookup count back; drops the reference */
 void reply_entry(fuse_req_t req, struct entry *e);
+/** req_in_group() - is the caller in group @gid? */
+bool req_in_group(void *req, gid_t gid);
 /** drop_priv() - attr_drop_priv() if the caller is not root; priv_dropped(), with its result and after the reply, makes the kernel ask for
  * the mode again */
 int drop_priv(fuse_req_t req, struct node *n, struct inode *f) MUST_CHECK;

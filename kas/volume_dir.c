@@ -18,14 +18,13 @@ int volume_check_owner(const struct stat *st, const char *path, const char *what
 	return 0;
 }
 
-int volume_open_store(const char *store, int *ret_fd, char **ret_path)
+static int open_store(const char *store, int *ret_fd, char **ret_path, struct stat *ret_st)
 {
 	CLEANUP_FREE char *plain = strdup(store);
 	CLEANUP_FREE char *path = NULL;
 	CLEANUP_FD int fd = -1;
 	struct stat st;
 	size_t n;
-	int err;
 
 	if (!plain)
 		return -ENOMEM;
@@ -40,7 +39,22 @@ int volume_open_store(const char *store, int *ret_fd, char **ret_path)
 	path = realpath(plain, NULL);
 	if (!path || fstat(fd, &st))
 		return fail(-errno, "%s: %s", plain, strerror(errno));
-	err = volume_check_owner(&st, path, "");
+	*ret_fd = fd;
+	*ret_path = STEAL(path);
+	*ret_st = st;
+	fd = -1;
+	return 0;
+}
+
+int volume_open_store(const char *store, int *ret_fd, char **ret_path)
+{
+	CLEANUP_FREE char *path = NULL;
+	CLEANUP_FD int fd = -1;
+	struct stat st;
+	int err = open_store(store, &fd, &path, &st);
+
+	if (!err)
+		err = volume_check_owner(&st, path, "");
 	if (err)
 		return err;
 	*ret_fd = fd;
@@ -78,7 +92,11 @@ int volume_open_dirs(const char *store, struct volume **ret)
 
 	if (!v)
 		return -ENOMEM;
-	err = volume_open_store(store, &v->store_fd, &v->path);
+	/*
+	 * Whose the store itself is and who may write in it are those of the mount's root directory: chown(2) and chmod(2) of a mount must
+	 * not be its last.  What counts is .tdfs: in its place another user can only put a directory of his own.
+	 */
+	err = open_store(store, &v->store_fd, &v->path, &st);
 	if (err)
 		return err;
 	v->dir_fd = openat(v->store_fd, TDFS_DIR, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -98,7 +116,8 @@ int volume_open_dirs(const char *store, struct volume **ret)
 	return err;
 }
 
-/* A file of that name is just a file, and a user may have a directory of that name in a mount: what makes the volume is its configuration. */
+/* A file of that name is just a file, and a user may have a directory of that name in a mount: what makes the volume is its configuration.
+ */
 static bool holds_volume(const char *dir)
 {
 	static const char *const names[] = {"volume.json", "volume.json.bak"};

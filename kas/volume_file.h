@@ -59,11 +59,11 @@ int volume_kas_name(EVP_PKEY *key, char ret[static 32]) MUST_CHECK;
 /** volume_kas_file() - name of the key's file in kas/ */
 void volume_kas_file(const char *kid, char ret[static VOLUME_KID_MAX + 8]);
 
-/** volume_open_store() - STORE itself, checked; 0 or -errno.  @ret_path: absolute, malloc'd */
+/** volume_open_store() - STORE itself, to make a volume in: ours or root's, and nobody else may write; 0 or -errno.  @ret_path: absolute, malloc'd */
 int volume_open_store(const char *store, int *ret_fd, char **ret_path) MUST_CHECK;
 /** volume_check_owner() - ours or root's, and nobody else may write; @what: for the message; 0 or -EPERM */
 int volume_check_owner(const struct stat *st, const char *path, const char *what) MUST_CHECK;
-/** volume_open_dirs() - a struct volume with path, store_fd and dir_fd, everything in .tdfs checked for owner and mode; as volume_open() */
+/** volume_open_dirs() - a struct volume with path, store_fd and dir_fd, .tdfs and everything in it checked for owner and mode; as volume_open() */
 int volume_open_dirs(const char *store, struct volume **ret) MUST_CHECK;
 /** volume_new() - empty, descriptors -1; NULL if out of memory */
 struct volume *volume_new(void) MUST_CHECK;

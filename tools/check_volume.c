@@ -108,5 +108,6 @@ void check_volume(struct check *c)
 	if (dir)
 		closedir(dir);
 	if (fstat(v->store_fd, &st) == 0 && st.st_mode & (S_IWGRP | S_IWOTH))
-		check_tell(c, CHECK_PROBLEM, v->path, "others can write into the store (mode %04o): `chmod go-w` it", st.st_mode & 07777);
+		check_tell(c, CHECK_NOTE, v->path, "others can write into the store's first directory (mode %04o), as into that of the mount",
+			   st.st_mode & 07777);
 }

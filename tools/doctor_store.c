@@ -182,8 +182,7 @@ static void volume_look(struct doctor *d, const char *store)
 	} else if (err == -ENOENT) {
 		doctor_tell(d, DOCTOR_NOTE, "volume", "tdfs init STORE", "there is no volume here yet");
 	} else if (err == -EPERM) {
-		if (asprintf(&fix, "chown -R \"$(id -u)\" %s/" TDFS_DIR " && chmod -R go= %s/" TDFS_DIR " && chmod go-w %s", store, store,
-			     store) < 0)
+		if (asprintf(&fix, "chown -R \"$(id -u)\" %s/" TDFS_DIR " && chmod -R go= %s/" TDFS_DIR, store, store) < 0)
 			fix = NULL;
 		doctor_tell(d, DOCTOR_BAD, "volume", fix, "%s", cause_text(err));
 	} else {
