@@ -58,7 +58,38 @@ static ssize_t posix_pread(void *ctx, int fd, void *buf, size_t len, uint64_t of
 	return (ssize_t)done;
 }
 
-static int posix_pwritev(void *ctx, int fd, const struct iovec *iov, int n, uint64_t off)
+/*
+ * The kernel takes security.capability away from a file that is written or cut, and set-id bits unless root does it.  That an application
+ * changed the content was answered when it did; the ciphertext may follow later, when they have been set anew.
+ */
+struct privs {
+	char cap[32]; /* 24 at most */
+	ssize_t cap_len;
+	mode_t mode;
+};
+#define CAPS "security.capability"
+#define SET_ID (S_ISUID | S_ISGID)
+
+static struct privs privs_of(int fd)
+{
+	struct privs p = {.mode = 0};
+	struct stat st;
+
+	p.cap_len = fgetxattr(fd, CAPS, p.cap, sizeof(p.cap));
+	if (geteuid() && !fstat(fd, &st) && st.st_mode & SET_ID)
+		p.mode = st.st_mode & 07777;
+	return p;
+}
+
+static void privs_back(int fd, const struct privs *p)
+{
+	if (p->cap_len > 0 && fsetxattr(fd, CAPS, p->cap, (size_t)p->cap_len, 0))
+		report(REPORT_WARN, "a file's capabilities (" CAPS ") were lost when it was written: %s", strerror(errno));
+	if (p->mode && fchmod(fd, p->mode))
+		report(REPORT_WARN, "a file's setuid or setgid bit was lost when it was written: %s", strerror(errno));
+}
+
+static int write_all(int fd, const struct iovec *iov, int n, uint64_t off)
 {
 	struct iovec part[IOV_AT_ONCE];
 	size_t skip = 0; /* bytes of iov[i] already written */
@@ -89,14 +120,31 @@ static int posix_pwritev(void *ctx, int fd, const struct iovec *iov, int n, uint
 	return 0;
 }
 
+static int posix_pwritev(void *ctx, int fd, const struct iovec *iov, int n, uint64_t off)
+{
+	const struct privs p = privs_of(fd);
+	int err = write_all(fd, iov, n, off);
+
+	privs_back(fd, &p);
+	return err;
+}
+
 static int posix_truncate(void *ctx, int fd, uint64_t len)
 {
-	return ZERO_OR_ERRNO(ftruncate(fd, (off_t)len));
+	const struct privs p = privs_of(fd);
+	int err = ZERO_OR_ERRNO(ftruncate(fd, (off_t)len));
+
+	privs_back(fd, &p);
+	return err;
 }
 
 static int posix_allocate(void *ctx, int fd, int mode, uint64_t off, uint64_t len)
 {
-	return ZERO_OR_ERRNO(fallocate(fd, mode, (off_t)off, (off_t)len));
+	const struct privs p = privs_of(fd);
+	int err = ZERO_OR_ERRNO(fallocate(fd, mode, (off_t)off, (off_t)len));
+
+	privs_back(fd, &p);
+	return err;
 }
 
 static int posix_sync(void *ctx, int fd, bool full)
