@@ -27,6 +27,14 @@ static bool room_for(struct store *st, uint64_t bytes)
 	return atomic_fetch_sub(&st->room, (int64_t)bytes) > (int64_t)bytes;
 }
 
+/* fallocate(2) keeps what it got before it found the disk full: a hopeless request must not fill it. */
+static bool hopeless(const struct store *st, uint64_t bytes)
+{
+	struct statvfs v;
+
+	return bytes > STEP && !fstatvfs(st->root_fd, &v) && bytes > (uint64_t)v.f_bavail * v.f_frsize;
+}
+
 /* Blocks for growth are taken before the data is acknowledged: a later seal must not find the disk full.  NEW files, which are written when
  * they are closed and nobody can be told any more, need none while there is plenty. */
 int inode_reserve(struct inode *f, uint64_t size, bool exact)
@@ -47,14 +55,19 @@ int inode_reserve(struct inode *f, uint64_t size, bool exact)
 	need = tail_offset(size, f->s) + tail_len(f->tmpl, size);
 	if (need <= f->alloc_end)
 		return 0;
+	if (hopeless(st, need - f->alloc_end))
+		return -ENOSPC;
 	slack = exact ? 0 : MAX((uint64_t)256 << 10, MIN(need / 16, STEP));
 	err = st->io.allocate(st->io.ctx, f->fd, FALLOC_FL_KEEP_SIZE, f->alloc_end, need + slack - f->alloc_end);
 	if ((err == -ENOSPC || err == -EDQUOT) && slack) {
 		slack = 0;
 		err = st->io.allocate(st->io.ctx, f->fd, FALLOC_FL_KEEP_SIZE, f->alloc_end, need - f->alloc_end);
 	}
-	if (err && err != -EOPNOTSUPP)
+	if (err && err != -EOPNOTSUPP) {
+		if (f->content == CONTENT_NEW && !st->io.truncate(st->io.ctx, f->fd, 0)) /* nothing is in place: what it got goes back */
+			f->alloc_end = 0;
 		return err;
+	}
 	f->alloc_end = need + slack;
 	return 0;
 }
