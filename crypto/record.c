@@ -297,13 +297,15 @@ static int hint_mac(const uint8_t *p, uint64_t st_size, const struct secret *k_h
 int hint_make(const struct record *r, uint64_t st_size, const struct secret *k_hint, uint8_t ret[static HINT_LEN])
 {
 	uint8_t p[H_MAC], mac[MAC_LEN];
+	struct timespec now;
 	int err;
 
+	clock_gettime(CLOCK_REALTIME, &now);
 	memcpy(p, r->file_id, ID_LEN);
 	put_le64(p + H_SIZE, r->size);
 	put_le64(p + H_GENERATION, r->generation);
 	put_time(p + H_CTIME, &r->ctime);
-	put_le32(p + H_MADE, (uint32_t)r->made.tv_sec);
+	put_le32(p + H_MADE, (uint32_t)now.tv_sec);
 	err = hint_mac(p, st_size, k_hint, mac);
 	if (err)
 		return err;

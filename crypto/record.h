@@ -64,7 +64,9 @@ struct hint {
 	uint32_t made; /* low half of record.made seconds */
 };
 
-/** hint_make() / hint_parse() - the size hint; @st_size: length of the store file.  hint_parse: 0, or -ENOENT for a hint to ignore */
+/** hint_make() / hint_parse() - the size hint; @st_size: length of the store file.  hint_parse: 0, or -ENOENT for a hint to ignore
+ * `made` is the time of hint_make(): that of the record may lie before a long flush of the log, and what the seal itself does to the store
+ * file's ctime is told from what others do by it */
 int hint_make(const struct record *r, uint64_t st_size, const struct secret *k_hint, uint8_t ret[static HINT_LEN]) MUST_CHECK;
 int hint_parse(const void *p, size_t len, uint64_t st_size, const struct secret *k_hint, struct hint *ret) MUST_CHECK;
 

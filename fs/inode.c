@@ -339,6 +339,13 @@ int inode_set_times(struct inode *f, const struct timespec ts[2])
 	return err;
 }
 
+void inode_set_ctime(struct inode *f, const struct timespec *ts)
+{
+	rwlock_write(&f->lock);
+	f->ctime = *ts;
+	rwlock_unlock(&f->lock);
+}
+
 void inode_changed(struct inode *f)
 {
 	rwlock_write(&f->lock);

@@ -58,6 +58,8 @@ void inode_stat(struct inode *f, struct stat *st);
 int inode_peek(struct store *st, int dirfd, const char *name, struct stat *s) MUST_CHECK;
 /** inode_set_mtime() - kept until the seal and set on the store file at once; @ts: atime and mtime with UTIME_OMIT/UTIME_NOW */
 int inode_set_times(struct inode *f, const struct timespec ts[2]) MUST_CHECK;
+/** inode_set_ctime() - after inode_set_times(): the ctime that the kernel has shown for it */
+void inode_set_ctime(struct inode *f, const struct timespec *ts);
 /** inode_changed() - metadata of the store file (mode, owner, xattr, name, links) changed through us: ctime is now, the next fsync syncs
  * the file too */
 void inode_changed(struct inode *f);

@@ -200,6 +200,8 @@ int inode_reserve(struct inode *f, uint64_t size,
 
 /* seal.c; lock held for writing */
 int spilled_lost(struct inode *f); /* SPILLED: its sync failed; -EIO */
+/* seal_new.c: second (low half) in which we last wrote the store file, by its hint; without one that of its header */
+uint32_t sealed_when(const struct inode *f, uint64_t file_len);
 
 /* commit.c; lock held for writing */
 int commit_append(struct inode *f, bool is_seal);

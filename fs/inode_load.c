@@ -209,7 +209,7 @@ static int load(struct inode *f, struct stat *s)
 	}
 	err = take_native(f, c);
 	if (!err) {
-		show_ctime(s, &f->rec.ctime, (uint32_t)f->rec.made.tv_sec);
+		show_ctime(s, &f->rec.ctime, sealed_when(f, (uint64_t)s->st_size));
 		f->mtime = s->st_mtim;
 		f->ctime = s->st_ctim;
 	}

@@ -102,6 +102,8 @@ void ops_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set, st
 		(void)!give_enter(m, n, false);
 	if (err >= 0)
 		err = attr_set(&m->tree, n, f, &c);
+	if (!err && f && to_set & FUSE_SET_ATTR_CTIME) /* its own, of pages that it has written back */
+		inode_set_ctime(f, &st->st_ctim);
 	if (c.size)
 		give_leave(m, n);
 	if (err)

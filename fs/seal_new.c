@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Making a sealed file of a new one, in place. */
+#include <stdio.h>
+#include <sys/xattr.h>
+
 #include "seal_i.h"
 
 #define ONE_WRITE_MAX ((uint64_t)64 << 10)
@@ -49,6 +52,21 @@ void sealed_metadata(struct inode *f, const struct record *r, uint64_t file_len)
 	if (!hint_make(r, file_len, st->keys.k_hint, hint))
 		(void)!st->io.set_xattr(st->io.ctx, f->fd, HINT_XATTR, hint, HINT_LEN);
 	(void)!st->io.times(st->io.ctx, f->fd, ts);
+}
+
+uint32_t sealed_when(const struct inode *f, uint64_t file_len)
+{
+	uint8_t raw[HINT_LEN + 1];
+	char path[40];
+	struct hint h;
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", f->fd);
+	n = getxattr(path, HINT_XATTR, raw, sizeof(raw));
+	if (n > 0 && !hint_parse(raw, (size_t)n, file_len, f->st->keys.k_hint, &h) && h.generation == f->rec.generation &&
+	    !memcmp(h.file_id, f->rec.file_id, ID_LEN))
+		return h.made;
+	return (uint32_t)f->rec.made.tv_sec;
 }
 
 /* The base is now what @r says; everything in memory is clean or belongs to what comes next. */
