@@ -158,6 +158,7 @@ int names_stage(struct convert *cv)
 {
 	struct job_rename *list = NULL, *old;
 	uint64_t bytes = 0, space = 0;
+	uint64_t failed = cv->counts.failed;
 	size_t n = 0, n_old;
 	bool complete;
 	int err = 0;
@@ -165,6 +166,8 @@ int names_stage(struct convert *cv)
 	job_renames(cv->log, &old, &n_old, &complete);
 	for (size_t i = n_old; complete && i-- > 0 && !err;)
 		err = rename_one(cv, &old[i]);
+	if (!err && cv->counts.failed > failed) /* the list stays: what it holds cannot be told from the names */
+		return 0;
 	if (!err && complete && n_old) {
 		err = job_names_done(cv->log);
 		cv->past.names_done = true;
@@ -181,7 +184,7 @@ int names_stage(struct convert *cv)
 		err = rename_one(cv, &list[i]);
 	if (!err && n && syncfs(cv->run.from_fd))
 		err = -errno;
-	if (!err && (n || !cv->past.names_done)) {
+	if (!err && cv->counts.failed == failed && (n || !cv->past.names_done)) {
 		err = job_names_done(cv->log);
 		cv->past.names_done = true;
 	}
