@@ -333,11 +333,16 @@ static int change_size(const struct tree *t, struct node *n, struct inode *f, ui
 
 static int change_times(const struct tree *t, struct node *n, struct inode *f, const struct timespec ts[2])
 {
+	struct inode *live;
 	struct target g;
 	int err;
 
-	if (!f && node_is_gone(t->nodes, n)) /* the kernel's last word, after the unlink: nobody will see it */
-		return 0;
+	if (!f && S_ISREG(n->fmt) && node_is_gone(t->nodes, n)) { /* the kernel's last word, after the unlink */
+		live = attr_live(t, n);
+		content_put(live);
+		if (!live) /* nobody will see it */
+			return 0;
+	}
 	err = target_open(t, n, f, &g);
 	if (err)
 		return err;

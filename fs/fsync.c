@@ -43,17 +43,17 @@ static int fsync_locked(struct inode *f)
 	}
 }
 
-int inode_sync_names(struct inode *f)
+int inode_sync_names(struct inode *f, int fd)
 {
 	struct store *st = f->st;
-	int err = st->io.sync(st->io.ctx, f->fd, true);
+	int err = st->io.sync(st->io.ctx, fd, true);
 
 	return err || st->io.names_with_files ? err : st->io.syncfs(st->io.ctx, st->root_fd);
 }
 
 static int sync_base(struct inode *f, unsigned seq)
 {
-	int err = inode_sync_names(f);
+	int err = inode_sync_names(f, inode_fd(f)); /* the descriptor stays open as long as the object, even when a writable one takes over */
 
 	rwlock_write(&f->lock);
 	if (err)

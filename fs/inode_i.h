@@ -163,7 +163,7 @@ bool inode_needs_seal(const struct inode *f);
 void inode_forget_content(struct inode *f); /* dirty segments, tags, images in memory */
 void inode_not_durable(struct inode *f);
 int inode_fresh_key(struct inode *f);  /* new DEK and template */
-int inode_sync_names(struct inode *f); /* make the file and its name durable */
+int inode_sync_names(struct inode *f, int fd); /* make the file and its name durable; @fd: its descriptor; takes no lock */
 
 /* inode_load.c */
 int open_store_file(struct store *st, int dirfd, const char *name, bool write);

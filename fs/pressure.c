@@ -53,7 +53,7 @@ static int place_growth(struct inode *f, uint64_t first)
 	int err = 0;
 
 	if (!f->durable) { /* growth beyond a file that a crash may take away or tear */
-		err = inode_sync_names(f);
+		err = inode_sync_names(f, f->fd);
 		if (err)
 			return f->error = -EIO;
 		f->durable = true;

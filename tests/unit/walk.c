@@ -226,8 +226,10 @@ static void step_write(struct walk *k, struct shadow *s)
 			  : random_below(w, f->size + 1);
 	if (kind == 2 || kind == 3)
 		len = (1 + random_below(w, 64)) * S;
-	if (off + len > SIZE_MOST + (2 << 20))
+	if (off + len > SIZE_MOST + (2 << 20)) {
 		off = 0;
+		kind = 4; /* no append any more */
+	}
 	if (off > f->size)
 		note_hole(k, s, off);
 	want = changed(f, off, len, seed, 0, &size);
