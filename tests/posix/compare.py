@@ -135,6 +135,8 @@ def op_ftruncate(s, k, size):
 
 @call(4, lambda r: (slot(r), r.choice([0, 1, 3, 16, 17, 2]), r.choice(SIZES), r.choice([0, 1, 4096, 65536, 100001])))
 def op_fallocate(s, k, mode, off, n):
+    if mode == 3 and off >= os.fstat(s.fd(k)).st_size:
+        return "left out"  # moves times on ext4 although there is nothing to punch
     return c_call("fallocate64", s.fd(k), mode, ctypes.c_int64(off), ctypes.c_int64(n))
 
 
@@ -394,6 +396,9 @@ def differ(bases, steps, quiet):
     bad = None
     for i, step in enumerate(steps):
         a, b = (run_one(s, step) for s in sides)
+        for m, n in zip(a[2], b[2]) if step[4] else ():
+            if m and n and m[1] is True and n[1] is False:  # a seal may move the ctime of what had a chmod right before it (DESIGN, Limits)
+                m[1] = False
         if a != b:
             bad = i
             break
