@@ -82,6 +82,19 @@ static int check_entry(void *arg, const char *name, unsigned char d_type, ino_t 
 	return volume_check_owner(&st, c->path, what);
 }
 
+/*
+ * Owner and mode of the store itself are those of the mount's root directory, which chown(2) and chmod(2) may change: root serves anybody's,
+ * and a group may write in it.  What counts is .tdfs: in its place another user can only put a directory of his own.
+ */
+static int check_root(const struct stat *st, const char *path)
+{
+	if (geteuid() && st->st_uid != geteuid() && st->st_uid)
+		return fail(-EPERM, "%s belongs to user %u: only its owner or root may use it", path, (unsigned)st->st_uid);
+	if ((st->st_mode & (S_IWOTH | S_ISVTX)) == S_IWOTH)
+		return fail(-EPERM, "%s may be written by everybody: chmod o-w it, or chmod +t", path);
+	return 0;
+}
+
 int volume_open_dirs(const char *store, struct volume **ret)
 {
 	CLEANUP(volume_cleanup) struct volume *v = volume_new();
@@ -92,11 +105,9 @@ int volume_open_dirs(const char *store, struct volume **ret)
 
 	if (!v)
 		return -ENOMEM;
-	/*
-	 * Whose the store itself is and who may write in it are those of the mount's root directory: chown(2) and chmod(2) of a mount must
-	 * not be its last.  What counts is .tdfs: in its place another user can only put a directory of his own.
-	 */
 	err = open_store(store, &v->store_fd, &v->path, &st);
+	if (!err)
+		err = check_root(&st, v->path);
 	if (err)
 		return err;
 	v->dir_fd = openat(v->store_fd, TDFS_DIR, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
