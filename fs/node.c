@@ -27,7 +27,7 @@ void node_release(struct nodes *t, struct node *n)
 		table_remove(t, n);
 		if (n->dir)
 			lru_drop(t, n);
-		if (n->content) {
+		if (n->content || (n->fd >= 0 && !n->dir)) { /* to close the last descriptor of a removed file is to free its blocks */
 			n->id_next = t->dead;
 			t->dead = n;
 		} else {

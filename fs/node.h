@@ -81,7 +81,7 @@ struct nodes {
 	size_t n_buckets, n_nodes, n_fds;
 	uint64_t next_id, n_changes; /* of links, to tell a race from a name that is really gone */
 	struct node *newest, *oldest;
-	struct node *dead; /* freed, but for a content that cannot be closed under the lock */
+	struct node *dead; /* freed, but for what must not be closed under the lock */
 	/* atomic */
 	_Atomic uint64_t clock; /* counts our own changes of content */
 };
