@@ -6,7 +6,7 @@
 #include "report.h"
 #include "words.h"
 
-#define SEGCACHE_DEFAULT ((size_t)64 << 20)
+#define SEGCACHE_DEFAULT ((size_t)32 << 20)
 #define SEGCACHE_MAX ((size_t)64 << 30)
 #define THREADS_DEFAULT 10
 #define THREADS_MAX 1024
@@ -80,7 +80,7 @@ static const struct mount_option options[] = {
     {MOUNT_VALUE, "foreign", "HOW", "TDFs made elsewhere: ro (default, readable) or deny", 0, false},
     FLAG("nolive_mark", live_mark, false, "do not mark files whose newest state is in the log"),
     FLAG("live_mark", live_mark, true, NULL),
-    {MOUNT_VALUE, "segcache", "SIZE", "memory for decrypted segments read lately (default 64M)", 0, false},
+    {MOUNT_VALUE, "segcache", "SIZE", "memory for decrypted segments read lately (default 32M)", 0, false},
     {MOUNT_VALUE, "threads", "N", "most worker threads (default 10)", 0, false},
     {MOUNT_VALUE, "fsname", "NAME", "the source shown in the mount table (default: the store's path)", 0, false},
     FLAG("nonempty", nonempty, true, "the mount point may hold something, which is hidden meanwhile"),
