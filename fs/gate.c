@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fuse.h>
 #include <poll.h>
 #include <stdatomic.h>
 #include <sys/eventfd.h>
@@ -13,22 +14,7 @@
 #define IN_HEADER 40
 #define IN_OPCODE 4
 #define IN_NODEID 16
-#define ROOT_ID 1
-#define OP_GETATTR 3
-#define OP_OPEN 14
-#define OP_STATFS 17
-#define OP_OPENDIR 27
-#define OP_RELEASEDIR 29
-#define OP_INTERRUPT 36
-#define OP_FORGET 2
-#define OP_BATCH_FORGET 42
-#define BIT(op) ((uint64_t)1 << (op))
-/* SETATTR SYMLINK MKNOD MKDIR UNLINK RMDIR RENAME LINK WRITE SETXATTR REMOVEXATTR CREATE FALLOCATE RENAME2 COPY_FILE_RANGE TMPFILE */
-#define CHANGES                                                                                                                        \
-	(BIT(4) | BIT(6) | BIT(8) | BIT(9) | BIT(10) | BIT(11) | BIT(12) | BIT(13) | BIT(16) | BIT(21) | BIT(24) | BIT(35) | BIT(43) | \
-	 BIT(45) | BIT(47) | BIT(51))
-#define IS_NO_USE (BIT(OP_STATFS) | BIT(OP_OPENDIR) | BIT(OP_RELEASEDIR) | BIT(OP_INTERRUPT) | BIT(OP_FORGET) | BIT(OP_BATCH_FORGET))
-
+#define STATX 52 /* FUSE_STATX, which older headers lack */
 #define HELD_MAX ((size_t)64 << 20) /* beyond, threads wait with what they have read */
 
 struct held {
@@ -80,15 +66,47 @@ static uint32_t opcode_of(const char *buf, ssize_t n)
 	return op;
 }
 
-static bool changes(uint32_t op, const char *buf, ssize_t n)
+/* An open that truncates or may lead to a write is one; a request that this does not know is one too. */
+bool gate_changes(const void *request, ssize_t n)
 {
-	uint32_t flags;
+	uint32_t flags = O_RDWR;
 
-	if (op == OP_OPEN && n >= IN_HEADER + 4) {
-		memcpy(&flags, buf + IN_HEADER, sizeof(flags));
+	switch (opcode_of(request, n)) {
+	case FUSE_OPEN:
+		if (n >= IN_HEADER + 4)
+			memcpy(&flags, (const char *)request + IN_HEADER, sizeof(flags));
 		return (flags & O_ACCMODE) != O_RDONLY || flags & O_TRUNC;
+	case 0:
+	case FUSE_LOOKUP:
+	case FUSE_FORGET:
+	case FUSE_BATCH_FORGET:
+	case FUSE_GETATTR:
+	case STATX:
+	case FUSE_ACCESS:
+	case FUSE_READLINK:
+	case FUSE_READ:
+	case FUSE_LSEEK:
+	case FUSE_RELEASE:
+	case FUSE_FLUSH:
+	case FUSE_FSYNC:
+	case FUSE_FSYNCDIR:
+	case FUSE_SYNCFS:
+	case FUSE_STATFS:
+	case FUSE_GETXATTR:
+	case FUSE_LISTXATTR:
+	case FUSE_OPENDIR:
+	case FUSE_READDIR:
+	case FUSE_READDIRPLUS:
+	case FUSE_RELEASEDIR:
+	case FUSE_INIT:
+	case FUSE_INTERRUPT:
+	case FUSE_DESTROY:
+	case FUSE_IOCTL: /* isatty(3); we have none */
+	case FUSE_POLL:
+		return false;
+	default:
+		return true;
 	}
-	return op < 64 && CHANGES & BIT(op);
 }
 
 /* df, mountpoint and file managers look at every mount there is: that is not using it. */
@@ -96,10 +114,22 @@ static bool is_use(uint32_t op, const char *buf, ssize_t n)
 {
 	uint64_t id = 0;
 
-	if (n < IN_HEADER || (op < 64 && IS_NO_USE & BIT(op)))
+	if (n < IN_HEADER)
 		return false;
 	memcpy(&id, buf + IN_NODEID, sizeof(id));
-	return op != OP_GETATTR || id != ROOT_ID;
+	switch (op) {
+	case FUSE_STATFS:
+	case FUSE_OPENDIR:
+	case FUSE_RELEASEDIR:
+	case FUSE_INTERRUPT:
+	case FUSE_FORGET:
+	case FUSE_BATCH_FORGET:
+		return false;
+	case FUSE_GETATTR:
+		return id != FUSE_ROOT_ID;
+	default:
+		return true;
+	}
 }
 
 /* Counted first, so that gate_close() either sees this one or is seen by it. */
@@ -206,7 +236,7 @@ ssize_t gate_read(struct gate *g, int fd, void *buf, size_t len)
 		op = opcode_of(buf, n);
 		if (!g->active && is_use(op, buf, n))
 			g->active = true;
-		if (!changes(op, buf, n) || enter(g))
+		if (!gate_changes(buf, n) || enter(g))
 			return n;
 		if (hold(g, fd, buf, (size_t)n))
 			continue;

@@ -37,6 +37,8 @@ void gate_destroy(struct gate *g);
 
 /** gate_read() - the session's read(2): the next request that may be served now */
 ssize_t gate_read(struct gate *g, int fd, void *buf, size_t len);
+/** gate_changes() - may this request of the kernel's change the store? */
+bool gate_changes(const void *request, ssize_t n);
 /** gate_was_active() - has there been a request since the last call?  Looking at the root or the free space is none */
 bool gate_was_active(struct gate *g);
 

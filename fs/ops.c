@@ -212,38 +212,6 @@ static void look_before_sleeping(struct mount *m, int fd)
 	atomic_store(&m->spinning, false);
 }
 
-/* Unknown requests count as changes. */
-static bool changes(uint32_t opcode)
-{
-	switch (opcode) {
-	case FUSE_LOOKUP:
-	case FUSE_FORGET:
-	case FUSE_BATCH_FORGET:
-	case FUSE_GETATTR:
-	case FUSE_READLINK:
-	case FUSE_OPEN: /* truncating is the engine's to tell */
-	case FUSE_READ:
-	case FUSE_RELEASE:
-	case FUSE_STATFS:
-	case FUSE_GETXATTR:
-	case FUSE_LISTXATTR:
-	case FUSE_INIT:
-	case FUSE_FLUSH:
-	case FUSE_SYNCFS:
-	case FUSE_OPENDIR:
-	case FUSE_READDIR:
-	case FUSE_READDIRPLUS:
-	case FUSE_RELEASEDIR:
-	case FUSE_ACCESS:
-	case FUSE_LSEEK:
-	case FUSE_INTERRUPT:
-	case FUSE_DESTROY:
-		return false;
-	default:
-		return true;
-	}
-}
-
 static ssize_t session_read(int fd, void *buf, size_t len, void *arg)
 {
 	struct mount *m = arg;
@@ -253,13 +221,11 @@ static ssize_t session_read(int fd, void *buf, size_t len, void *arg)
 
 	look_before_sleeping(m, fd);
 	n = gate_read(&m->gate, fd, buf, len);
-	if (n < IN_OPCODE + 4)
-		return n;
-	memcpy(&opcode, (char *)buf + IN_OPCODE, 4);
-	if (!m->tree.store->changed && changes(opcode))
+	if (!m->tree.store->changed && gate_changes(buf, n))
 		m->tree.store->changed = true;
 	if (m->init_done || n < IN_FLAGS + 4)
 		return n;
+	memcpy(&opcode, (char *)buf + IN_OPCODE, 4);
 	memcpy(&flags, (char *)buf + IN_FLAGS, 4);
 	memcpy(&unique, (char *)buf + IN_UNIQUE, 8);
 	if (opcode == FUSE_INIT && flags & KILLPRIV_V2)
