@@ -3,8 +3,6 @@
 
 #include "crc.h"
 
-#define POLICY "eyJ1dWlkIjoiMDAwMDAwMDAtMDAwMC00MDAwLTgwMDAtMDAwMDAwMDAwMDAwIiwiYm9keSI6eyJkYXRhQXR0cmlidXRlcyI6W10sImRpc3NlbSI6W119fQ=="
-
 static int fault(struct faults *f, enum fault_op op, int fd)
 {
 	bool log = fd >= 0 && fd < FDS && f->log[fd];
@@ -204,19 +202,11 @@ uint64_t random_below(struct world *w, uint64_t n)
 	return (w->rand >> 24) % n;
 }
 
-static struct secret *sub(struct world *w, const char *label)
-{
-	struct secret *s = derive(w->vk, label);
-
-	CHECK(s);
-	return s;
-}
-
 static void open_store(struct world *w)
 {
 	struct store_options opt = {
 	    .segment_size = S, .live_mark = true, .cache_bytes = 2 << 20, .dirty_bytes = 200 << 20, .no_threads = true};
-	int err = store_open(&w->faults.io, w->root, w->tdfs, &w->keys, &opt, NULL, NULL, &w->st);
+	int err = store_open(&w->faults.io, w->bed.root, w->bed.tdfs, &w->bed.keys, &opt, NULL, NULL, &w->st);
 
 	if (err)
 		fprintf(stderr, "store_open: %d %s\n", err, fail_text());
@@ -229,23 +219,9 @@ struct world *world_new(void)
 
 	report_limit(0);
 	w->rand = 1;
-	snprintf(w->dir, sizeof(w->dir), "%s/tdfs-unit-XXXXXX", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
-	CHECK(mkdtemp(w->dir));
-	w->root = open(w->dir, O_RDONLY | O_DIRECTORY);
-	CHECK(!mkdirat(w->root, ".tdfs", 0700));
-	w->tdfs = openat(w->root, ".tdfs", O_RDONLY | O_DIRECTORY);
-	faults_init(&w->faults, w->root);
+	bed_make(&w->bed);
+	faults_init(&w->faults, w->bed.root);
 	fault_clear(w);
-	w->vk = secret_random();
-	w->keys.k_seal = sub(w, "seal");
-	w->keys.k_hint = sub(w, "hint");
-	w->keys.k_rec = sub(w, "rec");
-	w->keys.k_log = sub(w, "log");
-	w->keys.policy = POLICY;
-	memset(w->keys.volume_id, 7, ID_LEN);
-	w->keys.kas = kas_new();
-	CHECK(!kas_add_local(w->keys.kas, "e1", "https://localhost:8443", pubkey_new_ec()));
-	CHECK(!redo_create(&w->faults.io, w->tdfs, REDO_HALF_MIN));
 	open_store(w);
 	return w;
 }
@@ -274,24 +250,13 @@ static void drop_handles(struct world *w, struct file *f)
 
 void world_free(struct world *w)
 {
-	char cmd[PATH_MAX + 16];
-
 	fault_clear(w);
 	while (w->files) {
 		drop_handles(w, w->files);
 		file_free(w, w->files);
 	}
 	(void)!store_close(w->st);
-	kas_free(w->keys.kas);
-	secret_free((struct secret *)w->keys.k_seal);
-	secret_free((struct secret *)w->keys.k_hint);
-	secret_free((struct secret *)w->keys.k_rec);
-	secret_free((struct secret *)w->keys.k_log);
-	secret_free(w->vk);
-	close(w->root);
-	close(w->tdfs);
-	snprintf(cmd, sizeof(cmd), "rm -rf '%s'", w->dir);
-	CHECK(!system(cmd));
+	bed_remove(&w->bed);
 	free(w);
 }
 
@@ -362,7 +327,7 @@ struct file *file_create(struct world *w, const char *name)
 	f->plain = calloc(1, PLAIN_ROOM);
 	f->next = w->files;
 	w->files = f;
-	CHECK(!inode_create(w->st, w->root, name, 0644, name, &f->f));
+	CHECK(!inode_create(w->st, w->bed.root, name, 0644, name, &f->f));
 	inode_opened(f->f, true);
 	f->handles = 1;
 	return f;
@@ -371,7 +336,7 @@ struct file *file_create(struct world *w, const char *name)
 void file_reopen(struct world *w, struct file *f)
 {
 	struct inode *got;
-	int err = inode_get(w->st, w->root, f->name, true, f->name, &got);
+	int err = inode_get(w->st, w->bed.root, f->name, true, f->name, &got);
 
 	if (err)
 		fprintf(stderr, "open %s: %d %s\n", f->name, err, fail_text());
@@ -396,7 +361,7 @@ void file_close(struct world *w, struct file *f)
 
 void file_unlink(struct world *w, struct file *f)
 {
-	CHECK(!unlinkat(w->root, f->name, 0));
+	CHECK(!unlinkat(w->bed.root, f->name, 0));
 	f->unlinked = true;
 	inode_unlinked(f->f);
 }
@@ -521,7 +486,7 @@ uint8_t *file_raw(struct world *w, struct file *f, size_t *ret_len)
 {
 	struct stat s;
 	uint8_t *p;
-	int fd = openat(w->root, f->name, O_RDONLY);
+	int fd = openat(w->bed.root, f->name, O_RDONLY);
 
 	CHECK(fd >= 0 && !fstat(fd, &s));
 	p = malloc((size_t)s.st_size + 1);
@@ -533,7 +498,7 @@ uint8_t *file_raw(struct world *w, struct file *f, size_t *ret_len)
 
 void file_raw_put(struct world *w, struct file *f, const uint8_t *p, size_t len)
 {
-	int fd = openat(w->root, f->name, O_WRONLY);
+	int fd = openat(w->bed.root, f->name, O_WRONLY);
 
 	CHECK(fd >= 0 && pwrite(fd, p, len, 0) == (ssize_t)len && !ftruncate(fd, (off_t)len));
 	close(fd);
@@ -547,23 +512,23 @@ bool file_was(const struct file *f, uint64_t off, const uint8_t *p, size_t len)
 /* By the reader that other commands use; and by unzip. */
 void file_check_at_rest(struct world *w, struct file *f)
 {
-	struct container_keys keys = {w->keys.k_rec, w->keys.k_seal, w->keys.volume_id};
+	struct container_keys keys = {w->bed.keys.k_rec, w->bed.keys.k_seal, w->bed.keys.volume_id};
 	struct container *c;
 	struct secret *dek;
 	uint8_t *buf = malloc(f->size + 1), *raw;
 	char cmd[2 * PATH_MAX];
 	size_t len;
-	int fd = openat(w->root, f->name, O_RDONLY);
+	int fd = openat(w->bed.root, f->name, O_RDONLY);
 
 	CHECK(fd >= 0);
 	CHECK(!container_open(&w->faults.real, fd, &keys, &c) && c->native);
-	CHECK(!kas_unwrap(w->keys.kas, c->m, &dek) && !container_unlock(c, &keys, dek));
+	CHECK(!kas_unwrap(w->bed.keys.kas, c->m, &dek) && !container_unlock(c, &keys, dek));
 	CHECK(container_read(&w->faults.real, fd, c, buf, f->size + 1, 0) == (ssize_t)f->size);
 	CHECK(!memcmp(buf, f->plain, f->size));
 	raw = file_raw(w, f, &len);
 	CHECK(c->crc == crc_bytes(0, raw + SECTOR, payload_len(c->rec.size, S)));
 	if (!w->quiet && !access("/usr/bin/unzip", X_OK)) {
-		snprintf(cmd, sizeof(cmd), "unzip -tqq '%s/%s'", w->dir, f->name);
+		snprintf(cmd, sizeof(cmd), "unzip -tqq '%s/%s'", w->bed.dir, f->name);
 		CHECK(!system(cmd));
 	}
 	free(raw);

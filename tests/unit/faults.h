@@ -16,6 +16,7 @@
 #include "inode.h"
 #include "report.h"
 #include "seal.h"
+#include "store_setup.h"
 #include "writeback.h"
 
 #define S 16384u
@@ -44,11 +45,8 @@ struct faults {
 };
 
 struct world {
-	char dir[PATH_MAX];
-	int root, tdfs;
+	struct bed bed;
 	struct faults faults;
-	struct secret *vk;
-	struct store_keys keys;
 	struct store *st;
 	struct file *files;
 	uint64_t rand;

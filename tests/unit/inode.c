@@ -14,58 +14,31 @@
 #include "container.h"
 #include "inode.h"
 #include "seal.h"
+#include "store_setup.h"
 #include "writeback.h"
 
 #define S 16384u
-#define POLICY "eyJ1dWlkIjoiMDAwMDAwMDAtMDAwMC00MDAwLTgwMDAtMDAwMDAwMDAwMDAwIiwiYm9keSI6eyJkYXRhQXR0cmlidXRlcyI6W10sImRpc3NlbSI6W119fQ=="
 
 struct world {
-	char dir[PATH_MAX];
-	int root, tdfs;
-	struct io io;
-	struct secret *vk;
-	struct store_keys keys;
+	struct bed bed;
 	struct store *st;
 	uint8_t *plain; /* what the file must hold */
 	uint64_t size;
 };
-
-static struct secret *sub(struct world *w, const char *label)
-{
-	struct secret *s = derive(w->vk, label);
-
-	assert_non_null(s);
-	return s;
-}
 
 static void open_store(struct world *w)
 {
 	struct store_options opt = {
 	    .segment_size = S, .live_mark = true, .cache_bytes = 4 << 20, .dirty_bytes = 32 << 20, .no_threads = true};
 
-	assert_int_equal(store_open(&w->io, w->root, w->tdfs, &w->keys, &opt, NULL, NULL, &w->st), 0);
+	assert_int_equal(store_open(&w->bed.io, w->bed.root, w->bed.tdfs, &w->bed.keys, &opt, NULL, NULL, &w->st), 0);
 }
 
 static int setup(void **state)
 {
 	struct world *w = calloc(1, sizeof(*w));
 
-	snprintf(w->dir, sizeof(w->dir), "%s/tdfs-unit-XXXXXX", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
-	assert_non_null(mkdtemp(w->dir));
-	w->root = open(w->dir, O_RDONLY | O_DIRECTORY);
-	assert_int_equal(mkdirat(w->root, ".tdfs", 0700), 0);
-	w->tdfs = openat(w->root, ".tdfs", O_RDONLY | O_DIRECTORY);
-	w->io = io_posix(w->root);
-	w->vk = secret_random();
-	w->keys.k_seal = sub(w, "seal");
-	w->keys.k_hint = sub(w, "hint");
-	w->keys.k_rec = sub(w, "rec");
-	w->keys.k_log = sub(w, "log");
-	w->keys.policy = POLICY;
-	memset(w->keys.volume_id, 7, ID_LEN);
-	w->keys.kas = kas_new();
-	assert_int_equal(kas_add_local(w->keys.kas, "e1", "https://localhost:8443", pubkey_new_ec()), 0);
-	assert_int_equal(redo_create(&w->io, w->tdfs, REDO_HALF_MIN), 0);
+	bed_make(&w->bed);
 	w->plain = calloc(1, 64 << 20);
 	open_store(w);
 	*state = w;
@@ -75,19 +48,9 @@ static int setup(void **state)
 static int teardown(void **state)
 {
 	struct world *w = *state;
-	char cmd[PATH_MAX + 16];
 
 	assert_int_equal(store_close(w->st), 0);
-	kas_free(w->keys.kas);
-	secret_free((struct secret *)w->keys.k_seal);
-	secret_free((struct secret *)w->keys.k_hint);
-	secret_free((struct secret *)w->keys.k_rec);
-	secret_free((struct secret *)w->keys.k_log);
-	secret_free(w->vk);
-	close(w->root);
-	close(w->tdfs);
-	snprintf(cmd, sizeof(cmd), "rm -rf '%s'", w->dir);
-	assert_int_equal(system(cmd), 0);
+	bed_remove(&w->bed);
 	free(w->plain);
 	free(w);
 	return 0;
@@ -97,7 +60,7 @@ static struct inode *create(struct world *w, const char *name)
 {
 	struct inode *f;
 
-	assert_int_equal(inode_create(w->st, w->root, name, 0644, name, &f), 0);
+	assert_int_equal(inode_create(w->st, w->bed.root, name, 0644, name, &f), 0);
 	inode_opened(f, true);
 	w->size = 0;
 	memset(w->plain, 0, 64 << 20);
@@ -141,26 +104,26 @@ static void check(struct world *w, struct inode *f)
 /* The file at rest, by the reader that other commands use; and its CRC by unzip. */
 static void check_at_rest(struct world *w, const char *name)
 {
-	struct container_keys keys = {w->keys.k_rec, w->keys.k_seal, w->keys.volume_id};
+	struct container_keys keys = {w->bed.keys.k_rec, w->bed.keys.k_seal, w->bed.keys.volume_id};
 	struct container *c;
 	struct secret *dek;
 	uint8_t *buf = malloc(w->size + 1);
 	char cmd[2 * PATH_MAX];
-	int fd = openat(w->root, name, O_RDONLY);
+	int fd = openat(w->bed.root, name, O_RDONLY);
 
 	assert_true(fd >= 0);
-	assert_int_equal(container_open(&w->io, fd, &keys, &c), 0);
+	assert_int_equal(container_open(&w->bed.io, fd, &keys, &c), 0);
 	assert_true(c->native);
-	assert_int_equal(kas_unwrap(w->keys.kas, c->m, &dek), 0);
+	assert_int_equal(kas_unwrap(w->bed.keys.kas, c->m, &dek), 0);
 	assert_int_equal(container_unlock(c, &keys, dek), 0);
-	assert_int_equal(container_read(&w->io, fd, c, buf, w->size + 1, 0), w->size);
+	assert_int_equal(container_read(&w->bed.io, fd, c, buf, w->size + 1, 0), w->size);
 	assert_memory_equal(buf, w->plain, w->size);
 	secret_free(dek);
 	container_free(c);
 	close(fd);
 	free(buf);
 	if (!access("/usr/bin/unzip", X_OK)) {
-		snprintf(cmd, sizeof(cmd), "unzip -tqq '%s/%s'", w->dir, name);
+		snprintf(cmd, sizeof(cmd), "unzip -tqq '%s/%s'", w->bed.dir, name);
 		assert_int_equal(system(cmd), 0);
 	}
 }
@@ -177,7 +140,7 @@ static void done(struct world *w, struct inode *f, const char *name)
 
 static void reopen(struct world *w, const char *name, struct inode **ret)
 {
-	assert_int_equal(inode_get(w->st, w->root, name, true, name, ret), 0);
+	assert_int_equal(inode_get(w->st, w->bed.root, name, true, name, ret), 0);
 	inode_opened(*ret, true);
 }
 
@@ -349,7 +312,7 @@ static void test_unlinked(void **state)
 	assert_int_equal(inode_fsync(f, true), 0);
 	put(w, f, 100000, 300000, 2);
 	assert_int_equal(inode_fsync(f, true), 0);
-	assert_int_equal(unlinkat(w->root, "gone.tdf", 0), 0);
+	assert_int_equal(unlinkat(w->bed.root, "gone.tdf", 0), 0);
 	inode_unlinked(f);
 	put(w, f, 50000, 100000, 3);
 	check(w, f);
@@ -406,11 +369,11 @@ static void test_times_cost_nothing(void **state)
 		assert_int_equal(inode_fsync(f, true), 0);
 	}
 	assert_int_equal(n_file_syncs, 0);
-	w->st->io.sync = w->io.sync;
+	w->st->io.sync = w->bed.io.sync;
 	ts[1].tv_sec++;
 	assert_int_equal(inode_set_times(f, ts), 0); /* after the last commit */
 	done(w, f, "times.tdf");
-	assert_int_equal(fstatat(w->root, "times.tdf", &s, 0), 0);
+	assert_int_equal(fstatat(w->bed.root, "times.tdf", &s, 0), 0);
 	assert_int_equal(s.st_mtim.tv_sec, 1234567891);
 	assert_int_equal(s.st_mtim.tv_nsec, 987654321);
 }

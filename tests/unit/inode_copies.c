@@ -41,7 +41,7 @@ static void test_old_version_put_back(void **state)
 			       i & 2 ? SECTOR : len - tail_offset(f->size, S));
 		}
 		file_raw_put(w, f, mixed, len);
-		err = inode_get(w->st, w->root, f->name, false, f->name, &got);
+		err = inode_get(w->st, w->bed.root, f->name, false, f->name, &got);
 		if (err)
 			continue;
 		for (uint64_t k = 0; k < 10; k++) {

@@ -198,7 +198,7 @@ static void test_who_is_told_of_lost_writes(void **state)
 	for (int i = 0; i < 5; i++)
 		file_write(w, f[i], 5, 5, i);
 	assert_int_equal(writeback_seal(w->st, seal, 5, true), 0);
-	assert_int_not_equal(w->faults.syncfs_fd, w->root);
+	assert_int_not_equal(w->faults.syncfs_fd, w->bed.root);
 	before = (unsigned)w->faults.syncfs_fd;
 	assert_int_equal(store_sync(w->st), 0);
 	assert_int_not_equal(w->faults.syncfs_fd, before);
@@ -262,14 +262,14 @@ static void test_name_is_synced(void **state)
 	f = file_create(w, "named");
 	file_write(w, f, 0, 100000, 1);
 	file_fsync(w, f);
-	assert_int_equal(renameat(w->root, "named", w->root, "named2"), 0);
+	assert_int_equal(renameat(w->bed.root, "named", w->bed.root, "named2"), 0);
 	snprintf(f->name, sizeof(f->name), "named2");
 	inode_renamed(f->f, "named2");
 	before = w->faults.count[FAULT_SYNCFS];
 	file_write(w, f, f->size, 3 << 20, 2); /* goes in place */
 	file_fsync(w, f);
 	assert_true(w->faults.count[FAULT_SYNCFS] > before);
-	assert_int_equal(renameat(w->root, "named2", w->root, "named"), 0);
+	assert_int_equal(renameat(w->bed.root, "named2", w->bed.root, "named"), 0);
 	snprintf(f->name, sizeof(f->name), "named");
 	inode_renamed(f->f, "named");
 	file_write(w, f, 5, 5, 2);
@@ -398,7 +398,7 @@ static void test_killed_in_a_new_seal(void **state)
 	file_close(w, f);
 	assert_true(w->faults.dead);
 	world_kill(w);
-	assert_int_equal(inode_get(w->st, w->root, "torn", false, "torn", &got), -ENODATA);
+	assert_int_equal(inode_get(w->st, w->bed.root, "torn", false, "torn", &got), -ENODATA);
 	file_reopen(w, f);
 	file_write(w, f, 0, 200000, 2);
 	file_fsync(w, f);

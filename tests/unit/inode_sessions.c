@@ -150,7 +150,7 @@ static void *session_writer(void *arg)
 		uint64_t at = ((uint64_t)me->no * me->rounds + i) * 8;
 		struct inode *f;
 
-		if (inode_get(w->st, w->root, "shared", true, "shared", &f))
+		if (inode_get(w->st, w->bed.root, "shared", true, "shared", &f))
 			return me;
 		inode_opened(f, true);
 		if (inode_write(f, &at, sizeof(at), at) || inode_flush(f))

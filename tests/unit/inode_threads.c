@@ -9,6 +9,7 @@
 
 #include "inode.h"
 #include "report.h"
+#include "store_setup.h"
 #include "writeback.h"
 
 #define THREADS 6
@@ -106,41 +107,18 @@ static void *run(void *arg)
 	return NULL;
 }
 
-static struct secret *sub(struct secret *vk, const char *label)
-{
-	struct secret *s = derive(vk, label);
-
-	CHECK(s);
-	return s;
-}
-
 int main(int argc, char **argv)
 {
 	struct store_options opt = {.segment_size = 16384, .live_mark = true, .cache_bytes = 1 << 20, .dirty_bytes = 4 << 20};
-	char dir[PATH_MAX], cmd[PATH_MAX + 16];
-	struct secret *vk = secret_random();
+	struct bed bed = {0};
 	struct world w = {.seed = argc > 1 ? (unsigned)atoi(argv[1]) : (unsigned)getpid(),
 			  .rounds = argc > 2 ? (unsigned)atoi(argv[2]) : 60};
-	struct store_keys keys = {.policy = "e30="};
 	struct worker *workers = calloc(THREADS, sizeof(*workers));
-	struct io io;
-	int tdfs;
 
 	printf("seed %u (replay: %s %u %u)\n", w.seed, argv[0], w.seed, w.rounds);
-	snprintf(dir, sizeof(dir), "%s/tdfs-unit-XXXXXX", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
-	CHECK(mkdtemp(dir));
-	w.root = open(dir, O_RDONLY | O_DIRECTORY);
-	CHECK(!mkdirat(w.root, ".tdfs", 0700));
-	tdfs = openat(w.root, ".tdfs", O_RDONLY | O_DIRECTORY);
-	io = io_posix(w.root);
-	keys.k_seal = sub(vk, "seal");
-	keys.k_hint = sub(vk, "hint");
-	keys.k_rec = sub(vk, "rec");
-	keys.k_log = sub(vk, "log");
-	keys.kas = kas_new();
-	CHECK(!kas_add_local(keys.kas, "e1", "https://localhost:8443", pubkey_new_ec()));
-	CHECK(!redo_create(&io, tdfs, REDO_HALF_MIN));
-	CHECK(!store_open(&io, w.root, tdfs, &keys, &opt, NULL, NULL, &w.st));
+	bed_make(&bed);
+	w.root = bed.root;
+	CHECK(!store_open(&bed.io, bed.root, bed.tdfs, &bed.keys, &opt, NULL, NULL, &w.st));
 	for (unsigned i = 0; i < FILES; i++) {
 		char name[32];
 		struct inode *f;
@@ -158,7 +136,7 @@ int main(int argc, char **argv)
 	for (unsigned i = 0; i < THREADS; i++)
 		pthread_join(workers[i].thread, NULL);
 	CHECK(!store_close(w.st));
-	CHECK(!store_open(&io, w.root, tdfs, &keys, &opt, NULL, NULL, &w.st));
+	CHECK(!store_open(&bed.io, bed.root, bed.tdfs, &bed.keys, &opt, NULL, NULL, &w.st));
 	for (unsigned i = 0; i < FILES; i++) {
 		struct inode *f = get(&w, i, false);
 
@@ -171,15 +149,7 @@ int main(int argc, char **argv)
 		put(f, false);
 	}
 	CHECK(!store_close(w.st));
-	kas_free(keys.kas);
-	secret_free((struct secret *)keys.k_seal);
-	secret_free((struct secret *)keys.k_hint);
-	secret_free((struct secret *)keys.k_rec);
-	secret_free((struct secret *)keys.k_log);
-	secret_free(vk);
+	bed_remove(&bed);
 	free(workers);
-	close(tdfs);
-	close(w.root);
-	snprintf(cmd, sizeof(cmd), "rm -rf '%s'", dir);
-	return system(cmd) ? 1 : 0;
+	return 0;
 }

@@ -18,51 +18,24 @@
 #include "plain.h"
 #include "plain_file.h"
 #include "record.h"
+#include "store_setup.h"
 #include "volume_state.h"
 
-#define POLICY "eyJ1dWlkIjoiMDAwMDAwMDAtMDAwMC00MDAwLTgwMDAtMDAwMDAwMDAwMDAwIiwiYm9keSI6eyJkYXRhQXR0cmlidXRlcyI6W10sImRpc3NlbSI6W119fQ=="
-
 struct world {
-	char dir[PATH_MAX];
-	int root, tdfs;
-	struct io io;
-	struct secret *vk;
-	struct store_keys keys;
+	struct bed bed;
 	struct tree t;
 };
-
-static struct secret *sub(struct world *w, const char *label)
-{
-	struct secret *s = derive(w->vk, label);
-
-	assert_non_null(s);
-	return s;
-}
 
 static int setup(void **state)
 {
 	struct world *w = calloc(1, sizeof(*w));
 	struct store_options opt = {.segment_size = 16384, .cache_bytes = 1 << 20, .dirty_bytes = 8 << 20, .no_threads = true};
 
-	snprintf(w->dir, sizeof(w->dir), "%s/tdfs-unit-XXXXXX", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
-	assert_non_null(mkdtemp(w->dir));
-	w->root = open(w->dir, O_RDONLY | O_DIRECTORY);
-	assert_int_equal(mkdirat(w->root, ".tdfs", 0700) | mkdirat(w->root, ".tdfs/convert", 0700), 0);
-	w->tdfs = openat(w->root, ".tdfs", O_RDONLY | O_DIRECTORY);
-	w->io = io_posix(w->root);
-	w->vk = secret_random();
-	w->keys.k_seal = sub(w, "seal");
-	w->keys.k_hint = sub(w, "hint");
-	w->keys.k_rec = sub(w, "rec");
-	w->keys.k_log = sub(w, "log");
-	w->keys.policy = POLICY;
-	memset(w->keys.volume_id, 7, ID_LEN);
-	w->keys.kas = kas_new();
-	assert_int_equal(kas_add_local(w->keys.kas, "e1", "https://localhost:8443", pubkey_new_ec()), 0);
-	assert_int_equal(redo_create(&w->io, w->tdfs, REDO_HALF_MIN), 0);
-	assert_int_equal(store_open(&w->io, w->root, w->tdfs, &w->keys, &opt, NULL, NULL, &w->t.store), 0);
+	bed_make(&w->bed);
+	assert_int_equal(mkdirat(w->bed.root, ".tdfs/convert", 0700), 0);
+	assert_int_equal(store_open(&w->bed.io, w->bed.root, w->bed.tdfs, &w->bed.keys, &opt, NULL, NULL, &w->t.store), 0);
 	assert_int_equal(plain_new(w->t.store, true, &w->t.plain), 0);
-	assert_int_equal(nodes_new(w->root, 16, &w->t.nodes), 0);
+	assert_int_equal(nodes_new(w->bed.root, 16, &w->t.nodes), 0);
 	*state = w;
 	return 0;
 }
@@ -70,28 +43,18 @@ static int setup(void **state)
 static int teardown(void **state)
 {
 	struct world *w = *state;
-	char cmd[PATH_MAX + 16];
 
 	nodes_free(w->t.nodes);
 	plain_free(w->t.plain);
 	assert_int_equal(store_close(w->t.store), 0);
-	kas_free(w->keys.kas);
-	secret_free((struct secret *)w->keys.k_seal);
-	secret_free((struct secret *)w->keys.k_hint);
-	secret_free((struct secret *)w->keys.k_rec);
-	secret_free((struct secret *)w->keys.k_log);
-	secret_free(w->vk);
-	close(w->root);
-	close(w->tdfs);
-	snprintf(cmd, sizeof(cmd), "rm -rf '%s'", w->dir);
-	assert_int_equal(system(cmd), 0);
+	bed_remove(&w->bed);
 	free(w);
 	return 0;
 }
 
 static void put(struct world *w, const char *name, const char *text)
 {
-	int fd = openat(w->root, name, O_WRONLY | O_CREAT | O_TRUNC, 0644);
+	int fd = openat(w->bed.root, name, O_WRONLY | O_CREAT | O_TRUNC, 0644);
 
 	assert_true(fd >= 0);
 	assert_int_equal(write(fd, text, strlen(text)), strlen(text));
@@ -112,8 +75,8 @@ static int ours(struct world *w, const char *name)
 {
 	struct stat st;
 
-	assert_int_equal(fstatat(w->root, name, &st, 0), 0);
-	return plain_file_ours(w->t.store, w->root, name, &st);
+	assert_int_equal(fstatat(w->bed.root, name, &st, 0), 0);
+	return plain_file_ours(w->t.store, w->bed.root, name, &st);
 }
 
 static void test_ours(void **state)
@@ -127,11 +90,11 @@ static void test_ours(void **state)
 	put(w, "text.tdf", "a user's own");
 	assert_int_equal(ours(w, "empty.tdf"), 0);
 	assert_int_equal(ours(w, "text.tdf"), 0);
-	fd = openat(w->root, "zip.tdf", O_WRONLY | O_CREAT, 0644);
+	fd = openat(w->bed.root, "zip.tdf", O_WRONLY | O_CREAT, 0644);
 	assert_int_equal(write(fd, zip, sizeof(zip)), sizeof(zip));
 	close(fd);
 	assert_int_equal(ours(w, "zip.tdf"), 0);
-	assert_int_equal(inode_create(w->t.store, w->root, "new.tdf", 0644, "new.tdf", &f), 0);
+	assert_int_equal(inode_create(w->t.store, w->bed.root, "new.tdf", 0644, "new.tdf", &f), 0);
 	assert_int_equal(ours(w, "new.tdf"), 1); /* live */
 	inode_opened(f, true);
 	assert_int_equal(inode_write(f, "hello", 5, 0), 0);
@@ -140,14 +103,14 @@ static void test_ours(void **state)
 	inode_put(f);
 	assert_int_equal(store_sync(w->t.store), 0);
 	assert_int_equal(ours(w, "new.tdf"), 1); /* sealed */
-	fd = openat(w->root, "new.tdf", O_RDWR);
+	fd = openat(w->bed.root, "new.tdf", O_RDWR);
 	assert_int_equal(fremovexattr(fd, HINT_XATTR), 0);
 	assert_int_equal(ours(w, "new.tdf"), 1); /* by its header */
 	assert_int_equal(pwrite(fd, "x", 1, 100), 1);
 	assert_int_equal(ours(w, "new.tdf"), 1); /* damaged, but ours */
 	close(fd);
 	/* its content went with the power, or was overwritten: what is left says whose it was */
-	fd = openat(w->root, "gone.tdf", O_RDWR | O_CREAT, 0644);
+	fd = openat(w->bed.root, "gone.tdf", O_RDWR | O_CREAT, 0644);
 	memset(zip, 'h', HINT_LEN);
 	assert_int_equal(fsetxattr(fd, HINT_XATTR, zip, HINT_LEN, 0), 0);
 	assert_int_equal(ours(w, "gone.tdf"), 1);
@@ -157,7 +120,7 @@ static void test_ours(void **state)
 	assert_int_equal(ours(w, "gone.tdf"), 0);
 	close(fd);
 	/* made and lost with the power before it had a header */
-	assert_int_equal(inode_create(w->t.store, w->root, "lost.tdf", 0644, "lost.tdf", &f), 0);
+	assert_int_equal(inode_create(w->t.store, w->bed.root, "lost.tdf", 0644, "lost.tdf", &f), 0);
 	inode_unlinked(f); /* nothing more is written */
 	inode_put(f);
 	assert_int_equal(store_sync(w->t.store), 0);
@@ -172,8 +135,8 @@ static void test_marks(void **state)
 
 	put(w, "a", "1");
 	put(w, "b", "2");
-	a = openat(w->root, "a", O_RDWR);
-	b = openat(w->root, "b", O_RDWR);
+	a = openat(w->bed.root, "a", O_RDWR);
+	b = openat(w->bed.root, "b", O_RDWR);
 	assert_int_equal(plain_mark_get(w->t.store, a), PLAIN_NO_MARK);
 	assert_int_equal(plain_mark_set(w->t.store, a, PLAIN_WINS), 0);
 	assert_int_equal(plain_mark_get(w->t.store, a), PLAIN_WINS);
@@ -211,7 +174,7 @@ static void test_through(void **state)
 	assert_memory_equal(buf, "567abEND", 8);
 	assert_int_equal(inode_truncate(f, 3), 0);
 	assert_int_equal(inode_fsync(f, false), 0);
-	assert_int_equal(fstatat(w->root, "p", &st, 0), 0);
+	assert_int_equal(fstatat(w->bed.root, "p", &st, 0), 0);
 	assert_int_equal(st.st_size, 3);
 	assert_string_equal(inode_origin(f), "plain");
 	inode_put(f);
@@ -290,7 +253,7 @@ static void test_claims(void **state)
 static void test_state(void **state)
 {
 	struct world *w = *state;
-	struct volume v = {.path = w->dir, .store_fd = w->root, .dir_fd = w->tdfs, .k_conf = sub(w, "conf")};
+	struct volume v = {.path = w->bed.dir, .store_fd = w->bed.root, .dir_fd = w->bed.tdfs, .k_conf = derive(w->bed.vk, "conf")};
 	enum volume_state s;
 	int fd;
 
@@ -303,7 +266,7 @@ static void test_state(void **state)
 	assert_int_equal(volume_state_read(&v, &s), -EBADMSG);
 	assert_int_equal(s, VOLUME_STRICT);
 	v.id[0] = 0;
-	fd = openat(w->tdfs, "convert/state", O_WRONLY | O_APPEND);
+	fd = openat(w->bed.tdfs, "convert/state", O_WRONLY | O_APPEND);
 	assert_int_equal(write(fd, "x", 1), 1);
 	assert_int_equal(volume_state_read(&v, &s), -EBADMSG);
 	assert_int_equal(s, VOLUME_STRICT);

@@ -124,7 +124,7 @@ static void open_file(struct walk *k, struct shadow *s)
 	int err;
 
 	fault_clear(k->w);
-	err = inode_get(k->w->st, k->w->root, s->file->name, true, s->file->name, &f);
+	err = inode_get(k->w->st, k->w->bed.root, s->file->name, true, s->file->name, &f);
 
 	WCHECK(k, !err);
 	WCHECK(k, !s->file->f || s->file->f == f);
@@ -337,7 +337,7 @@ static void step_rename(struct walk *k, struct shadow *s, struct shadow *over)
 	}
 	synced(k, s);
 	memcpy(name, over->file->name, sizeof(name));
-	WCHECK(k, !renameat(w->root, s->file->name, w->root, name));
+	WCHECK(k, !renameat(w->bed.root, s->file->name, w->bed.root, name));
 	memcpy(s->file->name, name, sizeof(name));
 	inode_renamed(s->file->f, name);
 	over->file->unlinked = true;
@@ -396,12 +396,12 @@ static void step_link(struct walk *k, struct shadow *s)
 
 	fault_clear(w);
 	snprintf(k->what, sizeof(k->what), "link %s", s->file->name);
-	WCHECK(k, !linkat(w->root, s->file->name, w->root, "other", 0));
+	WCHECK(k, !linkat(w->bed.root, s->file->name, w->bed.root, "other", 0));
 	inode_changed(s->file->f);
-	WCHECK(k, !inode_get(w->st, w->root, "other", true, "other", &f));
+	WCHECK(k, !inode_get(w->st, w->bed.root, "other", true, "other", &f));
 	WCHECK(k, f == s->file->f);
 	inode_put(f);
-	WCHECK(k, !unlinkat(w->root, "other", 0));
+	WCHECK(k, !unlinkat(w->bed.root, "other", 0));
 }
 
 /* After a kill or a clean restart. */
@@ -418,7 +418,7 @@ static void recheck(struct walk *k, bool clean)
 			s->file = NULL;
 		if (!s->file)
 			continue;
-		err = inode_get(k->w->st, k->w->root, s->file->name, false, s->file->name, &f);
+		err = inode_get(k->w->st, k->w->bed.root, s->file->name, false, s->file->name, &f);
 		if (err == -ENODATA && s->may_be_void && !clean) {
 			open_file(k, s);
 			memset(s->file->plain, 0, PLAIN_ROOM);
@@ -470,7 +470,7 @@ static void one_step(struct walk *k)
 	if (w->st->failed || redo_is_dead(w->st->redo))
 		what = 99;
 	if (!s->file) {
-		if (faccessat(w->root, (char[]){'f', (char)('0' + i), 0}, F_OK, 0))
+		if (faccessat(w->bed.root, (char[]){'f', (char)('0' + i), 0}, F_OK, 0))
 			step_create(k, s, i);
 		return;
 	}

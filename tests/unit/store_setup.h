@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A scratch folder with an empty log and fresh keys, in which the tests of the engine open a store.  Aborts where it cannot be made. */
+#ifndef TDFS_TEST_STORE_SETUP_H
+#define TDFS_TEST_STORE_SETUP_H
+
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+
+#include "store.h"
+
+struct bed {
+	char dir[PATH_MAX];
+	int root, tdfs;
+	struct io io;
+	struct secret *vk;
+	struct store_keys keys;
+};
+
+#define BED_POLICY \
+	"eyJ1dWlkIjoiMDAwMDAwMDAtMDAwMC00MDAwLTgwMDAtMDAwMDAwMDAwMDAwIiwiYm9keSI6eyJkYXRhQXR0cmlidXRlcyI6W10sImRpc3NlbSI6W119fQ=="
+
+static inline void bed_must(bool ok)
+{
+	if (!ok)
+		abort();
+}
+
+static inline void bed_make(struct bed *b)
+{
+	const char *tmp = getenv("TMPDIR");
+
+	snprintf(b->dir, sizeof(b->dir), "%s/tdfs-unit-XXXXXX", tmp ? tmp : "/tmp");
+	bed_must(mkdtemp(b->dir));
+	b->root = open(b->dir, O_RDONLY | O_DIRECTORY);
+	bed_must(!mkdirat(b->root, ".tdfs", 0700));
+	b->tdfs = openat(b->root, ".tdfs", O_RDONLY | O_DIRECTORY);
+	b->io = io_posix(b->root);
+	b->vk = secret_random();
+	b->keys.k_seal = derive(b->vk, "seal");
+	b->keys.k_hint = derive(b->vk, "hint");
+	b->keys.k_rec = derive(b->vk, "rec");
+	b->keys.k_log = derive(b->vk, "log");
+	b->keys.policy = BED_POLICY;
+	memset(b->keys.volume_id, 7, ID_LEN);
+	b->keys.kas = kas_new();
+	bed_must(!kas_add_local(b->keys.kas, "e1", "https://localhost:8443", pubkey_new_ec()));
+	bed_must(b->keys.k_seal && b->keys.k_hint && b->keys.k_rec && b->keys.k_log);
+	bed_must(!redo_create(&b->io, b->tdfs, REDO_HALF_MIN));
+}
+
+static inline void bed_remove(struct bed *b)
+{
+	char cmd[PATH_MAX + 16];
+
+	kas_free(b->keys.kas);
+	secret_free((struct secret *)b->keys.k_seal);
+	secret_free((struct secret *)b->keys.k_hint);
+	secret_free((struct secret *)b->keys.k_rec);
+	secret_free((struct secret *)b->keys.k_log);
+	secret_free(b->vk);
+	close(b->root);
+	close(b->tdfs);
+	snprintf(cmd, sizeof(cmd), "rm -rf '%s'", b->dir);
+	bed_must(!system(cmd));
+}
+
+#endif
