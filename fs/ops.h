@@ -7,7 +7,7 @@
 #define TDFS_OPS_H
 
 #include "config.h"
-#include "gate.h"
+#include "ops_gate.h"
 #include "vtree.h"
 
 struct fuse_session;

@@ -5,8 +5,8 @@
  * While the gate is closed a request that changes something is kept as it was read, and the thread goes on with the next one, so reading
  * goes on.  Its caller waits, as below a frozen file system.  A closed gate opens by itself at its time limit.
  */
-#ifndef TDFS_GATE_H
-#define TDFS_GATE_H
+#ifndef TDFS_OPS_GATE_H
+#define TDFS_OPS_GATE_H
 
 #include <sys/types.h>
 

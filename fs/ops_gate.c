@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "gate.h"
+#include "ops_gate.h"
 
 #include <errno.h>
 #include <fcntl.h>
