@@ -136,32 +136,75 @@ static int note_torn(struct log *l)
 	return note_group(l, p, len);
 }
 
+/* A window on a half of the log, so that looking at every block is no system call for each */
+struct window {
+	uint8_t *p;
+	uint64_t off;
+	size_t len;
+};
+#define WINDOW ((size_t)256 << 10)
+
+static const uint8_t *window_block(const struct log *l, int half, struct window *w, uint64_t off)
+{
+	size_t len = (size_t)MIN(WINDOW, l->half_size - off);
+
+	if (off >= w->off && off + REDO_BLOCK <= w->off + w->len)
+		return w->p + (off - w->off);
+	w->off = off;
+	w->len = 0;
+	if (!io_pread_full(l->io, l->fd[half], w->p, len, off))
+		w->len = len;
+	else if (!io_pread_full(l->io, l->fd[half], w->p, REDO_BLOCK, off)) /* a bad sector hides no other block */
+		w->len = REDO_BLOCK;
+	return w->len ? w->p : NULL;
+}
+
 /*
  * A group behind the end that knew a later one than the last as durable proves that something durable is missing; a group torn by a crash
  * leaves nothing of the kind, since the next one is written only after it is durable.
+ * @from, @to: the part of the half that is looked at.
  */
-static int look_past_end(struct log *l, uint64_t *ret_found)
+static int look_in_half(struct log *l, int half, uint64_t from, uint64_t to, uint64_t *ret_found)
+{
+	CLEANUP_FREE uint8_t *buf = malloc(WINDOW);
+	struct window w = {.p = buf};
+
+	if (!buf)
+		return -ENOMEM;
+	for (uint64_t off = from; off + REDO_BLOCK <= to; off += REDO_BLOCK) {
+		CLEANUP_FREE uint8_t *p = NULL;
+		const uint8_t *header = window_block(l, half, &w, off);
+		struct redo_group g;
+		int err;
+
+		if (!header || !redo_group_len(header, l->half_size - off) || redo_group_lsn(header) <= l->last_lsn)
+			continue;
+		err = load_group(l, half, off, &g, &p);
+		if (err == -ENOMEM)
+			return err;
+		if (err || g.durable_lsn <= l->last_lsn)
+			continue;
+		++*ret_found;
+		err = note_group(l, p, g.len);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+/*
+ * @clean: the last group retires all others, as an unmount leaves it, or there is none.  Then a file that has anything in a group which was lost bears the LIVE mark, so a
+ * look at where the next groups would stand is enough, and a mount needn't read the whole log.
+ */
+static int look_past_end(struct log *l, bool clean, uint64_t *ret_found)
 {
 	for (int half = 0; half < 2; half++) {
-		for (uint64_t off = 0; off + REDO_BLOCK <= l->half_size; off += REDO_BLOCK) {
-			CLEANUP_FREE uint8_t *p = NULL;
-			uint8_t header[REDO_HEADER];
-			struct redo_group g;
-			int err;
+		uint64_t from = clean && half == l->half ? l->end : 0;
+		uint64_t to = clean ? MIN(from + l->half_size / 4, l->half_size) : l->half_size;
+		int err = look_in_half(l, half, from, to, ret_found);
 
-			if (io_pread_full(l->io, l->fd[half], header, REDO_HEADER, off) || !redo_group_len(header, l->half_size - off) ||
-			    redo_group_lsn(header) <= l->last_lsn)
-				continue;
-			err = load_group(l, half, off, &g, &p);
-			if (err == -ENOMEM)
-				return err;
-			if (err || g.durable_lsn <= l->last_lsn)
-				continue;
-			++*ret_found;
-			err = note_group(l, p, g.len);
-			if (err)
-				return err;
-		}
+		if (err)
+			return err;
 	}
 	return 0;
 }
@@ -260,7 +303,7 @@ static int no_groups(struct log *l, const int head_err[2])
 		if (head_err[i] == -EIO)
 			return fail(-EBADMSG, "the start of log.%d cannot be read", i);
 	}
-	err = look_past_end(l, &found);
+	err = look_past_end(l, true, &found); /* at their start stands what comes next */
 	if (err)
 		return err;
 	if (found)
@@ -292,7 +335,7 @@ static int scan(struct log *l, struct groups run[2], struct groups *all)
 	l->end = last->off + redo_align(last->len);
 	for (size_t i = 0; i < all->n; i++)
 		l->retired = MAX(l->retired, all->g[i].retired_lsn);
-	err = look_past_end(l, &found);
+	err = look_past_end(l, l->retired == l->last_lsn, &found);
 	if (err)
 		return err;
 	/* the last group before a change of half retires what the other half held (redo.c) */

@@ -19,9 +19,9 @@
 
 extern char **environ;
 
-static void sleep_ms(long ms)
+static void sleep_us(long us)
 {
-	struct timespec t = {ms / 1000, ms % 1000 * 1000000};
+	struct timespec t = {us / 1000000, us % 1000000 * 1000};
 
 	nanosleep(&t, NULL);
 }
@@ -29,21 +29,21 @@ static void sleep_ms(long ms)
 /* The daemon answered; it is gone when it has sealed everything and let go of the lock. */
 static int wait_gone(const char *store, bool tty)
 {
-	long waited = 0, pause = 1, told = 0;
+	long waited = 0, pause = 250, told = 0; /* us; nothing to seal takes a millisecond */
 
-	for (; store_holder(store); waited += pause, pause = pause < 32 ? 2 * pause : 50) {
+	for (; store_holder(store); waited += pause, pause = MIN(2 * pause, 50000)) {
 		if (interrupted()) {
 			report(REPORT_ERROR, "%s: interrupted; the daemon goes on sealing by itself", store);
 			return EXIT_TDFS_INTERRUPTED;
 		}
-		if (waited >= told + 1000) {
+		if (waited >= told + 1000000) {
 			told = waited;
 			if (tty)
-				fprintf(stderr, "\r\033[Ktdfs: sealing changed files, %ld s", waited / 1000);
-			else if (waited / 1000 % 60 == 0)
-				report(REPORT_NOTE, "%s: still sealing changed files, %ld s", store, waited / 1000);
+				fprintf(stderr, "\r\033[Ktdfs: sealing changed files, %ld s", waited / 1000000);
+			else if (waited / 1000000 % 60 == 0)
+				report(REPORT_NOTE, "%s: still sealing changed files, %ld s", store, waited / 1000000);
 		}
-		sleep_ms(pause);
+		sleep_us(pause);
 	}
 	if (tty)
 		fprintf(stderr, "\r\033[K");
