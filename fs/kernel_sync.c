@@ -13,6 +13,7 @@
 #include "report.h"
 
 #define INTERVAL_S 4
+#define READ_AHEAD_KB "512"
 
 #ifndef OPEN_TREE_CLONE
 #define OPEN_TREE_CLONE 1
@@ -44,6 +45,17 @@ bool mount_is_there(const struct mount *m)
 	dev_t dev;
 
 	return !device_of(AT_FDCWD, m->cfg->mountpoint, &dev) && dev == m->dev;
+}
+
+void kernel_read_ahead(const struct mount *m)
+{
+	CLEANUP_FD int fd = -1;
+	char path[64];
+
+	snprintf(path, sizeof(path), "/sys/class/bdi/%u:%u/read_ahead_kb", major(m->dev), minor(m->dev));
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0 || write(fd, READ_AHEAD_KB, strlen(READ_AHEAD_KB)) < 0)
+		report(REPORT_DEBUG, "%s: %s: sequential reads stay at the kernel's read-ahead", path, strerror(errno));
 }
 
 /* A descriptor of the mount's root; -ENOENT: our mount is not there any more.  As root through a private clone of the mount, so that

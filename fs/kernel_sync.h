@@ -24,6 +24,9 @@ int kernel_sync_start(struct mount *m, const struct kernel_calls *calls, struct 
 void kernel_sync_stop(struct kernel_sync *k);
 /** mount_is_there() - is our mount still where it was made?  Not after umount -l, while files are open */
 bool mount_is_there(const struct mount *m);
+/** kernel_read_ahead() - after INIT: reads in sequence come in larger requests than the 128 KiB a FUSE mount gets.  Only root may say so (sysfs); refused, all
+ * works as before */
+void kernel_read_ahead(const struct mount *m);
 /** kernel_sync_now() - the kernel has sent everything written so far when this returns 0; also 0 when the mount is gone; never call it on a
  * thread of the session */
 int kernel_sync_now(const struct mount *m) MUST_CHECK;

@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 
+#include "kernel_sync.h"
 #include "ops_i.h"
 #include "report.h"
 
@@ -241,6 +242,7 @@ static ssize_t session_writev(int fd, struct iovec *iov, int count, void *arg)
 	struct mount *m = arg;
 	uint64_t unique;
 	uint32_t flags;
+	ssize_t n;
 
 	if (!m->init_done && m->init_unique && count == 2 && iov[0].iov_len == OUT_LEN && iov[1].iov_len >= OUT_FLAGS + 4) {
 		memcpy(&unique, (char *)iov[0].iov_base + OUT_UNIQUE, 8);
@@ -249,6 +251,9 @@ static ssize_t session_writev(int fd, struct iovec *iov, int count, void *arg)
 			flags |= KILLPRIV_V2;
 			memcpy((char *)iov[1].iov_base + OUT_FLAGS, &flags, 4);
 			m->init_done = true;
+			n = writev(fd, iov, count);
+			kernel_read_ahead(m); /* the reply sets what the kernel has by default */
+			return n;
 		}
 	}
 	return writev(fd, iov, count);

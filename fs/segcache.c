@@ -82,15 +82,25 @@ static void list_add(struct shard *s, struct entry *e)
 	s->newest = e;
 }
 
-static void entry_remove(struct shard *s, struct entry **slot)
+static struct entry *entry_take(struct shard *s, struct entry **slot)
 {
 	struct entry *e = *slot;
 
 	*slot = e->hash_next;
 	list_remove(s, e);
 	s->used -= e->len;
+	return e;
+}
+
+static void entry_free(struct entry *e)
+{
 	wipe(e->data, e->len);
 	free(e);
+}
+
+static void entry_remove(struct shard *s, struct entry **slot)
+{
+	entry_free(entry_take(s, slot));
 }
 
 void segcache_free(struct segcache *c)
@@ -126,12 +136,31 @@ bool segcache_get(struct segcache *c, uint64_t owner, uint64_t seg, uint32_t off
 	return hit;
 }
 
+/* Room for @len bytes, in the memory of the last one that has to go if it fits: to wipe that, free it and ask for as much takes longer than to decrypt it. */
+static struct entry *entry_new(struct shard *s, uint32_t len)
+{
+	struct entry *e = NULL;
+
+	mutex_lock(&s->lock);
+	while (s->used + len > s->max) {
+		if (e)
+			entry_free(e);
+		e = entry_take(s, entry_slot(s, s->oldest->owner, s->oldest->seg));
+	}
+	mutex_unlock(&s->lock);
+	if (e && e->len != len) {
+		entry_free(e);
+		e = NULL;
+	}
+	return e ? e : malloc(sizeof(*e) + len);
+}
+
 void segcache_put(struct segcache *c, uint64_t owner, uint64_t seg, const void *buf, uint32_t len)
 {
 	struct shard *s = shard_of(c, owner, seg);
-	struct entry **slot, *e;
+	struct entry **slot, *e = len <= s->max ? entry_new(s, len) : NULL;
 
-	if (len > s->max || !(e = malloc(sizeof(*e) + len)))
+	if (!e)
 		return;
 	e->owner = owner;
 	e->seg = seg;
@@ -141,7 +170,7 @@ void segcache_put(struct segcache *c, uint64_t owner, uint64_t seg, const void *
 	slot = entry_slot(s, owner, seg);
 	if (*slot)
 		entry_remove(s, slot);
-	while (s->used + len > s->max)
+	while (s->used + len > s->max) /* others came meanwhile */
 		entry_remove(s, entry_slot(s, s->oldest->owner, s->oldest->seg));
 	slot = entry_slot(s, owner, seg);
 	e->hash_next = NULL;
