@@ -115,6 +115,56 @@ static void test_damage_front(void **state)
 	content_free(two);
 }
 
+/* Where the group @lsn stands in that half. */
+static uint64_t group_at(struct bed *b, const char *name, uint64_t lsn)
+{
+	int fd = openat(b->tdfs, name, O_RDONLY);
+	uint8_t head[REDO_HEADER];
+
+	for (uint64_t off = 0; pread(fd, head, sizeof(head), (off_t)off) == sizeof(head); off += REDO_BLOCK)
+		if (redo_group_len(head, REDO_HALF_MIN) && redo_group_lsn(head) == lsn) {
+			close(fd);
+			return off;
+		}
+	close(fd);
+	assert_true(false); /* it is not there */
+	return 0;
+}
+
+/* Everything is retired, as after an unmount, and the first group of the next mount is gone while its second is there. */
+static void test_damage_after_clean(void **state)
+{
+	struct bed *b = *state;
+	struct content *one = content_new(b, 3 * S, 1), *two = content_change(b, one, 3 * S, 1, 50);
+	struct recovered at;
+	char name[8];
+	uint64_t off;
+
+	write_file(b, "f", one, 1, 1, RECORD_SEALED);
+	write_file(b, "g", one, 2, 1, RECORD_SEALED);
+	commit_one(b, "f", one, two, 1, 1, 1, 0);
+	assert_int_equal(run(b, true), 0);
+	assert_int_equal(run(b, true), 0);
+	at = b->got;
+	assert_int_equal(redo_open(&b->io, b->tdfs, b->root, volume, b->k_log, at.next_lsn, at.next_epoch, at.half, at.other_end, &b->r),
+			 0);
+	commit_one(b, "g", one, two, 1, 2, 1, 0);
+	commit_one(b, "g", one, two, 1, 2, 1, 1);
+	commit_one(b, "g", one, two, 1, 2, 1, 2);
+	log_stop(b);
+	snprintf(name, sizeof(name), "log.%d", at.half);
+	off = group_at(b, name, at.next_lsn);
+	flip(b, name, off + 40);
+	assert_int_equal(run(b, true), 1);
+	check_file(b, "f", two, 1, 2);
+	check_file(b, "g", one, 2, 1);
+	flip(b, name, off + 40);
+	assert_int_equal(run(b, true), 0);
+	check_file(b, "g", two, 2, 2);
+	content_free(one);
+	content_free(two);
+}
+
 /* The first group after a change of half is torn: what the old half holds is all there is, and that is in order. */
 static void test_torn_after_change(void **state)
 {
@@ -256,8 +306,8 @@ static void test_many(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    T(test_torn), T(test_damage_inside), T(test_damage_front), T(test_torn_after_change), T(test_other_volume), T(test_report_only),
-	    T(test_side), T(test_sync_fails),    T(test_many),
+	    T(test_torn),         T(test_damage_inside), T(test_damage_front), T(test_damage_after_clean), T(test_torn_after_change),
+	    T(test_other_volume), T(test_report_only),   T(test_side),         T(test_sync_fails),         T(test_many),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
