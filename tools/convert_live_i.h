@@ -33,6 +33,7 @@ struct live {
 	struct control_talk *talk;
 	struct sealer sealer;
 	struct io io;
+	int root; /* a description of the store of its own: the kernel tells each about a failed write once */
 	struct live_item *batch;
 	size_t n, max;
 	uint64_t bytes;

@@ -130,7 +130,7 @@ static int swap(struct live *w, const struct live_item *it)
 
 int live_commit(struct live *w)
 {
-	int synced = w->n && syncfs(w->run->from_fd) ? -errno : 0;
+	int synced = w->n && syncfs(w->root) ? -errno : 0;
 
 	if (!synced)
 		prefetch(w);

@@ -197,7 +197,8 @@ void live_worker(const struct convert_run *run, unsigned i, struct live_board *b
 	w.io = io_posix(run->from_fd);
 	w.batch = calloc(w.max, sizeof(*w.batch));
 	w.sets = calloc(LIVE_SETS, sizeof(struct names *));
-	err = w.batch && w.sets ? sealer_init(&w.sealer, run->v) : -ENOMEM;
+	w.root = openat(run->from_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	err = w.root < 0 ? -errno : w.batch && w.sets ? sealer_init(&w.sealer, run->v) : -ENOMEM;
 	if (!err)
 		err = control_talk_open(run->v->dir_fd, ASK_MS, &w.talk);
 	if (err)
