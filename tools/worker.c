@@ -264,9 +264,84 @@ static void set_rewrap(struct worker *w, const struct job *jobs, size_t n, struc
 		rewrap_set_end(&w->one, &jobs[0].order);
 }
 
+/*
+ * Before the names go: what they lead to is what was read, and nobody has it open until @ret_fd is closed.  The first name may be gone
+ * (one_still() leaves that to us): removed by somebody, who may have changed the file too, or by a worker that died; then its ctime is
+ * another one.  -EBUSY, fail() tells; @ret_begun: a worker has removed names already
+ */
+static int set_hold(struct worker *w, const struct job *jobs, size_t n, int *ret_fd, bool *ret_begun)
+{
+	const struct item_order *o = &jobs[0].order;
+
+	*ret_begun = false;
+	for (size_t i = 0; i < n; i++) {
+		CLEANUP_FD int fd = -1;
+		struct stamp now;
+		const char *name;
+		struct stat st;
+
+		if (one_enter(&w->one, jobs[i].path, &name) == 0)
+			fd = openat(w->one.from_dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+		if (fd < 0 || fstat(fd, &st) || st.st_ino != o->stamp.ino) {
+			if (!o->retry)
+				return fail(-EBUSY, "one of its names was removed or replaced after it had been read");
+			*ret_begun = true;
+			continue;
+		}
+		if (fcntl(fd, F_SETLEASE, F_WRLCK) && errno == EAGAIN)
+			return fail(-EBUSY, "is open in another program");
+		if (fstat(fd, &st))
+			return fail(-EBUSY, "looking at it again: %s", strerror(errno));
+		now = stamp_of(&st);
+		if (*ret_begun) {
+			now.ctime = o->stamp.ctime;
+			now.ctime_ns = o->stamp.ctime_ns;
+		}
+		if (!stamp_same(&now, &o->stamp))
+			return fail(-EBUSY, "was changed after it had been read");
+		*ret_fd = fd;
+		fd = -1;
+		return 0;
+	}
+	return 0; /* all are gone: a worker came to the end and died before it said so */
+}
+
+static void set_unlink(struct worker *w, const struct job *jobs, size_t n, struct item_answer *a)
+{
+	CLEANUP_FD int held = -1;
+	const char *name;
+	char why[512];
+	bool begun;
+
+	if (set_hold(w, jobs, n, &held, &begun)) {
+		snprintf(why, sizeof(why), "%s", fail_text());
+		if (begun) { /* what took the place of names that are gone must stay */
+			fail(-EBUSY, "%s; its sealed form holds what was read, and both stay", why);
+			a->result = ITEM_FAILED;
+			return;
+		}
+		set_take_back(w, jobs, n, jobs[0].order.out_ino);
+		fail(-EBUSY, "%s", why);
+		a->result = ITEM_BUSY;
+		return;
+	}
+	fail_clear();
+	for (size_t i = 0; i < n; i++) {
+		struct stat st;
+
+		if (one_enter(&w->one, jobs[i].path, &name))
+			continue;
+		if (fstatat(w->one.from_dir, name, &st, AT_SYMLINK_NOFOLLOW) || st.st_ino != jobs[0].order.stamp.ino)
+			continue; /* gone, or somebody else's by now */
+		if (unlinkat(w->one.from_dir, name, 0)) {
+			fail(-errno, "removing %s: %s", name, strerror(errno));
+			a->result = ITEM_FAILED;
+		}
+	}
+}
+
 static void set_commit(struct worker *w, const struct job *jobs, size_t n, struct item_answer *a)
 {
-	const char *name;
 	char why[512];
 
 	one_do(w, CHUNK_COMMIT, &jobs[0], (unsigned)n, a);
@@ -281,20 +356,8 @@ static void set_commit(struct worker *w, const struct job *jobs, size_t n, struc
 		fail(-EBUSY, "%s", why);
 		return;
 	}
-	if (!w->one.run->in_place)
-		return;
-	for (size_t i = 0; i < n; i++) {
-		struct stat st;
-
-		if (one_enter(&w->one, jobs[i].path, &name))
-			continue;
-		if (fstatat(w->one.from_dir, name, &st, AT_SYMLINK_NOFOLLOW) || st.st_ino != jobs[0].order.stamp.ino)
-			continue; /* gone, or somebody else's by now */
-		if (unlinkat(w->one.from_dir, name, 0)) {
-			fail(-errno, "removing %s: %s", name, strerror(errno));
-			a->result = ITEM_FAILED;
-		}
-	}
+	if (w->one.run->in_place)
+		set_unlink(w, jobs, n, a);
 }
 
 /* One answer stands for all names. */
