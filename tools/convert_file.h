@@ -80,7 +80,8 @@ int sibling_look(struct sealer *s, int fd, uint64_t len, enum sibling *ret, stru
 
 /** stage_mark() / stage_marked() - on a plain file that `out` has written: not durable yet.  Authenticated; removed when it is */
 int stage_mark(const struct volume *v, int fd, const struct record *of) MUST_CHECK;
-bool stage_marked(const struct volume *v, int fd, uint64_t *ret_size);
+/** stage_marked() - @s: of @fd; @mtime: what it was given.  One that somebody has written to since is not ours any more */
+bool stage_marked(const struct volume *v, int fd, const struct stat *s, const struct timespec *mtime);
 
 /** meta_copy() - owner, mode, xattrs, ACLs, capability, flags, project id, times: in an order in which none undoes another
  * @strict: owner must be kept too (in place); else as cp -a does without the right to.  @flags: the original may have flags or a project

@@ -15,7 +15,6 @@ static int existing_out(struct one *w, const struct source *src, const char *tar
 	uint8_t got[HASH_LEN];
 	enum sibling kind;
 	struct record r;
-	uint64_t size;
 	struct stat s;
 	int err;
 
@@ -26,7 +25,7 @@ static int existing_out(struct one *w, const struct source *src, const char *tar
 	if (!S_ISREG(s.st_mode))
 		return fail(-EEXIST, "there is something else with the name %s", target);
 	a->out_ino = s.st_ino;
-	if (stage_marked(w->run->v, fd, &size)) {
+	if (stage_marked(w->run->v, fd, &s, &src->st.st_mtim)) {
 		one_drop_target(w, target, s.st_ino);
 		return 0;
 	}

@@ -107,14 +107,12 @@ int stage_mark(const struct volume *v, int fd, const struct record *of)
 	return err;
 }
 
-bool stage_marked(const struct volume *v, int fd, uint64_t *ret_size)
+bool stage_marked(const struct volume *v, int fd, const struct stat *s, const struct timespec *mtime)
 {
 	uint8_t raw[HINT_LEN + 1];
 	struct hint h;
 	ssize_t n = fgetxattr(fd, HINT_XATTR, raw, sizeof(raw));
 
-	if (n != HINT_LEN || hint_parse(raw, HINT_LEN, MARK_LEN, v->k_hint, &h))
-		return false;
-	*ret_size = h.size;
-	return true;
+	return n == HINT_LEN && !hint_parse(raw, HINT_LEN, MARK_LEN, v->k_hint, &h) && s->st_mtim.tv_sec == mtime->tv_sec &&
+	       (s->st_mtim.tv_nsec == mtime->tv_nsec || !s->st_mtim.tv_nsec); /* some file systems keep seconds alone */
 }

@@ -167,12 +167,11 @@ static bool set_is_stale(struct worker *w, const char *target, const struct stat
 	struct record r = {0};
 	enum sibling kind;
 	struct stat st;
-	uint64_t size;
 
 	if (fd < 0 || fstat(fd, &st) || !S_ISREG(st.st_mode))
 		return false;
 	if (w->one.run->verb == CONVERT_OUT)
-		return stage_marked(w->one.run->v, fd, &size);
+		return stage_marked(w->one.run->v, fd, &st, &source->st_mtim);
 	return sibling_look(&w->one.sealer, fd, (uint64_t)st.st_size, &kind, &r) == 0 &&
 	       (kind == SIBLING_TORN || (kind == SIBLING_SEALED && r.state == RECORD_SEALED && r.generation == 1)) &&
 	       stamp_fits(&r, source);
