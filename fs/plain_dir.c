@@ -100,30 +100,44 @@ static enum form settle(const struct tree *t, struct node *dir, int fd, const ch
 	return wins;
 }
 
-int plain_lookup(const struct tree *t, struct node *dir, int fd, const char *name, char ret[static NAME_ROOM])
-{
+struct both { /* what lies there under the two stored forms of a name */
 	char file[NAME_ROOM];
 	struct stat sealed_st, plain_st;
-	int sealed = look_sealed(t, fd, name, file, &sealed_st), plain = sealed < 0 ? sealed : look_plain(t, fd, name, &plain_st);
-	enum form form = FORM_NONE;
+	bool sealed, plain;
+};
 
-	if (plain < 0)
-		return plain;
-	if (sealed && plain) {
-		mutex_lock(&dir->dir->names); /* a swap may be between its two steps */
-		sealed = look_sealed(t, fd, name, file, &sealed_st);
-		plain = sealed < 0 ? sealed : look_plain(t, fd, name, &plain_st);
-		if (sealed > 0 && plain > 0)
-			form = settle(t, dir, fd, name, file, &plain_st, &sealed_st);
+static int look_both(const struct tree *t, int fd, const char *name, struct both *ret)
+{
+	int sealed = look_sealed(t, fd, name, ret->file, &ret->sealed_st), plain = sealed < 0 ? 0 : look_plain(t, fd, name, &ret->plain_st);
+
+	if (sealed < 0 || plain < 0)
+		return MIN(sealed, plain);
+	ret->sealed = sealed;
+	ret->plain = plain;
+	return 0;
+}
+
+int plain_lookup(const struct tree *t, struct node *dir, int fd, const char *name, char ret[static NAME_ROOM])
+{
+	enum form form = FORM_NONE;
+	struct both b = {0};
+	int err = look_both(t, fd, name, &b);
+
+	/* both or none: a swap, or a rename from one form to the other, may be between its two steps, or has come between our two looks */
+	if (err == -ENOENT || err == -ESTALE || (!err && b.sealed == b.plain)) {
+		mutex_lock(&dir->dir->names);
+		err = look_both(t, fd, name, &b);
+		if (!err && b.sealed && b.plain)
+			form = settle(t, dir, fd, name, b.file, &b.plain_st, &b.sealed_st);
 		mutex_unlock(&dir->dir->names);
-		if (plain < 0)
-			return plain;
 	}
+	if (err)
+		return err;
 	if (!form)
-		form = sealed ? FORM_SEALED : plain ? FORM_PLAIN : FORM_NONE;
+		form = b.sealed ? FORM_SEALED : b.plain ? FORM_PLAIN : FORM_NONE;
 	if (!form)
 		return -ENOENT;
-	snprintf(ret, NAME_ROOM, "%s", form == FORM_SEALED ? file : name);
+	snprintf(ret, NAME_ROOM, "%s", form == FORM_SEALED ? b.file : name);
 	return 0;
 }
 
