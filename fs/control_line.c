@@ -38,6 +38,7 @@ int control_read(int fd, size_t max, int stop_fd, int64_t until, char **ret)
 
 	for (;;) {
 		ssize_t n;
+		char *end;
 		int ready;
 
 		if (len + 1 >= room) {
@@ -55,10 +56,10 @@ int control_read(int fd, size_t max, int stop_fd, int64_t until, char **ret)
 			continue;
 		if (n <= 0)
 			return n ? -errno : -EPROTO;
+		end = memchr(buf + len, '\n', (size_t)n); /* what comes before it may be any bytes */
 		len += (size_t)n;
-		buf[len] = 0;
-		if (memchr(buf + len - n, '\n', (size_t)n)) {
-			*strchr(buf, '\n') = 0;
+		if (end) {
+			*end = 0;
 			*ret = STEAL(buf);
 			return 0;
 		}
