@@ -67,26 +67,41 @@ static int is_plain(struct scan *s, const struct walk_entry *e, const char *path
 	return err != -ENOENT;
 }
 
-static int scan_entry(struct scan *s, const struct walk_entry *e)
+static int left_add(struct scan *s, const char *path)
+{
+	if (s->n_left++ < TOLD_MAX)
+		json_array_append_new(s->left, json_path(path));
+	return 0;
+}
+
+static int scan_entry(struct scan *s, struct walk *w, const struct walk_entry *e)
 {
 	CLEANUP_FREE char *path = NULL;
 	int plain;
 
-	if (!S_ISREG(e->st.st_mode))
+	if (!S_ISREG(e->st.st_mode) && !S_ISDIR(e->st.st_mode))
 		return 0;
 	path = cdir_join(e->dir, e->name);
 	if (!path)
 		return -ENOMEM;
 	fail_clear();
+	if (S_ISDIR(e->st.st_mode)) { /* never converted, and what is plain in it would not be shown any more */
+		if (e->self && walk_is_volume(e)) {
+			CLEANUP_FREE char *shown = path_text(path);
+
+			report(REPORT_WARN, "%s: is a tdfs volume of its own: move it out of the store", shown ? shown : "?");
+			walk_skip(w);
+			return left_add(s, path);
+		}
+		return 0;
+	}
 	plain = is_plain(s, e, path);
 	if (plain < 0) {
 		scan_bad(s, path, plain);
 		return plain == -EPIPE ? plain : 0;
 	}
 	s->n_sealed += !plain;
-	if (plain && s->n_left++ < TOLD_MAX)
-		json_array_append_new(s->left, json_path(path));
-	return 0;
+	return plain ? left_add(s, path) : 0;
 }
 
 static int scan_all(struct scan *s)
@@ -100,7 +115,7 @@ static int scan_all(struct scan *s)
 	s->n_left = s->n_sealed = 0;
 	s->bad = 0;
 	while (!err && (got = walk_next(w, &e)) != 0)
-		err = got < 0 ? got : scan_entry(s, &e);
+		err = got < 0 ? got : scan_entry(s, w, &e);
 	walk_close(w);
 	return err ? err : s->bad;
 }

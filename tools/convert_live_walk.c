@@ -77,7 +77,7 @@ static int sets_rest(struct live *w)
 			struct names *s = w->sets[i];
 
 			w->sets[i] = s->next;
-			if (!err)
+			if (!err && !w->board->stop && !w->board->gone)
 				err = one_again(w, s->paths, s->n);
 			else
 				names_free(s->paths, s->n);
@@ -121,6 +121,22 @@ static int one_single(struct live *w, int dir, const char *name, const char *pat
 	return err ? err : live_one(w, dir, name, s.paths, s.n);
 }
 
+/* What is none of this volume is not gone into.  Each worker walks; one tells */
+static void dir_look(struct live *w, struct walk *walk, const struct walk_entry *e, bool tell)
+{
+	const char *why = walk_foreign(e);
+	CLEANUP_FREE char *path = why && tell ? cdir_join(e->dir, e->name) : NULL;
+
+	if (!why)
+		return;
+	walk_skip(walk);
+	if (path) {
+		w->board->skipped++;
+		fail(-EXDEV, "%s", why);
+		live_say(path, "skipped", -EXDEV);
+	}
+}
+
 static int walk_all(struct live *w, unsigned i)
 {
 	const struct walk_calls calls = {w, bad, nothing_done};
@@ -133,6 +149,8 @@ static int walk_all(struct live *w, unsigned i)
 
 		if (got < 0 || !S_ISREG(e.st.st_mode) || e.st.st_ino % w->run->workers != i) {
 			err = MIN(got, 0);
+			if (!err && S_ISDIR(e.st.st_mode))
+				dir_look(w, walk, &e, i == 0);
 			continue;
 		}
 		if (name_is_tdf(e.name) && is_ours(w, e.dir_fd, e.name))

@@ -181,21 +181,9 @@ static void skip_tree(struct convert *cv, const struct walk_entry *e, const char
 		walk_skip(cv->walk);
 }
 
-/* A folder that holds a .tdfs is a volume of its own: its files must not be sealed twice. */
-static bool is_volume(const struct walk_entry *e)
-{
-	char probe[NAME_MAX + 16];
-	struct stat st;
-
-	snprintf(probe, sizeof(probe), "%s/%s", e->name, TDFS_DIR);
-	return fstatat(e->dir_fd, probe, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode);
-}
-
 bool source_is_foreign(struct convert *cv, const struct walk_entry *e)
 {
-	const char *why = !e->self && cv->walk ? "another file system is mounted there"
-			  : is_volume(e)       ? "is a tdfs volume of its own"
-					       : NULL;
+	const char *why = e->self || cv->walk ? walk_foreign(e) : NULL;
 
 	if (why)
 		skip_tree(cv, e, why);
@@ -265,7 +253,7 @@ static int list_enter(struct convert *cv, const char *path)
 		      : fstatat(up, name, &e.st, AT_SYMLINK_NOFOLLOW) ? -errno
 		      : S_ISDIR(e.st.st_mode)                         ? 0
 								      : -ENOTDIR;
-		if (!err && is_volume(&e))
+		if (!err && walk_is_volume(&e))
 			err = -EXDEV;
 		if (!err) {
 			e.self = cdir_new(at, name, &e.st);

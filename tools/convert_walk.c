@@ -303,6 +303,20 @@ int walk_next(struct walk *w, struct walk_entry *ret)
 	return got;
 }
 
+bool walk_is_volume(const struct walk_entry *e)
+{
+	char probe[NAME_MAX + 16];
+	struct stat st;
+
+	snprintf(probe, sizeof(probe), "%s/%s", e->name, TDFS_DIR);
+	return fstatat(e->dir_fd, probe, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode);
+}
+
+const char *walk_foreign(const struct walk_entry *e)
+{
+	return !e->self ? "another file system is mounted there" : walk_is_volume(e) ? "is a tdfs volume of its own" : NULL;
+}
+
 void walk_close(struct walk *w)
 {
 	if (!w)

@@ -44,6 +44,10 @@ int walk_next(struct walk *w, struct walk_entry *ret) MUST_CHECK;
 /** walk_skip() - do not go into the directory that came last */
 void walk_skip(struct walk *w);
 void walk_close(struct walk *w);
+/** walk_foreign() - is the directory another file system's, or (it holds a .tdfs) a volume of its own, whose files must not be sealed
+ * twice?  Why, or NULL */
+const char *walk_foreign(const struct walk_entry *e);
+bool walk_is_volume(const struct walk_entry *e);
 
 /** cdir_new() - with one reference; takes one of @parent; NULL: out of memory */
 struct cdir *cdir_new(struct cdir *parent, const char *name, const struct stat *st);
