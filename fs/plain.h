@@ -101,7 +101,8 @@ struct plain_session; /* one connection of a converter */
 struct plain_session *plain_session_new(const struct tree *t);
 void plain_session_free(struct plain_session *s);
 /** plain_session_begin() - @path (below the store's root, as stored), a file with @links names, is going to be sealed
- * 0; -EBUSY in use; -ENOENT no plain file; -EMLINK it has not so many names; -errno */
+ * 0; -EBUSY in use; -ENOENT no plain file; -EMLINK it has not so many names; -ENOTUNIQ a sealed file of other content lies beside it;
+ * -errno */
 int plain_session_begin(struct plain_session *s, const char *path, uint64_t links) MUST_CHECK;
 struct plain_swap {
 	const char *const *paths; /* all names of the file */

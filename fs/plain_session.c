@@ -110,6 +110,33 @@ int place_look(const struct tree *t, int fd, const char *name, struct stat *ret)
 	return plain < 0 ? plain : plain ? 0 : -ENOENT;
 }
 
+/* A sealed file beside the plain one: left by a crash, which is settled now, or put there by somebody: -ENOTUNIQ */
+static int settle_name(const struct tree *t, struct node *dir, int fd, const char *name)
+{
+	char stored[NAME_ROOM];
+	int err = plain_lookup(t, dir, fd, name, stored);
+
+	if (err || !strcmp(stored, name))
+		return err;
+	return fail(-ENOTUNIQ, "the sealed %s lies beside it and has other content: remove from the store the one that is not wanted",
+		    stored);
+}
+
+static int begin_look(struct plain_session *s, int fd, const char *name, struct stat *ret)
+{
+	char stored[NAME_ROOM];
+	struct stat st;
+	int err = place_look(s->t, fd, name, ret);
+
+	if (err)
+		return err;
+	if (name_store(name, true, stored))
+		return fail(-ENAMETOOLONG, "its name is longer than %d bytes: .tdf would not fit behind it", NAME_VISIBLE_MAX);
+	if (fstatat(fd, stored, &st, AT_SYMLINK_NOFOLLOW))
+		return 0;
+	return settle_name(s->t, s->dir, fd, name);
+}
+
 int plain_session_begin(struct plain_session *s, const char *path, uint64_t links)
 {
 	const struct tree *t = s->t;
@@ -123,7 +150,7 @@ int plain_session_begin(struct plain_session *s, const char *path, uint64_t link
 		leave_dir(s);
 		return err == -ESTALE ? -ENOENT : err;
 	}
-	err = place_look(t, fd, name, &st);
+	err = begin_look(s, fd, name, &st);
 	node_dirfd_put(t->nodes, s->dir);
 	if (!err && st.st_nlink != links)
 		err = fail(-EMLINK, "has %lu names, and not all of them are in the tree", (unsigned long)st.st_nlink);
@@ -206,6 +233,12 @@ static int swap_all(struct plain_session *s, const struct plain_swap *w, struct 
 		err = swap_locked(s, p, n, w);
 		lock_all(p, n, dirs, false);
 	}
+	/* of several names begin has looked at one */
+	for (size_t i = 0; i < n && n > 1 && err == -EEXIST; i++)
+		if (settle_name(t, p[i].dir, p[i].fd, p[i].name) == -ENOTUNIQ)
+			err = -ENOTUNIQ;
+	if (err == -EEXIST)
+		(void)fail(err, "a name that it needs is taken");
 	while (n-- > 0) {
 		node_dirfd_put(t->nodes, p[n].dir);
 		node_put(t->nodes, p[n].dir);
