@@ -15,8 +15,7 @@
 #include "report.h"
 
 #define REQUEST_MAX 4096
-#define TALK_MAX ((size_t)1 << 20) /* a request of a conversation: all names of a file */
-#define PEER_TIMEOUT_MS 5000       /* a client that does not say what it wants */
+#define PEER_TIMEOUT_MS 5000 /* a client that does not say what it wants */
 
 #define TALKS_MAX 128 /* converters' connections at a time */
 
@@ -133,7 +132,7 @@ static void *talk_main(void *arg)
 	if (!send_answer(t->fd, call_answer(err)) && !err) {
 		char *line = NULL;
 
-		while (!control_read(t->fd, TALK_MAX, c->stop_fd, -1, &line)) {
+		while (!control_read(t->fd, CONTROL_TALK_MAX, c->stop_fd, -1, &line)) {
 			err = send_answer(t->fd, talk_answer(c, with, line));
 			free(STEAL(line));
 			if (err)

@@ -19,6 +19,7 @@
 #include "store.h"
 
 #define CONTROL_QUIESCE_MAX (24 * 60 * 60) /* seconds */
+#define CONTROL_TALK_MAX ((size_t)1 << 20) /* a request of a conversation: all names of a file */
 
 /* Server side: the mount. */
 struct control;

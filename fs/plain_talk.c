@@ -47,7 +47,7 @@ static int swap(struct plain_talk *c, const json_t *req)
 	struct plain_swap w = {.temp = temp ? temp : ""};
 	size_t n = MIN(json_array_size(list), (size_t)PLAIN_NAMES_MAX);
 	CLEANUP_FREE char **paths = calloc(n + 1, sizeof(*paths));
-	int err = paths ? 0 : -ENOMEM;
+	int err = !paths ? -ENOMEM : n < json_array_size(list) ? fail(-EMLINK, "has more than %d names", PLAIN_NAMES_MAX) : 0;
 
 	for (size_t i = 0; i < n && !err; i++)
 		err = get_path(json_array_get(list, i), &paths[i]);

@@ -6,6 +6,7 @@
 
 #include "convert_live_i.h"
 #include "encode.h"
+#include "plain_talk.h"
 #include "say.h"
 
 #define PREFETCH 1048576 /* larger files are read ahead by the kernel as they are read */
@@ -198,14 +199,27 @@ static bool wants_verify(struct live *w)
 	return w->run->verify == VERIFY_POLICY_FULL || (w->run->verify == VERIFY_POLICY_SAMPLE && w->n_made % 16 == 0);
 }
 
+/* Do all names of it fit into the request for the swap? */
+static bool fits_request(const struct live_item *it)
+{
+	size_t len = 4096; /* all but the names */
+
+	for (size_t i = 0; i < it->n_paths; i++)
+		len += BASE64_LEN(strlen(it->paths[i])) + 3;
+	return it->n_paths <= PLAIN_NAMES_MAX && len < CONTROL_TALK_MAX;
+}
+
 /* The daemon has to be told before the first look: from then on it knows whether anybody has used the file. */
 static int stage(struct live *w, int dir, const char *name, struct live_item *it)
 {
 	CLEANUP_FD int fd = -1, temp = -1;
 	const char *flag;
 	bool flags;
-	int err = live_begin(w->talk, it->paths[0], it->n_paths);
+	int err;
 
+	if (!fits_request(it))
+		return fail(-EMLINK, "has %zu names; under a mount at most %d: convert it without one", it->n_paths, PLAIN_NAMES_MAX);
+	err = live_begin(w->talk, it->paths[0], it->n_paths);
 	if (err)
 		return err;
 	fail_clear();
