@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdio.h>
 #include <sys/xattr.h>
 
 #include "convert_file.h"
@@ -120,9 +121,28 @@ static int node_copy(const struct walk_entry *e, int dir, const char *name)
 		   : fail(-EEXIST, "there is something else in its place");
 }
 
-int tree_other(struct convert *cv, const struct walk_entry *e)
+/* Of the object itself: in a folder that is somebody else's the name may lead elsewhere by now. */
+static int node_meta(const struct walk_entry *e, int dir, const char *name)
 {
 	const struct timespec times[2] = {e->st.st_atim, e->st.st_mtim};
+	CLEANUP_FD int fd = openat(dir, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	char path[40];
+	struct stat st;
+
+	if (fd < 0 || fstat(fd, &st))
+		return -errno;
+	if ((st.st_mode & S_IFMT) != (e->st.st_mode & S_IFMT))
+		return fail(-EEXIST, "there is something else in its place");
+	if (fchownat(fd, "", e->st.st_uid, e->st.st_gid, AT_EMPTY_PATH) && errno != EPERM)
+		return -errno;
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	if (!S_ISLNK(e->st.st_mode) && chmod(path, e->st.st_mode & 07777))
+		return -errno;
+	return utimensat(dir, name, times, AT_SYMLINK_NOFOLLOW) ? -errno : 0;
+}
+
+int tree_other(struct convert *cv, const struct walk_entry *e)
+{
 	CLEANUP_FD int dir = dir_there(cv, e->dir);
 	char name[NAME_ROOM];
 	int err;
@@ -131,13 +151,8 @@ int tree_other(struct convert *cv, const struct walk_entry *e)
 	err = dir < 0 ? dir : name_there(cv, e->name, name);
 	if (!err)
 		err = S_ISLNK(e->st.st_mode) ? link_copy(e, dir, name) : node_copy(e, dir, name);
-	if (!err && fchownat(dir, name, e->st.st_uid, e->st.st_gid, AT_SYMLINK_NOFOLLOW) && errno != EPERM)
-		err = -errno;
-	/* just made by us, and no symlink: there is no form of this call that would not follow one */
-	if (!err && !S_ISLNK(e->st.st_mode) && fchmodat(dir, name, e->st.st_mode & 07777, 0))
-		err = -errno;
-	if (!err && utimensat(dir, name, times, AT_SYMLINK_NOFOLLOW))
-		err = -errno;
+	if (!err)
+		err = node_meta(e, dir, name);
 	e->dir->touched = true;
 	if (err)
 		(void)not_copied(cv, e, err);
