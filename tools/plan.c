@@ -33,6 +33,7 @@ void treeplan_free(struct plan *p)
 	close_fd(&p->run_dir);
 	close_fd(&p->dir);
 	secret_free(p->key);
+	free(p->text);
 	free(p->path);
 	free(p);
 }
@@ -89,11 +90,8 @@ int treeplan_new(const char *path, struct plan **ret)
 
 int treeplan_unlock(struct plan *p, const struct volume *v, bool check)
 {
-	CLEANUP_FREE char *text = NULL;
-	struct io io = io_posix(p->dir);
 	uint8_t mac[MAC_LEN], had[MAC_LEN];
 	char *at;
-	size_t len;
 	int err;
 
 	p->key = derive(v->vk, "convert plan");
@@ -103,13 +101,10 @@ int treeplan_unlock(struct plan *p, const struct volume *v, bool check)
 		return 0;
 	if (memcmp(p->head.volume_id, v->id, ID_LEN) != 0)
 		return fail(-EBADMSG, "the plan was made for another volume");
-	err = io_read_file(&io, p->dir, "plan.json", JSON_MAX, &text, &len);
-	if (err)
-		return err;
-	at = strrchr(text, '\n');
+	at = p->text ? strrchr(p->text, '\n') : NULL;
 	if (!at || hex_decode(at + 1, strlen(at + 1), had, MAC_LEN))
 		return fail(-EBADMSG, "plan.json was edited: make a new plan");
-	err = hmac_sha256(p->key->b, SECRET_LEN, &(struct part){text, (size_t)(at - text)}, 1, mac);
+	err = hmac_sha256(p->key->b, SECRET_LEN, &(struct part){p->text, (size_t)(at - p->text)}, 1, mac);
 	if (!err && !equal_ct(mac, had, MAC_LEN))
 		err = fail(-EBADMSG, "plan.json was edited: make a new plan");
 	return err;
@@ -196,7 +191,6 @@ static int head_take(const json_t *j, struct plan_head *h)
 
 int treeplan_read(const char *path, struct plan **ret)
 {
-	CLEANUP_FREE char *text = NULL;
 	struct plan *p = NULL;
 	json_t *j;
 	struct io io;
@@ -206,13 +200,13 @@ int treeplan_read(const char *path, struct plan **ret)
 	if (err)
 		return err;
 	io = io_posix(p->dir);
-	err = io_read_file(&io, p->dir, "plan.json", JSON_MAX, &text, &len);
+	err = io_read_file(&io, p->dir, "plan.json", JSON_MAX, &p->text, &len);
 	if (err) {
 		treeplan_free(p);
 		return err == -ENOENT ? fail(err, "no plan here: `tdfs convert plan` makes one (one that was interrupted has no plan.json)")
 				      : err;
 	}
-	j = json_loadb(text, strcspn(text, "\n"), JSON_REJECT_DUPLICATES, NULL);
+	j = json_loadb(p->text, strcspn(p->text, "\n"), JSON_REJECT_DUPLICATES, NULL);
 	err = head_take(j, &p->head);
 	json_decref(j);
 	if (err) {

@@ -36,6 +36,7 @@ void plan_head_free(struct plan_head *h);
 struct plan { /* one that is being written, or worked off */
 	int dir;
 	char *path;
+	char *text; /* plan.json as it was read: what treeplan_unlock() checks is what was taken from it */
 	struct secret *key;
 	struct plan_head head;
 	char me[80]; /* HOST.PID */
