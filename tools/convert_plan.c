@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <sys/file.h>
 
 #include "convert_file.h"
 #include "convert_i.h"
@@ -267,7 +268,7 @@ static int journal_close(struct convert *cv)
 	return err;
 }
 
-int treeplan_finish(struct convert *cv, bool *ret_all)
+static int finish_locked(struct convert *cv, bool *ret_all)
 {
 	CLEANUP_FREE char *text = NULL;
 	struct plan_counts n;
@@ -288,4 +289,16 @@ int treeplan_finish(struct convert *cv, bool *ret_all)
 		at = begin;
 	}
 	return err || !cv->run.in_place ? err : journal_close(cv);
+}
+
+/* Runs that come to the end at the same time do so one after the other: there is one journal. */
+int treeplan_finish(struct convert *cv, bool *ret_all)
+{
+	int err;
+
+	while (flock(cv->plan->dir, LOCK_EX) && errno == EINTR)
+		;
+	err = finish_locked(cv, ret_all);
+	(void)flock(cv->plan->dir, LOCK_UN);
+	return err;
 }
