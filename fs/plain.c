@@ -32,6 +32,13 @@ int plain_new(struct store *st, bool on, struct plain **ret)
 	if (on && dir >= 0 && !st->opt.read_only && (!mkdirat(dir, "tmp", 0700) || errno == EEXIST))
 		p->temp_dir = openat(dir, "tmp", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	p->on = st->converting = on;
+	p->sync_fd = on ? openat(st->root_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+	if (on && p->sync_fd < 0) {
+		int err = -errno;
+
+		plain_free(p);
+		return err;
+	}
 	*ret = p;
 	return 0;
 }
@@ -48,6 +55,7 @@ void plain_free(struct plain *p)
 			free(e);
 		}
 	close_fd(&p->temp_dir);
+	close_fd(&p->sync_fd);
 	mutex_destroy(&p->lock);
 	mutex_destroy(&p->sync_lock);
 	cond_destroy(&p->released);
@@ -266,5 +274,5 @@ int plain_durable(const struct tree *t, ino_t ino)
 
 int plain_sync(const struct tree *t)
 {
-	return syncfs(t->store->root_fd) ? fail(-errno, "the store could not be synced: %s", strerror(errno)) : 0;
+	return syncfs(t->plain->sync_fd) ? fail(-errno, "the store could not be synced: %s", strerror(errno)) : 0;
 }

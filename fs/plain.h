@@ -21,6 +21,7 @@ struct plain_entry; /* one inode number that something is going on with */
 
 struct plain {
 	int temp_dir; /* where the converter puts sealed files that have no name yet; -1: there is none */
+	int sync_fd;  /* plain_sync()'s own: the kernel tells each description about a failed write once */
 	_Atomic bool on;
 	/* names that plain files and folders get through us: a scan meanwhile may have missed one */
 	_Atomic uint64_t n_moves;
