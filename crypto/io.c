@@ -4,8 +4,10 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <linux/openat2.h>
 #include <stdio.h>
 #include <sys/statfs.h>
+#include <sys/syscall.h>
 #include <sys/xattr.h>
 
 #include "io.h"
@@ -273,6 +275,43 @@ int io_pread_full(const struct io *io, int fd, void *buf, size_t len, uint64_t o
 	if ((size_t)n < len)
 		return fail(-EIO, "the file ends at %" PRIu64 ", %" PRIu64 " was expected", off + (size_t)n, off + len);
 	return 0;
+}
+
+int io_open_beneath(int dirfd, const char *path, int flags)
+{
+	struct open_how how = {
+	    .flags = (uint64_t)flags | O_NOFOLLOW | O_CLOEXEC,
+	    .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV,
+	};
+	int fd;
+
+	do {
+		fd = (int)syscall(SYS_openat2, dirfd, path, &how, sizeof(how));
+	} while (fd < 0 && (errno == EINTR || errno == EAGAIN));
+	if (fd < 0 && (errno == ENOSYS || errno == EPERM)) /* EPERM: old container filters */
+		fd = openat(dirfd, path, flags | O_NOFOLLOW | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+int io_open_lifted(const struct io *io, int dirfd, const char *name, int flags)
+{
+	int probe = io->open(io->ctx, dirfd, name, O_PATH, 0), fd, err;
+	struct stat s;
+
+	if (probe < 0)
+		return probe;
+	err = io->stat(io->ctx, probe, &s);
+	if (!err && (!S_ISREG(s.st_mode) || s.st_uid != geteuid() || io->chmod(io->ctx, probe, (s.st_mode & 07777) | 0600)))
+		err = -EACCES;
+	fd = err ? err : io->open(io->ctx, dirfd, name, flags, 0);
+	if (!err)
+		err = io->chmod(io->ctx, probe, s.st_mode & 07777);
+	io->close(io->ctx, probe);
+	if (err && fd >= 0) {
+		io->close(io->ctx, fd);
+		fd = err;
+	}
+	return fd;
 }
 
 static int sync_directory(const struct io *io, int dirfd)

@@ -47,7 +47,8 @@ struct io {
 	bool names_with_files;
 };
 
-/** io_posix() - the real thing.  @store_fd: any descriptor on the store, asked for its file system type (names_with_files).  Never fails. */
+/** io_posix() - the real thing.  @store_fd: any descriptor on the store, asked for its file system type (names_with_files).  Never fails.
+ */
 struct io io_posix(int store_fd);
 
 /* The forms used most. */
@@ -59,7 +60,15 @@ static inline int io_pwrite(const struct io *io, int fd, const void *buf, size_t
 }
 /** io_pread_full() - exactly @len bytes; 0, -EIO if the file ends before (fail() says where), -errno */
 int io_pread_full(const struct io *io, int fd, void *buf, size_t len, uint64_t off) MUST_CHECK;
-/** io_replace() - write a small file so that after a crash the old or the new content is there: temp, fsync, rename, directory fsync; 0 or -errno */
+/** io_open_beneath() - open @path below the directory @dirfd: no symlink on the way, nothing outside, nothing that is mounted there;
+ * O_NOFOLLOW and O_CLOEXEC are added.  Kernels before 5.6 guard the last component only.  A descriptor, -ELOOP, -EXDEV, -errno */
+int io_open_beneath(int dirfd, const char *path, int flags) MUST_CHECK;
+/** io_open_lifted() - open a regular file of ours whose mode forbids it (0444 and written through an open handle, 000 and dirty): its bits
+ * are lifted for the moment, through a descriptor, so that whatever takes its name meanwhile keeps its mode; a descriptor, -EACCES if it is
+ * not ours, -errno */
+int io_open_lifted(const struct io *io, int dirfd, const char *name, int flags) MUST_CHECK;
+/** io_replace() - write a small file so that after a crash the old or the new content is there: temp, fsync, rename, directory fsync; 0 or
+ * -errno */
 int io_replace(const struct io *io, int dirfd, const char *name, const void *buf, size_t len, mode_t mode) MUST_CHECK;
 /** io_read_file() - a whole file of at most @max bytes into malloc'd memory, NUL added; 0, -EFBIG, -errno */
 int io_read_file(const struct io *io, int dirfd, const char *name, size_t max, char **ret, size_t *ret_len) MUST_CHECK;

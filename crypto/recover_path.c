@@ -73,23 +73,6 @@ void find_dir_close(const struct io *io, int root, int fd)
 		io->close(io->ctx, fd);
 }
 
-/* A file of ours whose mode forbids it: lift the bits for the moment. */
-static int open_lifted(const struct io *io, int dirfd, const char *name, int flags, const struct stat *s)
-{
-	int probe = io->open(io->ctx, dirfd, name, O_PATH, 0), fd;
-
-	if (probe < 0)
-		return probe;
-	if (io->chmod(io->ctx, probe, (s->st_mode & 07777) | 0600)) {
-		io->close(io->ctx, probe);
-		return -EACCES;
-	}
-	fd = io->open(io->ctx, dirfd, name, flags, 0);
-	(void)io->chmod(io->ctx, probe, s->st_mode & 07777);
-	io->close(io->ctx, probe);
-	return fd;
-}
-
 /* Never opens anything but a regular file: a device or FIFO in its place must not be touched. */
 static int open_regular(const struct io *io, int dirfd, const char *name, bool write, dev_t dev, struct stat *ret)
 {
@@ -106,7 +89,7 @@ static int open_regular(const struct io *io, int dirfd, const char *name, bool w
 		return err;
 	fd = io->open(io->ctx, dirfd, name, flags, 0);
 	if (fd == -EACCES)
-		fd = open_lifted(io, dirfd, name, flags, ret);
+		fd = io_open_lifted(io, dirfd, name, flags);
 	if (fd < 0)
 		return fd;
 	err = io->stat(io->ctx, fd, &s);

@@ -12,28 +12,6 @@ static struct container_keys keys_of(const struct store *st)
 	return (struct container_keys){.k_rec = st->keys.k_rec, .k_seal = st->keys.k_seal, .volume_id = st->keys.volume_id};
 }
 
-/* A file of ours whose mode forbids what the mount must do with it (0444 and rewritten through an open handle, 000 and dirty): lift the
- * bits for the moment. */
-static int open_lifted(struct store *st, int dirfd, const char *name, int flags)
-{
-	struct stat s;
-	int fd, err;
-
-	if (fstatat(dirfd, name, &s, AT_SYMLINK_NOFOLLOW) || !S_ISREG(s.st_mode) || s.st_uid != geteuid())
-		return -EACCES;
-	if (fchmodat(dirfd, name, (s.st_mode & 07777) | 0600, 0))
-		return -EACCES;
-	fd = st->io.open(st->io.ctx, dirfd, name, flags, 0);
-	err = fd < 0 ? fd : st->io.chmod(st->io.ctx, fd, s.st_mode & 07777);
-	if (fd < 0)
-		(void)!fchmodat(dirfd, name, s.st_mode & 07777, 0);
-	else if (err) {
-		st->io.close(st->io.ctx, fd);
-		return err;
-	}
-	return fd;
-}
-
 /* Closed files keep their descriptor until they are sealed: when there are no more, seal them. */
 static int open_room(struct store *st, int dirfd, const char *name, int flags, mode_t mode)
 {
@@ -50,7 +28,7 @@ int open_store_file(struct store *st, int dirfd, const char *name, bool write)
 	int flags = (write ? O_RDWR : O_RDONLY) | O_NOCTTY | O_NONBLOCK;
 	int fd = open_room(st, dirfd, name, flags, 0);
 
-	return fd == -EACCES && !st->opt.no_threads ? open_lifted(st, dirfd, name, flags) : fd;
+	return fd == -EACCES && !st->opt.no_threads ? io_open_lifted(&st->io, dirfd, name, flags) : fd;
 }
 
 static int new_identity(struct inode *f)

@@ -2,31 +2,13 @@
 /* Descriptors of nodes: the LRU of open directories, opening by (directory, name), paths for hints. */
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/openat2.h>
 #include <stdio.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 
+#include "io.h"
 #include "node.h"
 
 #define RACES_MAX 64 /* lookups repeated because names change meanwhile */
-
-/* O_NOFOLLOW alone guards the last component, which is all there is here; openat2() adds that nothing mounted in the store is entered. */
-static int open_beneath(int dirfd, const char *name, int flags)
-{
-	struct open_how how = {
-	    .flags = (uint64_t)flags | O_NOFOLLOW | O_CLOEXEC,
-	    .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV,
-	};
-	int fd;
-
-	do {
-		fd = (int)syscall(SYS_openat2, dirfd, name, &how, sizeof(how));
-	} while (fd < 0 && (errno == EINTR || errno == EAGAIN));
-	if (fd < 0 && (errno == ENOSYS || errno == EPERM)) /* EPERM: old container filters */
-		fd = openat(dirfd, name, flags | O_NOFOLLOW | O_CLOEXEC);
-	return fd < 0 ? -errno : fd;
-}
 
 static void lru_newest(struct nodes *t, struct node *n)
 {
@@ -95,7 +77,7 @@ static bool is_node(const struct nodes *t, const struct node *n, const struct st
 static int open_checked(const struct nodes *t, const struct node *n, int dirfd, const char *name, int flags)
 {
 	struct stat st;
-	int fd = open_beneath(dirfd, name, flags);
+	int fd = io_open_beneath(dirfd, name, flags);
 
 	if (fd < 0)
 		return fd == -ENOENT || fd == -ENOTDIR || fd == -ELOOP || fd == -EXDEV ? -ESTALE : fd;

@@ -22,6 +22,7 @@ struct tally {
 	uint64_t ok, bad, n_no_key, n_incomplete, n_live, foreign, bytes;
 	/* of the walk */
 	struct verify *verify;
+	size_t named; /* bytes of the paths that are what the user named */
 	uint64_t total, others, unreadable;
 	bool only_count;
 };
@@ -119,7 +120,7 @@ static int on_entry(void *arg, const struct tree_entry *e)
 		t->total += (uint64_t)e->st.st_size;
 		return 0;
 	}
-	return verify_file(t->verify, e->path);
+	return verify_file(t->verify, e->path, t->named);
 }
 
 static void on_unreadable(void *arg, const char *path, int err)
@@ -146,8 +147,9 @@ static int feed(struct tally *t, const char *path)
 	}
 	if (!S_ISDIR(st.st_mode)) {
 		t->total += t->only_count ? (uint64_t)st.st_size : 0;
-		return t->only_count ? 0 : verify_file(t->verify, path);
+		return t->only_count ? 0 : verify_file(t->verify, path, 0);
 	}
+	t->named = strlen(path);
 	err = tree_walk(path, &calls);
 	if (err && err != -EINTR && err != -ENOMEM) {
 		on_unreadable(t, path, err);

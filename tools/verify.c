@@ -217,10 +217,10 @@ int verify_start(const struct verify_params *par, struct verify **ret)
 	return 0;
 }
 
-int verify_file(struct verify *v, const char *path)
+int verify_file(struct verify *v, const char *path, size_t named)
 {
 	struct verify_item *f = NULL;
-	int err = item_new(path, &f);
+	int err = item_new(path, named, &f);
 
 	if (err)
 		return err;

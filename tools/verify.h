@@ -42,8 +42,9 @@ struct verify; /* opaque */
 
 /** verify_start() - start the threads; 0, -ENOMEM, -EAGAIN */
 int verify_start(const struct verify_params *par, struct verify **ret) MUST_CHECK;
-/** verify_file() - hand in a file; waits while the queue is full; 0, -ENOMEM, -EINTR interrupted() */
-int verify_file(struct verify *v, const char *path) MUST_CHECK;
+/** verify_file() - hand in a file; waits while the queue is full; 0, -ENOMEM, -EINTR interrupted()
+ * @named: so many bytes of @path are the directory that the user named; below it no symlink is followed. 0: all of it is what he named */
+int verify_file(struct verify *v, const char *path, size_t named) MUST_CHECK;
 /** verify_finish() - wait until all is done (interrupted(): drop what is waiting) and free */
 void verify_finish(struct verify *v);
 

@@ -65,13 +65,14 @@ void item_free(struct verify_item *f)
 	free(f);
 }
 
-int item_new(const char *path, struct verify_item **ret)
+int item_new(const char *path, size_t named, struct verify_item **ret)
 {
 	struct verify_item *f = calloc(1, sizeof(*f));
 
 	if (!f)
 		return -ENOMEM;
 	f->fd = -1;
+	f->named = named;
 	f->path = strdup(path);
 	mutex_init(&f->lock);
 	if (!f->path) {
@@ -82,6 +83,26 @@ int item_new(const char *path, struct verify_item **ret)
 	return 0;
 }
 
+/* What was a directory when the tree was listed may be a symlink by now. */
+static int open_file(const struct verify_item *f)
+{
+	const int flags = O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
+	const char *below = f->path + f->named;
+	CLEANUP_FREE char *top = NULL;
+	CLEANUP_FD int dir = -1;
+	int fd;
+
+	if (!f->named) {
+		fd = open(f->path, flags);
+		return fd < 0 ? -errno : fd;
+	}
+	top = strndup(f->path, f->named);
+	if (!top)
+		return -ENOMEM;
+	dir = open(top, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	return dir < 0 ? -errno : io_open_beneath(dir, below + strspn(below, "/"), flags);
+}
+
 int item_open(struct verify_item *f, const struct target *t)
 {
 	uint64_t s;
@@ -90,8 +111,11 @@ int item_open(struct verify_item *f, const struct target *t)
 	int err;
 
 	fail_clear();
-	f->fd = open(f->path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-	if (f->fd < 0 || fstat(f->fd, &st))
+	err = open_file(f);
+	if (err < 0)
+		return err;
+	f->fd = err;
+	if (fstat(f->fd, &st))
 		return -errno;
 	if (!S_ISREG(st.st_mode))
 		return fail(-EINVAL, "not a regular file");

@@ -10,6 +10,7 @@
 
 struct verify_item {
 	char *path;
+	size_t named; /* as verify_file() */
 	int tries;
 	/* set when it is opened, then fixed */
 	int fd;
@@ -36,7 +37,7 @@ struct verify_buffers { /* of one thread */
 void buffers_free(struct verify_buffers *w);
 
 /** item_new() - @path is copied; 0 or -ENOMEM.  Free with item_free() */
-int item_new(const char *path, struct verify_item **ret) MUST_CHECK;
+int item_new(const char *path, size_t named, struct verify_item **ret) MUST_CHECK;
 void item_free(struct verify_item *f);
 /** item_close() - back to what item_new() gave: problems and all */
 void item_close(struct verify_item *f);
