@@ -11,7 +11,8 @@
 #define MANIFEST "0.manifest.json"
 
 #define ENTRIES_MAX 16
-#define CENTRAL_MAX ((uint64_t)1 << 20)
+#define CENTRAL_MAX ((uint64_t)64 << 10)
+#define LOCAL_MAX ((size_t)16 << 10) /* name and extra fields; `ls` reads all of them for files of others */
 #define EOCD_LEN 22
 #define LOCATOR_LEN 20
 #define EOCD64_LEN 56
@@ -134,7 +135,7 @@ static int central_find(const struct file *f, struct central *ret)
 	if (c.n > ENTRIES_MAX)
 		return malformed("more than 16 entries");
 	if (c.len > CENTRAL_MAX || c.off > c.limit || c.len > c.limit - c.off)
-		return malformed("the directory lies outside of the file");
+		return malformed("the directory lies outside of the file or is larger than 64 KiB");
 	*ret = c;
 	return 0;
 }
@@ -244,6 +245,8 @@ static int local_parse(const struct file *f, struct dir_entry *d, uint64_t limit
 		return malformed("local header and directory disagree on method or flags");
 	name_len = get_le16(h + 26);
 	extra_len = get_le16(h + 28);
+	if (name_len + extra_len > LOCAL_MAX)
+		return malformed("a local header is larger than 16 KiB");
 	rest = malloc(name_len + extra_len + 1);
 	if (!rest)
 		return -ENOMEM;

@@ -165,6 +165,10 @@ void inode_not_durable(struct inode *f);
 int inode_fresh_key(struct inode *f);  /* new DEK and template */
 int inode_sync_names(struct inode *f, int fd); /* make the file and its name durable; @fd: its descriptor; takes no lock */
 
+/* foreign_size.c: @s as the store has it; peek replaces st_size by the plain size, 0 if it cannot be told */
+void foreign_size_learn(struct store *st, const struct stat *s, uint64_t size);
+void foreign_size_peek(struct store *st, int fd, struct stat *s);
+
 /* inode_load.c */
 int open_store_file(struct store *st, int dirfd, const char *name, bool write);
 

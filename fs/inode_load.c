@@ -182,6 +182,7 @@ static int load(struct inode *f, struct stat *s)
 		return err;
 	if (!c->native) {
 		f->content = CONTENT_FOREIGN;
+		foreign_size_learn(st, s, c->m->size);
 		f->foreign = STEAL(c);
 		return 0;
 	}
@@ -309,15 +310,6 @@ int plain_file_get(struct store *st, int dirfd, const char *name, ino_t ino, boo
 	return 0;
 }
 
-/* A foreign file's size is what its manifest says; other sizes cost nothing. */
-static void peek_foreign(struct store *st, int fd, struct stat *s)
-{
-	CLEANUP(container_cleanup) struct container *c = NULL;
-	struct container_keys keys = keys_of(st);
-
-	s->st_size = container_open(&st->io, fd, &keys, &c) ? 0 : (off_t)c->m->size;
-}
-
 static int peek_sector(struct store *st, int dirfd, const char *name, struct stat *s)
 {
 	uint8_t sector[SECTOR] = {0};
@@ -337,7 +329,7 @@ static int peek_sector(struct store *st, int dirfd, const char *name, struct sta
 	n = err ? err : st->io.pread(st->io.ctx, fd, sector, SECTOR, 0);
 	err = n < 0 ? (int)n : record_own(sector, st->keys.k_rec, st->keys.volume_id, &rec, NULL);
 	if (err == -ENOENT) {
-		peek_foreign(st, fd, s);
+		foreign_size_peek(st, fd, s);
 		err = 0;
 	} else if (err || rec.state <= RECORD_NEW) {
 		s->st_size = 0;

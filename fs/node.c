@@ -247,6 +247,16 @@ int64_t node_seen_size(struct nodes *t, struct node *n)
 	return size;
 }
 
+bool node_size_fits(struct nodes *t, struct node *n, int64_t size)
+{
+	bool fits;
+
+	mutex_lock(&t->lock);
+	fits = n->plain || !n->seen || n->ours || n->changing || n->seen_size == size;
+	mutex_unlock(&t->lock);
+	return fits;
+}
+
 void node_change(struct nodes *t, struct node *n)
 {
 	mutex_lock(&t->lock);

@@ -114,6 +114,10 @@ static inline uint64_t nodes_clock(const struct nodes *t)
 int node_check(struct nodes *t, struct node *n, const struct sight *s) MUST_CHECK;
 /** node_seen_size() - as it was last looked at, 0 if never */
 int64_t node_seen_size(struct nodes *t, struct node *n);
+/** node_size_fits() - is @size, that of its content, what the kernel was told when it was last looked at?  What is told comes from a hint that
+ * anybody may copy from file to file, and the kernel believes it: it would read zeros behind the content, or not all of it.  True also where
+ * nothing can be said. */
+bool node_size_fits(struct nodes *t, struct node *n, int64_t size);
 /** node_change() / node_changed() - around a change of content or mtime through us: the next look takes what it finds, and what was seen
  * meanwhile counts for nothing.  While a file is live it is not compared at all, so opening it for writing is one moment's change. */
 void node_change(struct nodes *t, struct node *n);

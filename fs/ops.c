@@ -50,7 +50,7 @@ static bool worth_a_line(int err)
 	return err == -EBADMSG || err == -EPROTO || err == -ENOEXEC || err == -EIO || err == -ENOKEY || err == -ETIMEDOUT;
 }
 
-static void log_failure(struct mount *m, struct node *n, const char *what, int err)
+void log_failure(struct mount *m, struct node *n, const char *what, int err)
 {
 	char path[PATH_MAX] = "";
 	struct at at;

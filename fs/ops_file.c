@@ -55,12 +55,27 @@ void ops_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode
 	}
 }
 
+/* What the kernel was told was the hint of another file that was put on this one, or the guess of a foreign one's size; by now it is known.
+ * -ESTALE: the kernel looks once more */
+static int size_wrong(struct mount *m, struct node *n, struct inode *f)
+{
+	bool ro = m->tree.store->opt.read_only;
+	int fd = inode_fd(f);
+
+	if (ro ? fgetxattr(fd, HINT_XATTR, NULL, 0) >= 0 : !fremovexattr(fd, HINT_XATTR)) {
+		(void)fail(-ESTALE, "the size hint (xattr " HINT_XATTR ") was not made for this file%s",
+			   ro ? "; it cannot be opened until that is removed" : ", removed");
+		log_failure(m, n, "open", -ESTALE);
+	}
+	return -ESTALE;
+}
+
 /* The content of @n for open(2): -ESTALE makes the kernel look the name up again, and find the new content under a new node */
 static int open_content(struct mount *m, struct node *n, int flags, struct inode **ret)
 {
 	bool write = (flags & O_ACCMODE) != O_RDONLY || flags & O_TRUNC;
 	struct inode *live = inode_find(m->tree.store, m->tree.nodes->dev, n->ino), *f;
-	struct stat st;
+	struct stat st = {0};
 	int err = 0;
 
 	if (!live)
@@ -73,6 +88,12 @@ static int open_content(struct mount *m, struct node *n, int flags, struct inode
 	if (m->tree.foreign_deny && !strcmp(inode_origin(f), "foreign")) {
 		inode_put(f);
 		return -EACCES;
+	}
+	inode_stat(f, &st);
+	if (!node_size_fits(m->tree.nodes, n, st.st_size)) {
+		err = size_wrong(m, n, f);
+		inode_put(f);
+		return err;
 	}
 	*ret = f;
 	return 0;

@@ -18,6 +18,8 @@ struct who req_who(fuse_req_t req);
 /** req_node() - with a reference; NULL: ESTALE was replied */
 struct node *req_node(fuse_req_t req, fuse_ino_t ino);
 
+/* One line in the log: the path of @n, @what failed, and why: fail_text(), or @err where that is empty */
+void log_failure(struct mount *m, struct node *n, const char *what, int err);
 /** reply_err() - @err: 0 or -errno, mapped to what an application sees; @n and @what: for the log, once, if it is a failure of the content;
  * NULL: nothing to log */
 void reply_err(fuse_req_t req, int err, struct node *n, const char *what);

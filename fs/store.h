@@ -31,6 +31,15 @@ struct store_options {
 	bool no_threads;    /* crash tests: nothing happens unless called */
 };
 
+#define FOREIGN_SIZES 256
+
+struct foreign_size { /* known since it was opened, see foreign_size.c */
+	ino_t ino;
+	off_t stored;
+	struct timespec ctime;
+	uint64_t size;
+};
+
 struct store {
 	/* set at creation, then fixed */
 	struct io io;
@@ -49,6 +58,7 @@ struct store {
 	size_t n_buckets, n_inodes;
 	struct recover_damage *damaged;
 	size_t n_damaged;
+	struct foreign_size foreign_sizes[FOREIGN_SIZES];
 
 	bool may_defer; /* no quota can refuse a write that the free space allows: sealing a small new file may wait for its last close */
 

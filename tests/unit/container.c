@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "peek.h"
 #include "read_tdf.h"
 #include "report.h" /* before cmocka.h, which has a macro fail() */
 
@@ -115,6 +116,59 @@ static void test_foreign_variants(void **state)
 		print_message("%s\n", cases[i].name);
 		assert_int_equal(read_mem(&m, &test_container_keys, cases[i].o.len), 0);
 		assert_int_equal(read_mem(&m, NULL, cases[i].o.len), 0);
+		free(m.p);
+	}
+}
+
+/* What `ls` shows: the same without reading much of the manifest; where that goes wrong it is said in peek.h. */
+static void test_peek(void **state)
+{
+	static char far[70000]; /* of white space: more than is looked at */
+	const struct {
+		const char *name;
+		struct foreign_opt o;
+		int64_t want; /* -errno; -1: wrong, and no error */
+	} cases[] = {
+	    {"small", {.len = 1000, .s = 300}, 1000},
+	    {"small, odd sizes", {.len = 1000, .s = 300, .odd_sizes = true}, 1000},
+	    {"nothing", {.s = 300, .no_segments = true}, 0},
+	    {"many", {.len = 60000, .s = 300}, 60000},
+	    {"many, one byte more", {.len = 60001, .s = 300, .zip64 = true, .descriptor = true}, 60001},
+	    {"many, deflated", {.len = 120000, .s = 300, .deflate = true, .manifest_first = true}, 120000},
+	    {"many, hex", {.len = 60000, .s = 300, .hex = true, .hs256 = true, .omit_sizes = true}, 60000},
+	    {"many, odd sizes", {.len = 60000, .s = 300, .odd_sizes = true}, -1},
+	    {"a lie", {.len = 60000, .s = 300, .edit = {{"\"segmentSizeDefault\":300", "\"segmentSizeDefault\": 500"}}}, -1},
+	    {"a size of 0", {.len = 60000, .s = 300, .edit = {{"\"segmentSizeDefault\":300", "\"segmentSizeDefault\":0"}}}, -EPROTO},
+	    {"2^64 + 300", {.len = 60000, .s = 300, .edit = {{"Default\":300", "Default\":18446744073709551916"}}}, -EPROTO},
+	    {"too far away", {.len = 1000, .s = 300, .edit = {{"\"integrityInformation\":", far}}}, -EPROTO},
+	    {"too far away, deflated", {.len = 1000, .s = 300, .deflate = true, .edit = {{"\"integrityInformation\":", far}}}, -EPROTO},
+	    {"no zip", {.len = 1000, .s = 300, .overlap = true}, -EPROTO},
+	};
+	(void)state;
+	memset(far, ' ', sizeof(far) - 1);
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct mem m = foreign_file(&cases[i].o);
+		struct io io = mem_io(&m);
+		uint64_t size = 0;
+		int err = peek_size(&io, 0, m.len, &size);
+
+		print_message("%s: %d, %llu\n", cases[i].name, err, (unsigned long long)size);
+		if (cases[i].want >= 0)
+			assert_true(!err && size == (uint64_t)cases[i].want);
+		else if (cases[i].want == -1)
+			assert_true(!err && size != cases[i].o.len && size < m.len);
+		else
+			assert_int_equal(err, cases[i].want);
+		/* cut anywhere, or with a disk that fails, it is an error or a size that fits into the file */
+		for (unsigned n = 1; n < 30; n++) {
+			m.reads = 0;
+			m.fail_at = n;
+			err = peek_size(&io, 0, m.len, &size);
+			assert_true(err || size < m.len);
+		}
+		m.fail_at = 0;
+		for (size_t len = m.len - 1; len > m.len - 200; len--)
+			assert_true(peek_size(&io, 0, len, &size) < 0);
 		free(m.p);
 	}
 }
@@ -253,8 +307,9 @@ static void test_unzip(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_native_sizes), cmocka_unit_test(test_random_access),        cmocka_unit_test(test_foreign_variants),
-	    cmocka_unit_test(test_states),       cmocka_unit_test(test_other_volume_and_key), cmocka_unit_test(test_unzip),
+	    cmocka_unit_test(test_native_sizes), cmocka_unit_test(test_random_access), cmocka_unit_test(test_foreign_variants),
+	    cmocka_unit_test(test_peek),         cmocka_unit_test(test_states),        cmocka_unit_test(test_other_volume_and_key),
+	    cmocka_unit_test(test_unzip),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
