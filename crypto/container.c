@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <limits.h>
 
+#include "lock.h"
 #include "report.h"
 #include "zip.h"
 
@@ -11,6 +12,13 @@
 #define BATCH ((size_t)1 << 20)       /* stored bytes read at once */
 #define TAIL_FIXED ((uint64_t)4 << 20)
 #define TAIL_PER_SEG 96 /* bytes of manifest that one segment may take; ours takes at most 88 */
+#define LARGE ((size_t)8 << 20)
+
+/*
+ * Other clients' files may have a manifest of 64 MiB and segments of 128 MiB: of what is that large one is in memory at a time, however
+ * many threads read.  A leaf, held over reading that file.
+ */
+static struct mutex large_lock = MUTEX_INIT;
 
 /* What has been read so far: the first @len bytes of the file. */
 struct head {
@@ -83,19 +91,31 @@ static int native_open(const struct io *io, int fd, struct container *c, const s
 	return err ? err : native_tail(c, tail, len);
 }
 
-static int foreign_open(const struct io *io, int fd, struct container *c)
+static int foreign_manifest(const struct io *io, int fd, const struct zip *z, struct manifest **ret)
 {
 	char *text CLEANUP_FREE = NULL;
+	size_t len;
+	int err = zip_manifest(io, fd, z, &text, &len);
+
+	return err ? err : manifest_parse(text, len, false, ret);
+}
+
+static int foreign_open(const struct io *io, int fd, struct container *c)
+{
 	uint64_t stored;
 	struct zip z;
-	size_t len;
+	bool large;
 	int err;
 
 	err = zip_find(io, fd, c->file_len, &z);
-	if (!err)
-		err = zip_manifest(io, fd, &z, &text, &len);
-	if (!err)
-		err = manifest_parse(text, len, false, &c->m);
+	if (err)
+		return err;
+	large = z.manifest.len > LARGE;
+	if (large)
+		mutex_lock(&large_lock);
+	err = foreign_manifest(io, fd, &z, &c->m);
+	if (large)
+		mutex_unlock(&large_lock);
 	if (err)
 		return err;
 	stored = c->m->size + c->m->n_segs * AEAD_OVERHEAD;
@@ -314,13 +334,24 @@ static int batch_read(const struct io *io, int fd, const struct container *c, ui
 	return err;
 }
 
-ssize_t container_read(const struct io *io, int fd, const struct container *c, void *buf, size_t len, uint64_t off)
+static int range_read(const struct io *io, int fd, const struct container *c, const struct range *want)
 {
+	uint64_t i = segment_at(c->m, want->off), last = segment_at(c->m, want->end - 1);
 	uint8_t *stored CLEANUP_FREE = NULL;
 	size_t stored_len = 0;
-	struct range want;
-	uint64_t i, last;
 	int err = 0;
+
+	while (!err && i <= last)
+		err = batch_read(io, fd, c, i, last, want, &stored, &stored_len, &i);
+	return err;
+}
+
+ssize_t container_read(const struct io *io, int fd, const struct container *c, void *buf, size_t len, uint64_t off)
+{
+	/* segments of different sizes may all be larger than the default */
+	bool large = !c->native && (c->m->seg_default > LARGE || c->m->plain_start);
+	struct range want;
+	int err;
 
 	if (!c->dek)
 		return fail(-ENOKEY, "the file was not unlocked");
@@ -328,9 +359,11 @@ ssize_t container_read(const struct io *io, int fd, const struct container *c, v
 		return 0;
 	len = (size_t)MIN(MIN((uint64_t)len, c->m->size - off), (uint64_t)SSIZE_MAX);
 	want = (struct range){buf, off, off + len};
-	last = segment_at(c->m, want.end - 1);
-	for (i = segment_at(c->m, off); !err && i <= last;)
-		err = batch_read(io, fd, c, i, last, &want, &stored, &stored_len, &i);
+	if (large)
+		mutex_lock(&large_lock);
+	err = range_read(io, fd, c, &want);
+	if (large)
+		mutex_unlock(&large_lock);
 	if (err) {
 		wipe(buf, len); /* good segments before the bad one are no answer either */
 		return err;

@@ -9,7 +9,7 @@
  *   inode->lock          one file's content (rwlock; I/O of that file only) fs/inode.c
  *   store->list_lock     which inodes are open or dirty; no I/O             fs/store.c
  *   redo->lock           the group being filled; no I/O                     crypto/redo.c
- *   leaves: segment cache shard, key cache, buffer pool, report
+ *   leaves: segment cache shard, key cache, buffer pool, report, large files of others (container.c)
  *
  * The wrappers abort on a misuse that pthread reports, because going on would be worse.
  */
