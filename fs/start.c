@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
@@ -130,6 +131,9 @@ void start_harden(const struct config *c)
 		setrlimit(RLIMIT_NOFILE, &files);
 	}
 	drop_resource_capability();
+	/* glibc loads it at the first pthread_cancel(), which is libfuse's when the mount ends, and aborts if no descriptor is left by
+	 * then; it stays loaded */
+	(void)dlopen("libgcc_s.so.1", RTLD_NOW | RTLD_GLOBAL);
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGCHLD, SIG_DFL); /* ignored by who started us, it would hide how our children ended */
 	sigemptyset(&set);
