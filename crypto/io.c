@@ -4,8 +4,10 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <linux/fs.h>
 #include <linux/openat2.h>
 #include <stdio.h>
+#include <sys/ioctl.h>
 #include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <sys/xattr.h>
@@ -236,6 +238,16 @@ static void posix_advise(void *ctx, int fd, bool random)
 	(void)posix_fadvise(fd, 0, 0, random ? POSIX_FADV_RANDOM : POSIX_FADV_NORMAL);
 }
 
+static void posix_in_place(void *ctx, int fd)
+{
+	int flags = 0;
+
+	if (ioctl(fd, FS_IOC_GETFLAGS, &flags))
+		return;
+	flags |= FS_NOCOW_FL;
+	(void)ioctl(fd, FS_IOC_SETFLAGS, &flags);
+}
+
 struct io io_posix(int store_fd)
 {
 	struct io io = {
@@ -252,6 +264,7 @@ struct io io_posix(int store_fd)
 	    .chmod = posix_chmod,
 	    .set_xattr = posix_set_xattr,
 	    .advise = posix_advise,
+	    .in_place = posix_in_place,
 	    .rename = posix_rename,
 	    .unlink = posix_unlink,
 	    .list = posix_list,

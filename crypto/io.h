@@ -38,6 +38,8 @@ struct io {
 	int (*set_xattr)(void *ctx, int fd, const char *name, const void *val, size_t len);
 	/* how the file will be read: posix_fadvise(2) RANDOM or NORMAL; only advice; may be NULL */
 	void (*advise)(void *ctx, int fd, bool random);
+	/* of an empty file: it will only be overwritten in place, so do not copy at each write (btrfs); only advice; may be NULL */
+	void (*in_place)(void *ctx, int fd);
 	/* renameat2(2) */
 	int (*rename)(void *ctx, int from_dir, const char *from, int to_dir, const char *to, unsigned flags);
 	int (*unlink)(void *ctx, int dirfd, const char *name, int flags);
