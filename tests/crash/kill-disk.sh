@@ -2,12 +2,13 @@
 # shellcheck shell=bash
 # A small loop-mounted disk of its own that can be cut off; the store of the case lies on it.
 DISK=$TDFS_HOST/disk
-disk_new() { # disk_new FS
+disk_new() { # disk_new FS [SIZE]
 	mkdir -p "$DISK"
-	truncate -s 1G "$TDFS_HOST/disk.img"
+	truncate -s "${2:-1G}" "$TDFS_HOST/disk.img"
 	case $1 in
 	ext4) mkfs.ext4 -q -F "$TDFS_HOST/disk.img" ;;
 	xfs) mkfs.xfs -q -f "$TDFS_HOST/disk.img" ;;
+	btrfs) mkfs.btrfs -q -f "$TDFS_HOST/disk.img" ;;
 	esac
 	mount -o loop "$TDFS_HOST/disk.img" "$DISK"
 	STORE=$DISK/store
