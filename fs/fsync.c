@@ -37,7 +37,9 @@ static int fsync_locked(struct inode *f)
 	case CONTENT_SPILLED:
 		return seal_spilled(f);
 	case CONTENT_REPLACED:
-		return f->apply.pending ? -EBUSY : seal_replaced(f);
+		if (f->apply.pending)
+			return -EBUSY;
+		return seal_too_large(f) ? seal_voided(f) : seal_replaced(f);
 	default:
 		return commit_append(f, false);
 	}

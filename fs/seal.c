@@ -125,6 +125,18 @@ int seal_replaced(struct inode *f)
 	return 0;
 }
 
+bool seal_too_large(const struct inode *f)
+{
+	return f->size > NEW_MEMORY_MAX;
+}
+
+int seal_voided(struct inode *f)
+{
+	int err = inode_void_base(f);
+
+	return err ? err : seal_spilled(f);
+}
+
 /* SEAL of the committed state of a sealed file. */
 static int seal_committed(struct inode *f)
 {
@@ -169,11 +181,11 @@ static int seal_log_locked(struct inode *f, bool commit, uint64_t *ret_lsn)
 	case CONTENT_SPILLED:
 		return seal_spilled(f);
 	case CONTENT_REPLACED:
+		if (seal_too_large(f))
+			return seal_voided(f);
 		err = seal_replaced(f);
-		if (err == -EAGAIN && f->pin.runs) { /* it holds the very space: then without the old content as a way back */
-			err = inode_void_base(f);
-			return err ? err : seal_spilled(f);
-		}
+		if (err == -EAGAIN && f->pin.runs) /* it holds the very space: then without the old content as a way back */
+			return seal_voided(f);
 		break;
 	default:
 		/* what is dirty may not spend the room kept for the SEAL; what was placed must be committed, and room is kept for that */

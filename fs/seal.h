@@ -21,6 +21,11 @@ int seal_spilled_begin(struct inode *f, uint64_t *ret_seq) MUST_CHECK;
 int seal_spilled_finish(struct inode *f, uint64_t seq) MUST_CHECK;
 /** seal_replaced() - the SEAL of a REPLACED file, whole content in the log; caller holds inode->lock for writing; no apply pending */
 int seal_replaced(struct inode *f) MUST_CHECK;
+/** seal_too_large() - a REPLACED file that seal_replaced() must not be asked for: it grew by a call whose inode_pressure() waits for the
+ * apply before */
+bool seal_too_large(const struct inode *f);
+/** seal_voided() - a REPLACED file without the old content as a way back: VOID in the log, then sealed like a spilled one; lock as above */
+int seal_voided(struct inode *f) MUST_CHECK;
 
 /** seal_log() - (a) append SEAL (of the committed state; with @commit also of what is dirty) and move the base on
  * @ret_lsn: flush it before seal_apply(); 0 = nothing was to be logged.  NEW and SPILLED files are sealed right here.

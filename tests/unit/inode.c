@@ -286,6 +286,14 @@ static void test_replace(void **state)
 	done(w, f, "replace.tdf");
 	reopen(w, "replace.tdf", &f);
 	cut(w, f, 0);
+	put(w, f, 0, 900000, 9); /* of a writer whose fsync is still to come */
+	w->st->opt.strict = true;
+	put(w, f, 5500000, 5, 10); /* of another one: together more than the log takes at once */
+	w->st->opt.strict = false;
+	check(w, f);
+	done(w, f, "replace.tdf");
+	reopen(w, "replace.tdf", &f);
+	cut(w, f, 0);
 	done(w, f, "replace.tdf");
 }
 
