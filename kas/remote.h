@@ -35,8 +35,8 @@ struct remote_config {
 };
 
 /** remote_new() - check and copy a configuration; no network, but the files named are looked at (0600, readable)
- * 0; -EINVAL URL, pin, address list or combination; -EACCES a secret that others can read; -ENOENT...; -ENOMEM.  fail() says which.  Free
- * with remote_free(). */
+ * 0; -EINVAL URL, pin, address list or combination; -EPERM a secret that others can read; -ENOENT, -errno a file; -EPROTO not a session;
+ * -ENOMEM.  fail() says which.  Free with remote_free(). */
 int remote_new(const struct remote_config *c, struct remote **ret) MUST_CHECK;
 /** remote_free() - no call may be running any more; NULL is fine */
 void remote_free(struct remote *r);
