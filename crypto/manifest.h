@@ -46,6 +46,9 @@ struct manifest {
  * @native_only: take nothing but the native layout of FORMAT.md section 4 (fixed stride; the caller then tries again without)
  * Return: 0; -EPROTO (fail() says which member); -ENOTSUP something valid that we do not do; -ENOMEM.  Free with manifest_free(). */
 int manifest_parse(const char *text, size_t len, bool native_only, struct manifest **ret) MUST_CHECK;
+/** manifest_of_keys() - a manifest that holds nothing but key access objects and a policy: enough to unwrap a data key once more
+ * @key_access: the array's text; 0, -EPROTO, -ENOMEM */
+int manifest_of_keys(const char *key_access, const char *policy, struct manifest **ret) MUST_CHECK;
 void manifest_free(struct manifest *m);
 
 static inline void manifest_cleanup(struct manifest **m)

@@ -280,3 +280,17 @@ int manifest_key_access(struct part array, struct manifest *m)
 	}
 	return 0;
 }
+
+int manifest_of_keys(const char *key_access, const char *policy, struct manifest **ret)
+{
+	struct manifest *m CLEANUP(manifest_cleanup) = calloc(1, sizeof(*m));
+	int err = m ? manifest_key_access((struct part){key_access, strlen(key_access)}, m) : -ENOMEM;
+
+	if (err)
+		return err;
+	m->policy = strdup(policy);
+	if (!m->policy)
+		return -ENOMEM;
+	*ret = STEAL(m);
+	return 0;
+}

@@ -1,6 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "kas.h"
-
 #include <jansson.h>
 
 #include <errno.h>
@@ -8,19 +6,11 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
-#include "local.h"
+#include "kas_i.h"
 #include "report.h"
 
+#define KAS_TTL_DEFAULT 300
 #define KEY_FILE_MAX ((size_t)1 << 20)
-
-struct kas {
-	/* fixed after set-up */
-	struct local_key **keys;
-	size_t n_keys;
-	size_t write_key;
-
-	struct local_cache *cache; /* locks for itself */
-};
 
 struct kas *kas_new(void)
 {
@@ -33,6 +23,7 @@ struct kas *kas_new(void)
 		free(k);
 		return NULL;
 	}
+	kas_times(k, KAS_TTL_DEFAULT, 0);
 	return k;
 }
 
@@ -42,7 +33,10 @@ void kas_free(struct kas *k)
 		return;
 	for (size_t i = 0; i < k->n_keys; i++)
 		local_key_free(k->keys[i]);
+	for (size_t i = 0; i < k->n_writers; i++)
+		local_key_free(k->writers[i].key);
 	local_cache_free(k->cache);
+	keycache_free(k->shares);
 	free(k->keys);
 	free(k);
 }
@@ -168,15 +162,87 @@ int kas_add_key_file(struct kas *k, const char *path)
 	return err;
 }
 
-int kas_wrap(struct kas *k, const struct secret *dek, const char *policy, char **ret)
+int kas_add_writer(struct kas *k, const char *kid, const char *url, EVP_PKEY *key, unsigned split)
 {
-	if (!k->n_keys)
-		return fail(-ENOKEY, "there is no KAS key to write with");
-	return local_wrap(k->keys[k->write_key], dek, policy, ret);
+	struct local_key *writer = NULL;
+	int err;
+
+	if (k->n_writers == KAS_WRITERS_MAX || split > k->n_splits) {
+		EVP_PKEY_free(key);
+		return k->n_writers == KAS_WRITERS_MAX ? fail(-ENOSPC, "new files may be made for at most %d KAS keys", KAS_WRITERS_MAX)
+						       : fail(-EINVAL, "the splits of new files have a gap");
+	}
+	err = key ? local_key_new(kid, url, key, &writer) : 0;
+	if (err)
+		return err;
+	k->writers[k->n_writers++] = (struct writer){writer, split};
+	k->n_splits = MAX(k->n_splits, split + 1);
+	return 0;
 }
 
-/* How much an error tells about why no key came out; among alternatives the most telling one is reported. */
-static int error_rank(int err)
+/* The share of each split: random ones, and a last one that makes their XOR the DEK. */
+static int make_shares(const struct secret *dek, unsigned n, struct secret **shares)
+{
+	struct secret *last = secret_copy(dek);
+
+	if (!last)
+		return -ENOMEM;
+	shares[n - 1] = last;
+	for (unsigned i = 0; i + 1 < n; i++) {
+		shares[i] = secret_random();
+		if (!shares[i])
+			return fail(-EIO, "no random bytes for a share of a data key");
+		for (size_t b = 0; b < SECRET_LEN; b++)
+			last->b[b] ^= shares[i]->b[b];
+	}
+	return 0;
+}
+
+static int wrap_each(struct kas *k, struct secret *const *shares, const char *policy, char **ret)
+{
+	CLEANUP_FREE char *text = strdup("[");
+	char sid[16];
+
+	for (size_t i = 0; i < k->n_writers; i++) {
+		const struct writer *w = &k->writers[i];
+		const struct wrap_frame frame = {text, k->n_splits > 1 ? sid : NULL, i + 1 < k->n_writers ? "," : "]"};
+		char *more;
+		int err;
+
+		if (!text)
+			return -ENOMEM;
+		if (!w->key && !k->n_keys)
+			return fail(-ENOKEY, "there is no KAS key to write with");
+		snprintf(sid, sizeof(sid), "\"s%u\"", w->split + 1);
+		err = local_wrap(w->key ? w->key : k->keys[k->write_key], shares[w->split], policy, &frame, &more);
+		if (err)
+			return err;
+		free(text);
+		text = more;
+	}
+	*ret = STEAL(text);
+	return 0;
+}
+
+int kas_wrap(struct kas *k, const struct secret *dek, const char *policy, char **ret)
+{
+	static const struct wrap_frame alone = {"[", NULL, "]"};
+	struct secret *shares[KAS_WRITERS_MAX] = {NULL};
+	int err;
+
+	if (!k->n_writers && k->n_keys)
+		return local_wrap(k->keys[k->write_key], dek, policy, &alone, ret);
+	if (!k->n_writers)
+		return fail(-ENOKEY, "there is no KAS key to write with");
+	err = make_shares(dek, k->n_splits, shares);
+	if (!err)
+		err = wrap_each(k, shares, policy, ret);
+	for (unsigned i = 0; i < k->n_splits; i++)
+		secret_free(shares[i]);
+	return err;
+}
+
+int kas_error_rank(int err)
 {
 	switch (err) {
 	case 0:
@@ -185,14 +251,16 @@ static int error_rank(int err)
 		return 1;
 	case -EBADMSG:
 		return 2;
-	default:
+	case -EACCES:
 		return 3;
+	default: /* an outage is no verdict: of one that refuses and one that is away the latter might have said yes */
+		return 4;
 	}
 }
 
-/* One key access object: every local key that may fit. */
-static int unwrap_object(struct kas *k, const struct manifest *m, const struct key_access *ka, struct secret **ret)
+int kas_unwrap_local(struct kas *k, const char *policy, const struct key_access *ka, struct secret **ret)
 {
+	const struct manifest m = {.policy = (char *)policy};
 	char text[256] = "no key for it here";
 	int worst = -ENOKEY;
 
@@ -207,7 +275,7 @@ static int unwrap_object(struct kas *k, const struct manifest *m, const struct k
 			continue;
 		err = local_unwrap(k->keys[i], k->cache, ka, &share);
 		if (!err) {
-			err = manifest_binding(m, ka, share);
+			err = manifest_binding(&m, ka, share);
 			if (!err) {
 				*ret = STEAL(share);
 				return 0;
@@ -216,7 +284,7 @@ static int unwrap_object(struct kas *k, const struct manifest *m, const struct k
 			/* without a kid it cannot be told whether the object is damaged or made for somebody else */
 			err = fit == LOCAL_YES ? -EBADMSG : -ENOKEY;
 		}
-		if (error_rank(err) >= error_rank(worst)) {
+		if (kas_error_rank(err) >= kas_error_rank(worst)) {
 			worst = err;
 			snprintf(text, sizeof(text), "%s", err == -ENOMEM ? "out of memory" : fail_text());
 		}
@@ -224,53 +292,7 @@ static int unwrap_object(struct kas *k, const struct manifest *m, const struct k
 	return fail(worst, "%s", text);
 }
 
-/* One share: the alternatives from @first on with its sid. */
-static int unwrap_share(struct kas *k, const struct manifest *m, size_t first, struct secret **ret)
+bool kas_is_remote(const struct kas *k)
 {
-	char text[512] = "";
-	int worst = 0;
-
-	for (size_t i = first; i < m->n_ka; i++) {
-		const struct key_access *ka = &m->ka[i];
-		int err;
-
-		if (strcmp(ka->sid, m->ka[first].sid))
-			continue;
-		err = unwrap_object(k, m, ka, ret);
-		if (!err)
-			return 0;
-		if (error_rank(err) > error_rank(worst)) {
-			worst = err;
-			snprintf(text, sizeof(text), "key access object %zu of %zu (%.100s, kid \"%.64s\"): %s", i + 1, m->n_ka, ka->url,
-				 ka->kid, fail_text());
-		}
-	}
-	return fail(worst, "%s", text);
-}
-
-int kas_unwrap(struct kas *k, const struct manifest *m, struct secret **ret)
-{
-	CLEANUP_SECRET struct secret *dek = secret_new();
-
-	if (!dek)
-		return -ENOMEM;
-	if (!m->n_ka)
-		return fail(-ENOKEY, "there is no key access object");
-	for (size_t i = 0; i < m->n_ka; i++) {
-		CLEANUP_SECRET struct secret *share = NULL;
-		bool seen = false;
-		int err;
-
-		for (size_t j = 0; j < i && !seen; j++)
-			seen = strcmp(m->ka[j].sid, m->ka[i].sid) == 0;
-		if (seen)
-			continue;
-		err = unwrap_share(k, m, i, &share);
-		if (err)
-			return err;
-		for (size_t b = 0; b < SECRET_LEN; b++)
-			dek->b[b] ^= share->b[b];
-	}
-	*ret = STEAL(dek);
-	return 0;
+	return k->n_remotes > 0;
 }

@@ -26,7 +26,7 @@ struct local_key {
 	EVP_PKEY *key;
 	enum wrap_type type;
 	char *kid;
-	char *head; /* of the JSON text, up to the wrapped key */
+	char *head; /* of the JSON text, up to the kid */
 
 	struct mutex lock; /* a leaf */
 	/* guarded by lock */
@@ -76,7 +76,7 @@ int local_key_new(const char *kid, const char *url, EVP_PKEY *key, struct local_
 		local_key_free(k);
 		return fail(-EINVAL, "a KAS key must be RSA or EC, its name and its URL UTF-8");
 	}
-	if (asprintf(&k->head, "[{\"type\":\"%s\",\"url\":%s,\"protocol\":\"kas\",\"kid\":%s,\"wrappedKey\":\"",
+	if (asprintf(&k->head, "{\"type\":\"%s\",\"url\":%s,\"protocol\":\"kas\",\"kid\":%s,",
 		     k->type == WRAP_EC ? "ec-wrapped" : "wrapped", url_json, kid_json) < 0)
 		k->head = NULL;
 	if (!k->kid || !k->head) {
@@ -163,27 +163,29 @@ static int ephemeral_get(struct local_key *k, struct ephemeral **ret)
 	return err;
 }
 
-int local_wrap(struct local_key *k, const struct secret *dek, const char *policy, char **ret)
+int local_wrap(struct local_key *k, const struct secret *share, const char *policy, const struct wrap_frame *f, char **ret)
 {
 	CLEANUP_EPHEMERAL struct ephemeral *e = NULL;
 	uint8_t wrapped[WRAPPED_MAX];
 	char b64[BASE64_LEN(WRAPPED_MAX) + 1], binding[89];
 	size_t len = EC_WRAPPED_LEN;
 	char *text;
-	int err = policy_binding(policy, dek, binding);
+	int err = policy_binding(policy, share, binding);
 
 	if (!err && k->type == WRAP_EC) {
 		err = ephemeral_get(k, &e);
 		if (!err)
-			err = aead_seal(e->kek, dek->b, SECRET_LEN, wrapped);
+			err = aead_seal(e->kek, share->b, SECRET_LEN, wrapped);
 	} else if (!err) {
-		err = rsa_wrap(k->key, dek, wrapped, &len);
+		err = rsa_wrap(k->key, share, wrapped, &len);
 	}
 	if (err)
 		return err;
 	base64_encode(wrapped, len, b64);
-	if (asprintf(&text, "%s%s\",\"policyBinding\":{\"alg\":\"HS256\",\"hash\":\"%s\"},\"schemaVersion\":\"1.0\"%s%s}]", k->head, b64,
-		     binding, e ? ",\"ephemeralPublicKey\":" : "", e ? e->pem_json : "") < 0)
+	if (asprintf(&text,
+		     "%s%s%s%s%s\"wrappedKey\":\"%s\",\"policyBinding\":{\"alg\":\"HS256\",\"hash\":\"%s\"},\"schemaVersion\":\"1.0\"%s%s}%s",
+		     f->before, k->head, f->sid ? "\"sid\":" : "", f->sid ? f->sid : "", f->sid ? "," : "", b64, binding,
+		     e ? ",\"ephemeralPublicKey\":" : "", e ? e->pem_json : "", f->after) < 0)
 		return -ENOMEM;
 	*ret = text;
 	return 0;

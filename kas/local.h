@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The back end behind kas.h that has the private keys itself.  Private to kas/.
+ * The back end behind kas.h that has the private keys itself; and wrapping, for which a public key will do.  Private to kas/.
  *
  * Thread-safe after local_key_new(); never blocks on disk or network.
  */
@@ -9,7 +9,7 @@
 
 #include "pubkey.h"
 
-struct local_key;   /* a private key, its name, and the ephemeral key that files written now are wrapped with */
+struct local_key;   /* a key, its name, and the ephemeral key that files written now are wrapped with */
 struct local_cache; /* KEKs of ephemeral keys met lately */
 
 /** local_key_new() - takes @key over, also on failure; @kid, @url: copied.  0; -EINVAL not UTF-8 or a key type that does not wrap; -ENOMEM
@@ -21,8 +21,12 @@ const char *local_key_id(const struct local_key *k);
 enum local_fit { LOCAL_NO, LOCAL_MAYBE, LOCAL_YES }; /* MAYBE: one of the two has no kid, so only trying tells */
 enum local_fit local_fits(const struct local_key *k, const struct key_access *ka);
 
-/** local_wrap() - the key access array of kas_wrap() */
-int local_wrap(struct local_key *k, const struct secret *dek, const char *policy, char **ret) MUST_CHECK;
+struct wrap_frame { /* what stands around an object in its array; sid: with its quotes, NULL: none */
+	const char *before, *sid, *after;
+};
+/** local_wrap() - one key access object; the public half of the key suffices
+ * @ret: malloc'd: before, the object, after */
+int local_wrap(struct local_key *k, const struct secret *share, const char *policy, const struct wrap_frame *f, char **ret) MUST_CHECK;
 
 /** local_unwrap() - one share; 0; -EBADMSG it does not unwrap with this key; -EPROTO malformed; -EIO; -ENOMEM */
 int local_unwrap(struct local_key *k, struct local_cache *cache, const struct key_access *ka, struct secret **ret) MUST_CHECK;

@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Shares that a remote KAS has to give: from the cache, from the KAS, or from whoever is asking it just now. */
+#include <errno.h>
+#include <stdio.h>
+#include <time.h>
+
+#include "kas_i.h"
+#include "remote.h"
+#include "report.h"
+
+#define WAIT_NS 60000000000u /* behind somebody who asks */
+
+uint64_t kas_now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+bool kas_remote_of(const struct kas *k, const struct key_access *ka, size_t *ret)
+{
+	for (size_t i = 0; ka->type != WRAP_OTHER && i < k->n_remotes; i++)
+		if (k->remotes[i].serves(k->remotes[i].ctx, ka->url)) {
+			*ret = i;
+			return true;
+		}
+	return false;
+}
+
+/* each part with its length */
+int kas_share_id(const struct manifest *m, const struct key_access *ka, uint8_t ret[static KEYCACHE_ID])
+{
+	const struct part p[] = {
+	    {ka->url, strlen(ka->url)},
+	    {ka->kid, strlen(ka->kid)},
+	    {ka->type_name, strlen(ka->type_name)},
+	    {ka->binding, strlen(ka->binding)},
+	    {ka->ephemeral_pem, strlen(ka->ephemeral_pem)},
+	    {ka->wrapped, ka->wrapped_len},
+	    {m->policy, strlen(m->policy)},
+	};
+	struct part all[ARRAY_SIZE(p) + 1];
+	uint64_t lens[ARRAY_SIZE(p)];
+
+	for (size_t i = 0; i < ARRAY_SIZE(p); i++) {
+		lens[i] = p[i].len;
+		all[i + 1] = p[i];
+	}
+	all[0] = (struct part){lens, sizeof(lens)};
+	return sha256(all, ARRAY_SIZE(all), ret);
+}
+
+/* A KAS that says yes has checked the binding; a share that does not fit it is a wrong answer, which says nothing about the file. */
+static int check_share(const struct kas_ask *a, struct remote_item *item)
+{
+	int err = item->err == -ENOTSUP ? -ENOKEY : item->err;
+
+	if (!err && !item->share)
+		err = -EIO;
+	else if (!err && (err = manifest_binding(a->m, a->ka, item->share)) == -EBADMSG)
+		err = -EIO;
+	if (err && !item->err)
+		snprintf(item->text, sizeof(item->text), "the KAS answered with a key that is not this file's");
+	return err;
+}
+
+/* Those of @asks that are for KAS number @remote and that nobody knows */
+static void ask_remote(struct kas *k, struct kas_ask *asks, size_t n, size_t remote, size_t n_mine)
+{
+	CLEANUP_FREE struct remote_item *items = calloc(n_mine, sizeof(*items));
+	const struct kas_remote *r = &k->remotes[remote];
+	uint64_t asked = kas_now(), now;
+	size_t at = 0;
+	int err = items ? 0 : -ENOMEM;
+
+	for (size_t i = 0; i < n && items; i++)
+		if (asks[i].look == KEYCACHE_ASK && asks[i].remote == remote)
+			items[at++] = (struct remote_item){.ka = asks[i].ka, .policy = asks[i].m->policy, .err = -EIO};
+	if (!err)
+		err = r->rewrap(r->ctx, items, n_mine);
+	now = kas_now();
+	at = 0;
+	for (size_t i = 0; i < n; i++) {
+		struct kas_ask *a = &asks[i];
+		struct remote_item *item = items ? &items[at] : NULL;
+		int one = err;
+
+		if (a->look != KEYCACHE_ASK || a->remote != remote)
+			continue;
+		at++;
+		if (item) {
+			one = err ? err : check_share(a, item);
+			snprintf(a->text, sizeof(a->text), "%s", item->text);
+		}
+		keycache_fill(k->shares, a->id, asked, now, one, one ? NULL : item->share, &a->answer);
+		if (item)
+			secret_free(item->share);
+	}
+}
+
+void kas_ask_all(struct kas *k, struct kas_ask *asks, size_t n, bool renew)
+{
+	uint64_t now = kas_now(), until;
+	size_t n_mine[KAS_REMOTES_MAX] = {0};
+
+	for (size_t i = 0; i < n; i++) {
+		struct kas_ask *a = &asks[i];
+
+		a->look = keycache_look(k->shares, a->id, now, renew ? now + k->times.ttl / 2 : now, &a->answer, &a->ticket);
+		if (a->look == KEYCACHE_ASK)
+			n_mine[a->remote]++;
+	}
+	for (size_t r = 0; r < k->n_remotes; r++)
+		if (n_mine[r])
+			ask_remote(k, asks, n, r, n_mine[r]);
+	until = kas_now() + WAIT_NS;
+	for (size_t i = 0; i < n; i++)
+		if (asks[i].look == KEYCACHE_BUSY)
+			keycache_wait(k->shares, asks[i].id, asks[i].ticket, until, &asks[i].answer);
+}
