@@ -11,6 +11,7 @@
 #include "encode.h"
 #include "report.h"
 #include "volume_file.h"
+#include "volume_remote.h"
 
 struct volume *volume_new(void)
 {
@@ -26,6 +27,8 @@ void volume_free(struct volume *v)
 	if (!v)
 		return;
 	kas_free(v->kas);
+	volume_remote_uses_free(v->remote_uses);
+	volume_remotes_free(v->remotes, v->n_remotes);
 	secret_free(v->vk);
 	secret_free(v->k_seal);
 	secret_free(v->k_hint);

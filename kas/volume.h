@@ -12,6 +12,8 @@
 #include "record.h"
 #include "slot.h"
 
+struct volume_remote;
+
 #define TDFS_DIR ".tdfs"
 #define VOLUME_CONVERT_DIR "convert" /* in it: what the converter keeps */
 #define VOLUME_NAMES_MARK VOLUME_CONVERT_DIR "/names-plain" /* there: names of folders, links and devices are spelled as the user does, not as a store does */
@@ -32,6 +34,10 @@ struct volume {
 	char **kas_old; /* kids of retired ones, which still open files */
 	size_t n_kas_old;
 	char *kas_url; /* written into key access objects */
+	struct volume_remote *remotes; /* KASes elsewhere that are trusted, volume_remote.h; owned */
+	size_t n_remotes;
+	struct volume_remote_use *remote_uses; /* what kas has of them; owned */
+	int kas_split; /* of new files' keys, the share that the embedded KAS opens; -1: none.  0 without remote KASes */
 	char *names;   /* "plain" */
 	struct slot *slots;
 	size_t n_slots;
@@ -45,6 +51,7 @@ struct volume_params { /* zero = default */
 	uint32_t segment_size;
 	uint64_t log_half;
 	const char *kas_url;
+	const struct volume_remote *remote; /* a remote KAS that new files are made for, instead of the embedded one; copied */
 	unsigned scrypt_log_n;
 	char recovery[RECOVERY_TEXT]; /* out: the recovery key, to be shown once; wipe it.  Empty when no recovery slot was wanted */
 	bool no_recovery;

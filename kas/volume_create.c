@@ -15,6 +15,7 @@
 #include "redo.h"
 #include "report.h"
 #include "volume_file.h"
+#include "volume_remote.h"
 #include "volume_state.h"
 
 static int failed(const char *path, const char *what)
@@ -171,6 +172,9 @@ static int fill_in(struct volume *v, struct volume_params *par, const struct cre
 	v->vk = secret_random();
 	if (!v->names || !v->kas_url)
 		return -ENOMEM;
+	err = par->remote ? volume_remote_first(v, par->remote) : 0;
+	if (err)
+		return err;
 	if (!v->vk)
 		return fail(-EIO, "no volume key: no memory or no randomness");
 	err = volume_keys(v);

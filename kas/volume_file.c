@@ -10,6 +10,7 @@
 #include "encode.h"
 #include "redo.h"
 #include "report.h"
+#include "volume_remote.h"
 
 #define VERSION 1
 #define URL_MAX 1024
@@ -238,7 +239,7 @@ static int parse_slots(json_t *o, struct volume *v)
 static int parse_members(json_t *o, struct volume *v)
 {
 	static const char *const names[] = {"version",  "volume_id", "created", "names", "segment_size",
-					    "log_half", "policy",    "kas",     "slots", "mac"};
+					    "log_half", "policy",    "kas",     "slots", "remotes", "mac"};
 	int64_t version = 0, seg = 0, half = 0;
 	int err = get_int(o, "version", 1, INT64_MAX, &version);
 
@@ -262,6 +263,8 @@ static int parse_members(json_t *o, struct volume *v)
 		err = dup_text(o, "policy", VOLUME_POLICY_MAX, &v->policy);
 	if (!err)
 		err = parse_kas(o, v);
+	if (!err)
+		err = volume_remotes_parse(json_object_get(o, "remotes"), v);
 	if (!err)
 		err = parse_slots(o, v);
 	v->segment_size = (uint32_t)seg;
@@ -323,7 +326,9 @@ static void put_members(FILE *f, const struct volume *v, bool *bad)
 		fputs(i ? "," : ",\"old\":[", f);
 		put_quoted(f, v->kas_old[i], bad);
 	}
-	fputs(v->n_kas_old ? "]},\n\"slots\":[\n" : "},\n\"slots\":[\n", f);
+	fputs(v->n_kas_old ? "]}" : "}", f);
+	*bad |= volume_remotes_put(v, f) != 0;
+	fputs(",\n\"slots\":[\n", f);
 	for (size_t i = 0; i < v->n_slots; i++) {
 		put_slot(f, &v->slots[i], bad);
 		fputs(i + 1 < v->n_slots ? ",\n" : "],\n", f);

@@ -13,6 +13,7 @@
 #include "encode.h"
 #include "report.h"
 #include "volume_file.h"
+#include "volume_remote.h"
 
 bool volume_kid_is_safe(const char *kid)
 {
@@ -158,7 +159,7 @@ int volume_kas_load(struct volume *v)
 
 	for (size_t i = 0; !err && i < v->n_kas_old; i++)
 		err = load_one(v, v->kas_old[i]);
-	return err;
+	return err ? err : volume_remotes_load(v);
 }
 
 static int kas_dir(const struct volume *v)

@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* kas/volume_remote*.c: remote KASes in volume.json. */
+#include "volume_setup.h"
+
+#include "pubkey_vectors.h"
+#include "volume_file.h"
+#include "volume_remote.h"
+
+#define URL_A "https://a.example.org/kas"
+#define URL_B "https://b.example.org"
+
+static char *pem_of(const char *private)
+{
+	EVP_PKEY *key = NULL;
+	char *pem;
+
+	assert_int_equal(pubkey_private(private, strlen(private), &key), 0);
+	pem = pubkey_pem(key);
+	assert_non_null(pem);
+	EVP_PKEY_free(key);
+	return pem;
+}
+
+static struct volume_remote remote_with(const char *url, char *pem)
+{
+	return (struct volume_remote){.url = (char *)url,
+				      .issuer = (char *)"https://issuer.example.org/realms/\"x\"",
+				      .client_id = (char *)"app",
+				      .token_file = (char *)"/nowhere/token",
+				      .algorithm = pem ? (char *)"ec:secp256r1" : NULL,
+				      .kid = pem ? (char *)"e1" : NULL,
+				      .pem = pem};
+}
+
+static size_t objects_of(struct volume *v, struct manifest **ret)
+{
+	struct secret *dek = secret_random();
+	char *text = NULL;
+
+	assert_int_equal(kas_wrap(v->kas, dek, v->policy, &text), 0);
+	assert_int_equal(manifest_of_keys(text, v->policy, ret), 0);
+	free(text);
+	secret_free(dek);
+	return (*ret)->n_ka;
+}
+
+static void test_create(void **state)
+{
+	char *pem = pem_of(ec_vectors[0].pkcs8);
+	struct volume_remote r = remote_with(URL_A, pem);
+	struct volume_params par = {.log_half = REDO_HALF_MIN, .no_recovery = true, .remote = &r};
+	const char *store = in_dir(base, "with-kas");
+	struct manifest *m;
+	struct volume *v;
+
+	assert_int_equal(volume_create(store, &par, &key_file), 0);
+	v = must_open(store, &key_file);
+	assert_int_equal(v->n_remotes, 1);
+	assert_int_equal(v->kas_split, -1);
+	assert_string_equal(v->remotes[0].url, URL_A);
+	assert_string_equal(v->remotes[0].issuer, r.issuer);
+	assert_string_equal(v->remotes[0].token_file, "/nowhere/token");
+	assert_null(v->remotes[0].secret_file);
+	assert_string_equal(v->remotes[0].pem, pem);
+	assert_int_equal(v->remotes[0].split, 0);
+	/* new files need nothing but the pinned key; opening the volume needed no token */
+	assert_int_equal(objects_of(v, &m), 1);
+	assert_string_equal(m->ka[0].url, URL_A);
+	assert_string_equal(m->ka[0].kid, "e1");
+	assert_true(kas_is_remote(v->kas));
+	assert_int_not_equal(kas_wrap_until(v->kas), 0);
+	assert_int_not_equal(volume_remotes_check(v), 0); /* there is no token file */
+	assert_non_null(strstr(fail_text(), URL_A));
+	manifest_free(m);
+	volume_free(v);
+	free(pem);
+}
+
+static void test_change(void **state)
+{
+	char *store = copy_of("change"), *pem = pem_of(ec_vectors[0].pkcs8), *rsa = pem_of(rsa_pkcs8);
+	struct volume_remote a = remote_with(URL_A, pem), b = remote_with(URL_B, NULL);
+	const char *any[] = {URL_A ",embedded"}, *all[] = {"embedded", URL_A, URL_B}, *twice[] = {URL_A, URL_A},
+		   *other[] = {"https://c.example.org"}, *unpinned[] = {URL_B}, *own[] = {"embedded"};
+	struct volume *v = must_open(store, &key_file), *second = must_open(store, &key_file);
+	struct manifest *m;
+
+	assert_false(kas_is_remote(v->kas));
+	assert_int_equal(volume_remotes_wrap(v, own, 1), -EINVAL); /* nothing to choose from */
+	assert_int_equal(volume_remote_add(v, &a), 0);
+	assert_int_equal(v->remotes[0].split, -1);
+	assert_int_equal(volume_remote_add(second, &a), -EEXIST); /* who opened it before sees what stands there now */
+	assert_int_equal(volume_remote_add(second, &b), 0);
+	assert_int_equal(volume_remotes_wrap(v, twice, 2), -EINVAL);
+	assert_int_equal(volume_remotes_wrap(v, other, 1), -ENOENT);
+	assert_int_equal(volume_remotes_wrap(v, unpinned, 1), -EINVAL);
+	assert_int_equal(volume_remotes_wrap(v, any, 1), 0);
+	assert_int_equal(volume_remote_pin(v, URL_B, "rsa:2048", "r1", rsa), 0);
+	volume_free(second);
+	volume_free(v);
+
+	v = must_open(store, &key_file);
+	assert_int_equal(v->n_remotes, 2);
+	assert_int_equal(objects_of(v, &m), 2);
+	assert_string_equal(m->ka[0].sid, m->ka[1].sid);
+	assert_int_equal(kas_wrap_until(v->kas), 0);
+	manifest_free(m);
+	assert_int_equal(volume_remotes_wrap(v, all, 3), 0);
+	assert_int_equal(volume_remote_remove(v, URL_B), -EBUSY);
+	assert_int_equal(volume_kas_rotate(v), 0); /* other changes leave all this alone */
+	volume_free(v);
+
+	v = must_open(store, &key_file);
+	assert_int_equal(objects_of(v, &m), 3);
+	assert_string_equal(m->ka[0].sid, "s1");
+	assert_string_equal(m->ka[0].kid, v->kas_kid);
+	assert_string_equal(m->ka[2].sid, "s3");
+	assert_int_equal(m->ka[2].type, WRAP_RSA);
+	manifest_free(m);
+	assert_int_equal(volume_remotes_wrap(v, own, 1), 0);
+	assert_int_equal(volume_remote_remove(v, URL_B), 0);
+	assert_int_equal(volume_remote_remove(v, URL_B), -ENOENT);
+	assert_int_equal(volume_remote_remove(v, URL_A), 0);
+	volume_free(v);
+	v = must_open(store, &key_file);
+	assert_int_equal(v->n_remotes, 0);
+	assert_int_equal(v->kas_split, 0);
+	assert_int_equal(objects_of(v, &m), 1);
+	manifest_free(m);
+	volume_free(v);
+	free(pem);
+	free(rsa);
+	free(store);
+}
+
+static void test_paths(void **state)
+{
+	char *store = copy_of("paths"), *inside, *pem = pem_of(ec_vectors[0].pkcs8);
+	struct volume_remote r = remote_with(URL_A, pem);
+	struct volume *v = must_open(store, &key_file);
+
+	assert_true(asprintf(&inside, "%s/ca.pem", store) > 0);
+	r.ca_file = inside;
+	assert_int_equal(volume_remote_add(v, &r), -EINVAL);
+	r.ca_file = (char *)"ca.pem";
+	assert_int_equal(volume_remote_add(v, &r), -EINVAL);
+	r.ca_file = (char *)"~/ca.pem";
+	assert_int_equal(volume_remote_add(v, &r), 0);
+	volume_free(v);
+	free(inside);
+	free(store);
+	free(pem);
+}
+
+/* Every byte of it is under the MAC; what is not understood is refused, also when the MAC is right. */
+static void test_text(void **state)
+{
+	static const struct {
+		const char *text, *by;
+		int err;
+	} changes[] = {
+	    {"\"split\":0", "\"split\":1", -EPROTO},         {"\"split\":0", "\"split\":-2", -EPROTO},
+	    {"\"split\":0", "\"splat\":0", -ENOTSUP},        {"\"embedded\":-1", "\"embedded\":9", -EPROTO},
+	    {"\"embedded\":-1", "\"enbedded\":0", -ENOTSUP}, {"\"kid\":\"e1\"", "\"kid\":1", -EPROTO},
+	    {"\"kid\":\"e1\"", "\"kit\":\"e1\"", -ENOTSUP},  {"\"url\":\"https", "\"url\":\"\\u0000h", -EPROTO},
+	    {"\"issuer\":", "\"issuers\":", -ENOTSUP},
+	};
+	const char *store = in_dir(base, "with-kas");
+	struct volume *v = must_open(store, &key_file), *got;
+	char *text = NULL;
+	size_t len;
+
+	assert_int_equal(volume_text_make(v, &text, &len), 0);
+	for (size_t i = 0; i < ARRAY_SIZE(changes); i++) {
+		char *at = strstr(text + (strstr(text, "\"remotes\"") - text), changes[i].text), *other;
+
+		assert_non_null(at);
+		assert_true(asprintf(&other, "%.*s%s%s", (int)(at - text), text, changes[i].by, at + strlen(changes[i].text)) > 0);
+		got = volume_new();
+		fail_clear();
+		if (volume_text_parse(other, strlen(other), got) != changes[i].err)
+			print_message("%s: %s\n", changes[i].by, fail_text());
+		volume_free(got);
+		got = volume_new();
+		assert_int_equal(volume_text_parse(other, strlen(other), got), changes[i].err);
+		assert_int_equal(volume_text_check(other, strlen(other), v->k_conf), -EBADMSG);
+		volume_free(got);
+		free(other);
+	}
+	free(text);
+	volume_free(v);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(test_create),
+	    cmocka_unit_test(test_change),
+	    cmocka_unit_test(test_paths),
+	    cmocka_unit_test(test_text),
+	};
+
+	return cmocka_run_group_tests(tests, setup, teardown);
+}
