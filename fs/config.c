@@ -11,6 +11,9 @@
 #define THREADS_DEFAULT 10
 #define THREADS_MAX 1024
 #define IDLE_MAX (365 * 24 * 60 * 60)
+#define KEY_TTL_DEFAULT 300
+#define KEY_TTL_MAX (24 * 60 * 60)
+#define GRACE_MAX (30 * 24 * 60 * 60)
 
 enum exit_code exit_code_of(int err)
 {
@@ -48,6 +51,7 @@ void config_init(struct config *c)
 	    .foreign = FOREIGN_RO,
 	    .cache_bytes = SEGCACHE_DEFAULT,
 	    .max_threads = THREADS_DEFAULT,
+	    .key_ttl_s = KEY_TTL_DEFAULT,
 	};
 }
 
@@ -74,6 +78,8 @@ static const struct mount_option options[] = {
     FLAG("suid", suid, true, "setuid programs work (root only; default: nosuid)"),
     FLAG("nosuid", suid, false, NULL),
     {MOUNT_VALUE, "idle", "TIME", "unmount by itself after so long without use: 90s, 10m, 2h", 0, false},
+    {MOUNT_VALUE, "key_ttl", "TIME", "a key from a remote KAS is used so long without asking again (default 5m): what revoking takes", 0, false},
+    {MOUNT_VALUE, "offline_grace", "TIME", "... and so much longer while that KAS is away (default 0)", 0, false},
     {MOUNT_VALUE, "cache", "MODE",
      "writeback (default); strict: a write() that returned is durable; exclusive: nobody else touches the store", 0, false},
     FLAG("shared_storage", shared_storage, true, "the store is on shared storage: no write-back caching"),
@@ -168,13 +174,13 @@ static int set_cache(struct config *c, const char *val)
 	return 0;
 }
 
-static int set_idle(struct config *c, const char *val)
+static int set_time(const char *name, const char *val, unsigned min, unsigned max, unsigned *ret)
 {
 	uint64_t s;
 
-	if (seconds_parse(val, &s) || !s || s > IDLE_MAX)
-		return fail(-EINVAL, "option idle=%s: give a time up to %dd, as 90s, 10m or 2h", val, IDLE_MAX / (24 * 60 * 60));
-	c->idle_s = (unsigned)s;
+	if (seconds_parse(val, &s) || s < min || s > max)
+		return fail(-EINVAL, "option %s=%s: give a time up to %ud, as 90s, 10m or 2h", name, val, max / (24 * 60 * 60));
+	*ret = (unsigned)s;
 	return 0;
 }
 
@@ -186,7 +192,11 @@ static int set_value(struct config *c, const char *name, const char *val)
 	if (!strcmp(name, "cache"))
 		return set_cache(c, val);
 	if (!strcmp(name, "idle"))
-		return set_idle(c, val);
+		return set_time(name, val, 1, IDLE_MAX, &c->idle_s);
+	if (!strcmp(name, "key_ttl"))
+		return set_time(name, val, 1, KEY_TTL_MAX, &c->key_ttl_s);
+	if (!strcmp(name, "offline_grace"))
+		return set_time(name, val, 0, GRACE_MAX, &c->grace_s);
 	if (!strcmp(name, "segcache"))
 		return parse_size(name, val, SEGCACHE_MAX, &c->cache_bytes);
 	if (!strcmp(name, "fsname"))

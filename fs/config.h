@@ -50,6 +50,8 @@ struct config {
 	unsigned max_threads;
 	/* a volume that is being converted, before it is served; an exit code, reported.  NULL: nothing to be done */
 	int (*prepare)(struct volume *v);
+	unsigned key_ttl_s; /* -o key_ttl=TIME: a key from a remote KAS is used for this long */
+	unsigned grace_s;   /* -o offline_grace=TIME: and this much longer while that KAS cannot be asked */
 	unsigned idle_s; /* -o idle=TIME: unmount after that long without use; 0: never */
 };
 

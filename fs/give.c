@@ -47,6 +47,8 @@ void give_content(struct mount *m, struct node *n, struct inode *f)
 		v.buf[0].mem = buf;
 		if (fuse_lowlevel_notify_store(m->se, n->id, 0, &v, 0))
 			report(REPORT_DEBUG, "the kernel did not take content that it has not asked for");
+		if (inode_key_ended(f) && fuse_lowlevel_notify_inval_inode(m->se, n->id, 0, 0)) /* just now */
+			report(REPORT_DEBUG, "the kernel has none of it any more");
 	}
 	n->cached = true;
 	mutex_lock(&m->lock);

@@ -229,6 +229,8 @@ int inode_fresh_key(struct inode *f)
 	f->tmpl = t;
 	f->dek = STEAL(dek);
 	f->invocations = 0;
+	if (kas_is_remote(st->keys.kas))
+		lease_set(f, kas_wrap_until(st->keys.kas), true);
 	return 0;
 }
 
@@ -395,4 +397,9 @@ const char *inode_origin(const struct inode *f)
 uint64_t inode_id(const struct inode *f)
 {
 	return f->id;
+}
+
+ino_t inode_ino(const struct inode *f)
+{
+	return f->ino;
 }

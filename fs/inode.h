@@ -28,6 +28,10 @@ void inode_put(struct inode *f);
 
 /** inode_read() - bytes read (short only at the end of the file), -EBADMSG, -EIO, -errno */
 ssize_t inode_read(struct inode *f, void *buf, size_t len, uint64_t off) MUST_CHECK;
+/** inode_key_ended() - its key may not be used any more: nothing of it may be shown; never blocks */
+bool inode_key_ended(const struct inode *f);
+/** inode_ino() - inode number of the store file */
+ino_t inode_ino(const struct inode *f);
 /** inode_size() - of a file with a sealed state, else 0 */
 uint64_t inode_size(struct inode *f);
 /** inode_write() - all of it or an error; a write beyond the end fills with zeros.  -ENOSPC, -EFBIG, -EIO after a lost fsync, -EROFS */

@@ -292,6 +292,8 @@ static int resize(struct inode *f, uint64_t size, bool only_grow)
 		err = -EROFS;
 	else if (f->st->failed || f->error)
 		err = -EIO;
+	else if (lease_check_write(f))
+		err = lease_check_write(f);
 	else if (size > PLAIN_MAX)
 		err = -EFBIG;
 	more = !err && size > f->size;

@@ -70,12 +70,28 @@ struct apply { /* a SEAL on its way into place; touched under seal_lock */
 	unsigned meta_seq;
 };
 
+/* How long a key from a remote KAS may be used, lease.c.  Atomic: read on every read without a lock. */
+enum lease_state {
+	LEASE_GOOD,
+	LEASE_ENDED, /* nothing is read any more; what the caches hold is still to be dropped, what the kernel holds of writes to be taken */
+	LEASE_SHUT,  /* done: nothing is written either */
+};
+struct lease {
+	_Atomic uint64_t until; /* CLOCK_MONOTONIC ns; 0: for ever, the key came from a local one */
+	_Atomic uint64_t due;   /* to be renewed; once ended: not to be asked for again before */
+	_Atomic enum lease_state state;
+	_Atomic int err;      /* why it ended */
+	_Atomic bool own;     /* made here: an outage does not end it */
+	_Atomic unsigned seq; /* + 1 with each fresh key: an answer for the one before says nothing */
+};
+
 struct inode {
 	/* set at creation, then fixed */
 	struct store *st;
 	dev_t dev;
 	ino_t ino;
 	uint64_t id;
+	struct lease lease;
 	bool plain; /* CONTENT_PLAIN, now and for ever */
 
 	/* guarded by store->list_lock */
@@ -169,8 +185,30 @@ int inode_sync_names(struct inode *f, int fd); /* make the file and its name dur
 void foreign_size_learn(struct store *st, const struct stat *s, uint64_t size);
 void foreign_size_peek(struct store *st, int fd, struct stat *s);
 
+/* lease.c */
+/** lease_set() - the file has a key that may be used until then; @own: made here.  Caller holds the lock or is the only one who knows @f */
+void lease_set(struct inode *f, uint64_t until, bool own);
+/* around a question that may have to wait for a KAS: 0, or -ETIMEDOUT because so many wait already */
+int ask_begin(struct store *st);
+void ask_end(struct store *st);
+int lease_renew(struct inode *f); /* no lock held; asks the KAS if need be: 0 or why not */
+/** lease_check() - may the content be read?  No lock is held: it may have to ask the KAS */
+static inline int lease_check(struct inode *f)
+{
+	return f->lease.until ? lease_renew(f) : 0;
+}
+/** lease_check_write() - may it be changed?  Never asks. */
+static inline int lease_check_write(const struct inode *f)
+{
+	return f->lease.state == LEASE_SHUT ? f->lease.err : 0;
+}
+
 /* inode_load.c */
 int open_store_file(struct store *st, int dirfd, const char *name, bool write);
+struct container_keys inode_keys(const struct store *st);
+
+/* inode_peek.c */
+void inode_show_ctime(struct stat *s, const struct timespec *user, uint32_t made);
 
 /* inode_read.c; caller holds the lock */
 uint8_t *scratch_get(size_t len); /* this thread's buffer; NULL without memory; segment_load() and segment_crc() use it too */

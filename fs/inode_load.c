@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Creating, finding and opening store files; what stat needs without opening them. */
+/* Creating, finding and opening store files. */
 #include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <sys/xattr.h>
 
 #include "inode_i.h"
+#include "prefetch.h"
 
-static struct container_keys keys_of(const struct store *st)
+struct container_keys inode_keys(const struct store *st)
 {
 	return (struct container_keys){.k_rec = st->keys.k_rec, .k_seal = st->keys.k_seal, .volume_id = st->keys.volume_id};
 }
@@ -152,34 +153,74 @@ static int take_native(struct inode *f, struct container *c)
 	return 0;
 }
 
-/* The ctime to show is that of the user's last change, unless somebody (chmod, link, a backup tool) changed the store file after it was
- * sealed. */
-static void show_ctime(struct stat *s, const struct timespec *user, uint32_t made)
-{
-	uint32_t after = (uint32_t)s->st_ctim.tv_sec - made + 2;
+/*
+ * Of a file whose key a remote KAS may have to give: what could be done while nobody waits for its lock.  It holds as long as nobody else
+ * had the file meanwhile: no content object left the table since, and none is in it.
+ */
+struct ahead {
+	uint64_t dropped;
+	struct container *c;
+	struct secret *dek;
+	uint64_t until;
+};
 
-	if (after <= 4)
-		s->st_ctim = *user;
+static void ahead_free(struct ahead *a)
+{
+	container_free(a->c);
+	secret_free(a->dek);
 }
 
-static int load(struct inode *f, struct stat *s)
+/* -errno: what the KAS says; what is wrong with the file itself is for load() to tell */
+static int ahead_get(struct store *st, int dirfd, const char *name, int fd, const struct stat *s, struct ahead *a)
+{
+	struct container_keys keys = inode_keys(st);
+	struct inode *live;
+	int err;
+
+	a->dropped = st->n_dropped;
+	live = inode_find(st, s->st_dev, s->st_ino);
+	if (live) {
+		inode_put(live);
+		return 0;
+	}
+	if (container_open(&st->io, fd, &keys, &a->c))
+		return 0;
+	err = ask_begin(st);
+	if (err)
+		return err;
+	prefetch_note(st, dirfd, name, a->c->m);
+	err = kas_unwrap_until(st->keys.kas, a->c->m, &a->dek, &a->until);
+	ask_end(st);
+	return err;
+}
+
+static int load(struct inode *f, struct stat *s, struct ahead *a)
 {
 	struct store *st = f->st;
-	struct container_keys keys = keys_of(st);
+	struct container_keys keys = inode_keys(st);
 	CLEANUP(container_cleanup) struct container *c = NULL;
 	CLEANUP_SECRET struct secret *dek = NULL;
-	int err = container_open(&st->io, f->fd, &keys, &c);
+	uint64_t until = a->until;
+	int err;
 
+	if (a->c && a->dropped == st->n_dropped) {
+		c = STEAL(a->c);
+		dek = STEAL(a->dek);
+		err = 0;
+	} else {
+		err = container_open(&st->io, f->fd, &keys, &c);
+	}
 	if (err == -ENODATA) {
 		f->content = CONTENT_VOID;
 		return 0;
 	}
-	if (!err)
-		err = kas_unwrap(st->keys.kas, c->m, &dek);
+	if (!err && !dek)
+		err = kas_unwrap_until(st->keys.kas, c->m, &dek, &until);
 	if (!err)
 		err = container_unlock(c, &keys, dek);
 	if (err)
 		return err;
+	lease_set(f, until, false);
 	if (!c->native) {
 		f->content = CONTENT_FOREIGN;
 		foreign_size_learn(st, s, c->m->size);
@@ -188,7 +229,7 @@ static int load(struct inode *f, struct stat *s)
 	}
 	err = take_native(f, c);
 	if (!err) {
-		show_ctime(s, &f->rec.ctime, sealed_when(f, (uint64_t)s->st_size));
+		inode_show_ctime(s, &f->rec.ctime, sealed_when(f, (uint64_t)s->st_size));
 		f->mtime = s->st_mtim;
 		f->ctime = s->st_ctim;
 	}
@@ -196,14 +237,17 @@ static int load(struct inode *f, struct stat *s)
 }
 
 /* The object of (dev, ino), loading or loaded; a second opener waits on the lock for the first. */
-static int find_or_load(struct store *st, int fd, bool write, bool plain, const char *path, struct inode **ret)
+static int find_or_load(struct store *st, int dirfd, const char *name, int fd, bool write, bool plain, const char *path, struct inode **ret)
 {
+	CLEANUP(ahead_free) struct ahead ahead = {0};
 	struct inode *f, *mine = inode_alloc(st);
 	struct stat s;
 	int err = mine ? st->io.stat(st->io.ctx, fd, &s) : -ENOMEM;
 
 	if (!err && !S_ISREG(s.st_mode))
 		err = fail(-EIO, "not a regular file");
+	if (!err && !plain && kas_is_remote(st->keys.kas))
+		err = ahead_get(st, dirfd, name, fd, &s, &ahead);
 	if (err) {
 		st->io.close(st->io.ctx, fd);
 		if (mine)
@@ -222,7 +266,7 @@ static int find_or_load(struct store *st, int fd, bool write, bool plain, const 
 		if (plain)
 			mine->content = CONTENT_PLAIN;
 		else
-			mine->load_err = load(mine, &s);
+			mine->load_err = load(mine, &s, &ahead);
 		rwlock_unlock(&mine->lock);
 		*ret = mine;
 		return 0;
@@ -270,7 +314,7 @@ int inode_get(struct store *st, int dirfd, const char *name, bool write, const c
 	fd = open_store_file(st, dirfd, name, write);
 	if (fd < 0)
 		return fd;
-	err = find_or_load(st, fd, write, false, path, &f);
+	err = find_or_load(st, dirfd, name, fd, write, false, path, &f);
 	if (err)
 		return err;
 	if (f->plain) { /* another file has the name by now */
@@ -282,6 +326,8 @@ int inode_get(struct store *st, int dirfd, const char *name, bool write, const c
 	if (!err && !write && f->content == CONTENT_VOID)
 		err = fail(-ENODATA, "never completed before a crash: nothing was ever committed to it");
 	rwlock_unlock(&f->lock);
+	if (!err)
+		err = lease_check(f);
 	if (!err && write)
 		err = check_writable(f);
 	if (err) {
@@ -299,7 +345,7 @@ int plain_file_get(struct store *st, int dirfd, const char *name, ino_t ino, boo
 
 	if (fd < 0)
 		return fd;
-	err = find_or_load(st, fd, write, true, "", &f);
+	err = find_or_load(st, dirfd, name, fd, write, true, "", &f);
 	if (err)
 		return err;
 	if (!f->plain || f->ino != ino) {
@@ -308,56 +354,4 @@ int plain_file_get(struct store *st, int dirfd, const char *name, ino_t ino, boo
 	}
 	*ret = f;
 	return 0;
-}
-
-static int peek_sector(struct store *st, int dirfd, const char *name, struct stat *s)
-{
-	uint8_t sector[SECTOR] = {0};
-	struct record rec;
-	struct stat now;
-	int fd, err;
-	ssize_t n;
-
-	fd = open_store_file(st, dirfd, name, false);
-	if (fd < 0)
-		return fd;
-	err = st->io.stat(st->io.ctx, fd, &now);
-	if (!err && now.st_ino != s->st_ino) {
-		st->io.close(st->io.ctx, fd);
-		return -ESTALE;
-	}
-	n = err ? err : st->io.pread(st->io.ctx, fd, sector, SECTOR, 0);
-	err = n < 0 ? (int)n : record_own(sector, st->keys.k_rec, st->keys.volume_id, &rec, NULL);
-	if (err == -ENOENT) {
-		foreign_size_peek(st, fd, s);
-		err = 0;
-	} else if (err || rec.state <= RECORD_NEW) {
-		s->st_size = 0;
-		err = err ? err : -ENODATA;
-	} else {
-		s->st_size = (off_t)rec.size;
-		show_ctime(s, &rec.ctime, (uint32_t)rec.made.tv_sec);
-	}
-	st->io.close(st->io.ctx, fd);
-	return err;
-}
-
-int inode_peek(struct store *st, int dirfd, const char *name, struct stat *s)
-{
-	uint8_t raw[HINT_LEN + 1];
-	char path[32 + NAME_MAX + 1];
-	struct hint h;
-	ssize_t n;
-
-	if (!s->st_size)
-		return -ENODATA;
-	/* neither has a form with a descriptor that O_PATH ones and older kernels know */
-	snprintf(path, sizeof(path), "/proc/self/fd/%d%s%s", dirfd, *name ? "/" : "", name);
-	n = *name ? lgetxattr(path, HINT_XATTR, raw, sizeof(raw)) : getxattr(path, HINT_XATTR, raw, sizeof(raw));
-	if (n > 0 && !hint_parse(raw, (size_t)n, (uint64_t)s->st_size, st->keys.k_hint, &h)) {
-		s->st_size = (off_t)h.size;
-		show_ctime(s, &h.ctime, h.made);
-		return 0;
-	}
-	return peek_sector(st, dirfd, name, s);
 }

@@ -254,6 +254,9 @@ ssize_t inode_read(struct inode *f, void *buf, size_t len, uint64_t off)
 
 	if (f->plain)
 		return plain_read(f, buf, len, off);
+	n = lease_check(f);
+	if (n)
+		return n;
 	rwlock_read(&f->lock);
 	note_access(f, off, off + len);
 	if (f->load_err)

@@ -260,6 +260,8 @@ static int write_allowed(struct inode *f, uint64_t end)
 		return fail(-EIO, "the volume log cannot be written any more; the volume is read-only until it is mounted again");
 	if (f->error)
 		return f->error;
+	if (lease_check_write(f))
+		return lease_check_write(f);
 	if (f->content == CONTENT_VOID || f->content == CONTENT_FOREIGN || !f->fd_write)
 		return -EROFS;
 	return end > PLAIN_MAX ? -EFBIG : 0;

@@ -186,6 +186,21 @@ static bool store_has_acls(int fd)
 	return getxattr(path, "system.posix_acl_access", NULL, 0) >= 0 || errno == ENODATA;
 }
 
+/* A file's key may not be used any more: nor may what the kernel has of its content.  What it has of writes arrives first, while they are
+ * still taken.  While the mount is quiesced a page may be locked by a request that is held: then at the thaw. */
+static void on_lost(void *arg, struct inode *f)
+{
+	struct mount *m = arg;
+	struct node *n = node_find(m->tree.nodes, inode_ino(f));
+
+	if (!n)
+		return;
+	n->cached = false;
+	if (fuse_lowlevel_notify_inval_inode(m->se, n->id, 0, 0))
+		report(REPORT_DEBUG, "the kernel has nothing of a file whose key was lost");
+	node_put(m->tree.nodes, n);
+}
+
 static int mount_prepare(const struct config *c, struct running *r)
 {
 	struct mount *m = &r->mount;
@@ -214,6 +229,8 @@ static int mount_prepare(const struct config *c, struct running *r)
 	m->tree.who.root = root;
 	m->tree.who.owner = geteuid();
 	m->tree.foreign_deny = c->foreign == FOREIGN_DENY;
+	m->tree.store->keys.lost_arg = m;
+	m->tree.store->keys.lost = on_lost;
 	err = plain_new(r->opened.store, r->opened.converting, &m->tree.plain);
 	if (err)
 		return err;
@@ -286,7 +303,7 @@ static int helpers_start(struct running *r)
 	return err;
 }
 
-static int session_loop(const struct config *c, struct fuse_session *se)
+static int session_loop(const struct config *c, const struct kas *kas, struct fuse_session *se)
 {
 	struct fuse_loop_config *loop = fuse_loop_cfg_create();
 	int res;
@@ -294,7 +311,8 @@ static int session_loop(const struct config *c, struct fuse_session *se)
 	if (!loop)
 		return -ENOMEM;
 	fuse_loop_cfg_set_clone_fd(loop, 1);
-	fuse_loop_cfg_set_max_threads(loop, c->max_threads);
+	/* an open that waits for a KAS keeps its thread: there are more for that, which end afterwards */
+	fuse_loop_cfg_set_max_threads(loop, kas_is_remote(kas) ? c->max_threads + STORE_ASKING_MAX : c->max_threads);
 	fuse_loop_cfg_set_idle_threads(loop, c->max_threads); /* threads are cheap to keep and dear to make */
 	res = fuse_session_loop_mt(se, loop);
 	fuse_loop_cfg_destroy(loop);
@@ -322,7 +340,7 @@ static int session_run(const struct config *c, struct running *r, int report_fd)
 			start_report(report_fd, EXIT_TDFS_OK);
 		if (report_fd >= 0 && chdir("/"))
 			report(REPORT_DEBUG, "chdir: %s", strerror(errno));
-		err = session_loop(c, se);
+		err = session_loop(c, r->opened.volume->kas, se);
 	}
 	/* the answer to a request for unmounting is finished before this returns */
 	control_stop(r->control, r->opened.volume->dir_fd);

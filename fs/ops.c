@@ -47,7 +47,8 @@ struct node *req_node(fuse_req_t req, fuse_ino_t ino)
 /* Failures of the content that somebody should read about; the rest is everyday. */
 static bool worth_a_line(int err)
 {
-	return err == -EBADMSG || err == -EPROTO || err == -ENOEXEC || err == -EIO || err == -ENOKEY || err == -ETIMEDOUT;
+	return err == -EBADMSG || err == -EPROTO || err == -ENOEXEC || err == -EIO || err == -ENOKEY || err == -ETIMEDOUT ||
+	       (err == -EACCES && *fail_text()); /* the KAS's, not the everyday one */
 }
 
 void log_failure(struct mount *m, struct node *n, const char *what, int err)

@@ -11,6 +11,7 @@
 
 #include "ops_i.h"
 #include "plain.h"
+#include "prefetch.h"
 
 #define DENTS_LEN 32768
 
@@ -201,6 +202,8 @@ static int fill_reply(struct fill *f, off_t off)
 		d->pos = off;
 		d->at = d->len = 0;
 		set_reading(&f->m->tree, d, true);
+		if (!off)
+			prefetch_listed(f->m->tree.store, d->fd);
 	}
 	for (;;) {
 		const struct dirent64 *de = (const struct dirent64 *)(d->buf + d->at);

@@ -17,6 +17,7 @@
 #include "report.h"
 #include "service.h"
 #include "start.h"
+#include "volume_remote.h"
 #include "volume_state.h"
 
 #define LEAVING_WAIT_MS 30000 /* for a daemon that is sealing its last files */
@@ -300,6 +301,9 @@ enum exit_code start_open(const struct config *c, int (*get)(void *arg, struct c
 	if (o.volume->from_backup)
 		report(REPORT_WARN, "%s: volume.json is damaged, its second copy was used; save both with: tdfs key backup %s FILE",
 		       c->store, c->store);
+	kas_times(o.volume->kas, c->key_ttl_s, c->grace_s);
+	if (volume_remotes_check(o.volume))
+		report(REPORT_WARN, "%s: %s; until that is mended its keys cannot be had: files made for it can be made, not read", c->store, fail_text());
 	block_signals();
 	code = lock(c, o.volume, &o.read_only);
 	if (code == EXIT_TDFS_OK)

@@ -6,6 +6,8 @@
 #include <sys/syscall.h>
 #include <fcntl.h>
 
+#include "lease.h"
+#include "prefetch.h"
 #include "report.h"
 #include "writeback.h"
 
@@ -54,6 +56,8 @@ static bool has_quota(int fd)
 
 static void store_free(struct store *st)
 {
+	prefetch_stop(st);
+	leases_stop(st);
 	writeback_stop(st);
 	if (st->buckets && st->cache)
 		inode_free_all(st);
@@ -109,6 +113,10 @@ int store_open(const struct io *io, int root_fd, int tdfs_fd, const struct store
 		err = start_log(st);
 	if (!err)
 		err = writeback_start(st);
+	if (!err)
+		err = leases_start(st);
+	if (!err)
+		err = prefetch_start(st);
 	if (err) {
 		store_free(st);
 		return err;
@@ -123,6 +131,8 @@ int store_close(struct store *st)
 	bool changed = st->changed || st->recovered.files;
 	int err = changed ? store_sync(st) : 0;
 
+	prefetch_stop(st);
+	leases_stop(st);
 	writeback_stop(st);
 	if (!err && changed && st->redo)
 		err = redo_retire(st->redo);

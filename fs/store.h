@@ -14,11 +14,16 @@
 
 struct inode;
 
+#define STORE_ASKING_MAX 200u /* who would be one more is told at once that the KAS is late */
+
 struct store_keys { /* borrowed from struct volume, or made up by a test */
 	uint8_t volume_id[ID_LEN];
 	const struct secret *k_seal, *k_hint, *k_rec, *k_log;
 	struct kas *kas;
 	const char *policy; /* base64, for new files */
+	/* the key of @f may not be used any more: what the kernel has of its content has to go.  Called by a thread of the store's, no lock held; may block; NULL: nothing to do */
+	void (*lost)(void *arg, struct inode *f);
+	void *lost_arg;
 };
 
 struct store_options {
@@ -73,8 +78,13 @@ struct store {
 	_Atomic uint64_t n_dropped;  /* inodes that left the table: tells whether a stat taken before can have missed a seal */
 	_Atomic uint64_t n_seals, n_commits, n_fsyncs, n_bad_segments;
 
+	_Atomic unsigned n_asking; /* threads that may be waiting for a remote KAS */
+
 	struct mutex seal_lock; /* one checkpoint at a time */
 	struct writeback *wb;   /* NULL with no_threads */
+	struct leases *leases;  /* NULL with no_threads or without a remote KAS */
+	struct prefetch *prefetch; /* likewise */
+	_Atomic uint64_t n_revoked, n_lapsed; /* open files that the KAS took the key of; whose key could not be renewed in time */
 };
 
 /** store_open() - recover, then open the log for writing
