@@ -5,6 +5,7 @@
 
 #include "commands.h"
 #include "credential.h"
+#include "kas_source.h"
 #include "say.h"
 #include "volume.h"
 
@@ -12,6 +13,8 @@ struct args {
 	struct credential_source cred;
 	uint64_t segment_size, log_size, log_n;
 	const char *kas_url;
+	const char *kas;
+	struct kas_source source;
 	bool no_recovery, in_place, json;
 };
 
@@ -69,6 +72,7 @@ static int run(const void *args, int n, char **pos)
 	    .no_recovery = a->no_recovery,
     .in_place = a->in_place,
 	};
+	CLEANUP(volume_remote_clear) struct volume_remote remote = {0};
 	struct credential c = {0};
 	CLEANUP_FREE char *inside = NULL;
 	int code = args_check(a), err;
@@ -78,6 +82,10 @@ static int run(const void *args, int n, char **pos)
 	if (volume_find(pos[0], &inside) == 0) /* before anybody chooses a passphrase */
 		return complain_file(fail(-EEXIST, "is in or is the volume %s", inside), pos[0],
 				     "`tdfs status` shows it; a new volume needs another folder");
+	code = a->kas ? kas_source_get(&a->source, a->kas, &remote) : EXIT_TDFS_OK;
+	if (code)
+		return code;
+	par.remote = a->kas ? &remote : NULL;
 	fail_clear();
 	err = credential_get(&a->cred, pos[0], true, &c);
 	if (err) {
@@ -104,10 +112,12 @@ static const struct option_row rows[] = {
     {OPTION_SIZE, 0, "segment-size", "SIZE", offsetof(struct args, segment_size), "plain bytes in a segment: 16K to 4194276"},
     {OPTION_SIZE, 0, "log-size", "SIZE", offsetof(struct args, log_size), "each half of the volume log: 16M to 512M"},
     {OPTION_TEXT, 0, "kas-url", "URL", offsetof(struct args, kas_url), "the KAS address written into files"},
+    {OPTION_TEXT, 0, "kas", "URL", offsetof(struct args, kas), "a remote KAS that opens new files: tdfs kas add"},
     {OPTION_NUMBER, 0, "scrypt-logn", "N", offsetof(struct args, log_n), "cost of guessing: 15..20; else measured"},
     {OPTION_FLAG, 0, "no-recovery", NULL, offsetof(struct args, no_recovery), "make no recovery key"},
     {OPTION_FLAG, 0, "in-place", NULL, offsetof(struct args, in_place), "in a folder that has files: see tdfs convert"},
     {OPTION_FLAG, 0, "json", NULL, offsetof(struct args, json), "answer in JSON"},
+    KAS_ROWS(struct args, source),
     SECRET_ROWS(struct args, cred),
     {0},
 };

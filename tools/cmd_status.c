@@ -56,6 +56,29 @@ static int collect(const char *store, const char *mountpoint, json_t **ret)
 	return 0;
 }
 
+/* Remote KASes: what is asked of them, and how they are */
+static void print_kas(const json_t *k)
+{
+	const json_t *list = json_object_get(k, "remotes"), *r;
+	size_t i;
+
+	json_array_foreach(list, i, r)
+	{
+		CLEANUP_FREE char *url = path_text(json_string_value(json_object_get(r, "url")));
+		CLEANUP_FREE char *last = path_text(json_string_value(json_object_get(r, "last_error")));
+
+		printf("  kas         %s: %s, %" JSON_INTEGER_FORMAT " requests, %" JSON_INTEGER_FORMAT " keys, %" JSON_INTEGER_FORMAT
+		       " refused, %" JSON_INTEGER_FORMAT " failures, %.1f ms\n",
+		       url ? url : "?", json_string_value(json_object_get(r, "state")), number(r, NULL, "requests"), number(r, NULL, "keys"),
+		       number(r, NULL, "denied"), number(r, NULL, "failures"), (double)number(r, NULL, "mean_us") / 1000);
+		if (last)
+			printf("              last failure: %s\n", last);
+	}
+	printf("  keys        %" JSON_INTEGER_FORMAT " in memory, %" JSON_INTEGER_FORMAT " found there, %" JSON_INTEGER_FORMAT
+	       " asked for; open files: %" JSON_INTEGER_FORMAT " refused, %" JSON_INTEGER_FORMAT " ran out of time\n",
+	       number(k, NULL, "keys"), number(k, NULL, "hits"), number(k, NULL, "asked"), number(k, NULL, "revoked"), number(k, NULL, "lapsed"));
+}
+
 static void print_daemon(const json_t *d)
 {
 	char dirty[SAY_TEXT];
@@ -73,6 +96,8 @@ static void print_daemon(const json_t *d)
 	       number(d, "log", "flushes"));
 	printf("  since mount %" JSON_INTEGER_FORMAT " commits, %" JSON_INTEGER_FORMAT " seals, %" JSON_INTEGER_FORMAT " fsyncs\n",
 	       number(d, "counters", "commits"), number(d, "counters", "seals"), number(d, "counters", "fsyncs"));
+	if (json_object_get(d, "kas"))
+		print_kas(json_object_get(d, "kas"));
 	if (number(d, NULL, "quiesced"))
 		printf("  QUIESCED    for at most another %" JSON_INTEGER_FORMAT " s: what writes waits\n", number(d, NULL, "quiesced"));
 	if (json_is_true(json_object_get(d, "failed")))

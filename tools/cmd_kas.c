@@ -1,0 +1,10 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cmd_kas.h"
+
+static const struct command *const subs[] = {&kas_add, &kas_list, &kas_pin, &kas_wrap_rule, &kas_remove, NULL};
+
+const struct command command_kas = {
+    .name = "kas",
+    .summary = "key access services: whom a volume trusts",
+    .sub = subs,
+};

@@ -1,0 +1,10 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The commands below `tdfs kas`. */
+#ifndef TDFS_CMD_KAS_H
+#define TDFS_CMD_KAS_H
+
+#include "commands.h"
+
+extern const struct command kas_add, kas_list, kas_pin, kas_remove, kas_wrap_rule; /* cmd_kas_volume.c */
+
+#endif

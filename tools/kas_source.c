@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "kas_source.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <limits.h>
+#include <stdio.h>
+
+#include "encode.h"
+#include "io.h"
+#include "oidc.h"
+#include "say.h"
+
+#define KEY_MAX ((size_t)64 << 10)
+#define ALG_DEFAULT "ec:secp256r1"
+#define ALG_OTHER "rsa:2048"
+
+int kas_key_hash(const char *pem, char ret[static 17])
+{
+	uint8_t hash[32];
+	int err = sha256(&(struct part){pem, strlen(pem)}, 1, hash);
+
+	if (!err)
+		hex_encode(hash, 8, ret);
+	return err;
+}
+
+static int take(char **to, const char *from)
+{
+	*to = from ? strdup(from) : NULL;
+	return from && !*to ? -ENOMEM : 0;
+}
+
+/* A path, so that it means the same wherever the volume is opened from. */
+static int take_path(char **to, const char *from)
+{
+	char full[PATH_MAX];
+
+	if (!from || from[0] == '/' || strncmp(from, "~/", 2) == 0)
+		return take(to, from);
+	if (!realpath(from, full))
+		return fail(-errno, "%s: %s", from, strerror(errno));
+	return take(to, full);
+}
+
+static int take_all(const struct kas_source *s, const char *url, struct volume_remote *r)
+{
+	int err = take(&r->url, url);
+
+	if (!err)
+		err = take(&r->issuer, s->issuer);
+	if (!err)
+		err = take(&r->client_id, s->client_id);
+	if (!err)
+		err = take(&r->audience, s->audience);
+	if (!err)
+		err = take_path(&r->secret_file, s->secret_file);
+	if (!err)
+		err = take_path(&r->token_file, s->token_file);
+	if (!err)
+		err = take_path(&r->session_file, s->session_file);
+	if (!err)
+		err = take_path(&r->ca_file, s->ca_file);
+	if (!err)
+		err = take(&r->spki_pin, s->pin);
+	return err ? err : take(&r->allow, s->allow);
+}
+
+/* For public calls alone: nothing of a login is needed for them. */
+static int open_public(const struct volume_remote *r, struct remote **ret)
+{
+	const struct volume_remote p = {.url = r->url, .ca_file = r->ca_file, .spki_pin = r->spki_pin, .allow = r->allow};
+
+	return volume_remote_new(&p, ret);
+}
+
+/* Who issues tokens for this KAS, by its own word; from now on that one and no other. */
+static int find_issuer(const struct volume_remote *conf, char **ret)
+{
+	struct remote *r = NULL;
+	CLEANUP_FREE char *text = NULL;
+	const char *issuer;
+	json_t *j = NULL;
+	int err = open_public(conf, &r);
+
+	if (!err)
+		err = remote_well_known(r, &text);
+	if (!err) {
+		j = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
+		issuer = json_string_value(json_object_get(j, "platform_issuer"));
+		err = issuer ? take(ret, issuer) : fail(-ENOENT, "the KAS does not name an issuer: give --issuer");
+		json_decref(j);
+	}
+	remote_free(r);
+	return err;
+}
+
+/* How we get tokens: as said, else by a session that `tdfs login` makes. */
+static int find_login(struct volume_remote *r)
+{
+	int err = 0;
+
+	if (r->token_file)
+		return 0;
+	if (!r->client_id)
+		return fail(-EINVAL, "give --client-id (with --client-secret FILE for a program), or --token-file FILE");
+	if (!r->issuer)
+		err = find_issuer(r, &r->issuer);
+	if (!err && !r->secret_file && !r->session_file)
+		err = oidc_session_path(r->issuer, r->client_id, &r->session_file);
+	return err;
+}
+
+static int read_key(const struct kas_source *s, struct volume_remote *r)
+{
+	struct io io = io_posix(AT_FDCWD);
+	CLEANUP_FREE char *text = NULL;
+	EVP_PKEY *key = NULL;
+	size_t len;
+	int err = s->kid ? io_read_file(&io, AT_FDCWD, s->key_file, KEY_MAX, &text, &len)
+			 : fail(-EINVAL, "--kas-public-key needs --kas-kid: by which name the KAS knows it");
+
+	if (!err)
+		err = pubkey_public(text, len, &key);
+	if (err)
+		return err;
+	r->pem = pubkey_pem(key);
+	EVP_PKEY_free(key);
+	err = r->pem ? take(&r->kid, s->kid) : -ENOMEM;
+	return err ? err : take(&r->algorithm, s->alg ? s->alg : "given");
+}
+
+static void clear_key(struct volume_remote *r)
+{
+	free(STEAL(r->pem));
+	free(STEAL(r->kid));
+	free(STEAL(r->algorithm));
+}
+
+static int fetch_key(struct volume_remote *conf, const char *alg)
+{
+	struct remote *r = NULL;
+	int err = open_public(conf, &r);
+
+	clear_key(conf);
+	if (!err)
+		err = remote_public_key(r, alg, &conf->pem, &conf->kid);
+	remote_free(r);
+	return err ? err : take(&conf->algorithm, alg);
+}
+
+/* Does it unwrap what is wrapped for this key?  0; -EBADMSG, -ENOTSUP it does not; else it could not be tried */
+static int probe(const struct volume_remote *conf)
+{
+	/* {"uuid":"00000000-0000-4000-8000-000000000000","body":{"dataAttributes":[],"dissem":[]}} */
+	static const char policy[] =
+	    "eyJ1dWlkIjoiMDAwMDAwMDAtMDAwMC00MDAwLTgwMDAtMDAwMDAwMDAwMDAwIiwiYm9keSI6eyJkYXRhQXR0cmlidXRlcyI6W10sImRpc3NlbSI6W119fQ==";
+	CLEANUP(manifest_cleanup) struct manifest *m = NULL;
+	CLEANUP_SECRET struct secret *dek = secret_random();
+	CLEANUP_FREE char *access = NULL;
+	struct remote_item item = {.policy = policy};
+	struct kas *k = kas_new();
+	struct remote *r = NULL;
+	EVP_PKEY *key = NULL;
+	int err = k && dek ? pubkey_public(conf->pem, strlen(conf->pem), &key) : -ENOMEM;
+
+	if (!err)
+		err = kas_add_writer(k, conf->kid, conf->url, key, 0);
+	if (!err)
+		err = kas_wrap(k, dek, policy, &access);
+	if (!err)
+		err = manifest_of_keys(access, policy, &m);
+	if (!err)
+		err = volume_remote_new(conf, &r);
+	if (!err) {
+		item.ka = &m->ka[0];
+		err = remote_rewrap(r, &item, 1);
+	}
+	if (!err && item.err)
+		err = fail(item.err, "%s", item.text);
+	if (!err && !equal_ct(item.share->b, dek->b, SECRET_LEN))
+		err = fail(-EBADMSG, "it gives back another key than was wrapped");
+	secret_free(item.share);
+	remote_free(r);
+	kas_free(k);
+	return err;
+}
+
+static int key_of(const struct kas_source *s, struct volume_remote *r)
+{
+	int err;
+
+	clear_key(r);
+	err = s->key_file ? read_key(s, r) : fetch_key(r, s->alg ? s->alg : ALG_DEFAULT);
+	if (err == -ENOENT && !s->key_file && !s->alg)
+		err = fetch_key(r, ALG_OTHER);
+	if (err || s->no_probe)
+		return err;
+	err = probe(r);
+	if ((err == -EBADMSG || err == -ENOTSUP) && !s->key_file && !s->alg && strcmp(r->algorithm, ALG_OTHER)) {
+		report(REPORT_NOTE, "%s: does not unwrap for its %s key (%s): its %s key is taken", r->url, r->algorithm, fail_text(),
+		       ALG_OTHER);
+		err = fetch_key(r, ALG_OTHER);
+		if (!err)
+			err = probe(r);
+	}
+	if (err && err != -EBADMSG && err != -ENOTSUP) {
+		report(REPORT_NOTE, "%s: whether it gives keys back could not be tried: %s; `tdfs kas test` tries it", r->url,
+		       cause_text(err));
+		err = 0;
+	}
+	return err;
+}
+
+int kas_source_key(const struct kas_source *s, struct volume_remote *r)
+{
+	int err;
+
+	fail_clear();
+	err = key_of(s, r);
+	return err ? complain(err, r->url, "its public key could not be had; --kas-public-key FILE --kas-kid KID takes one from a file")
+		   : EXIT_TDFS_OK;
+}
+
+int kas_source_get(const struct kas_source *s, const char *url, struct volume_remote *ret)
+{
+	struct volume_remote r = {0};
+	int err, code;
+
+	fail_clear();
+	err = take_all(s, url, &r);
+	if (!err)
+		err = find_login(&r);
+	code = err ? complain(err, url, NULL) : kas_source_key(s, &r);
+	if (code)
+		volume_remote_clear(&r);
+	else
+		*ret = r;
+	return code;
+}

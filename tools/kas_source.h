@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Options that say which remote KAS is meant and who we are to it; and getting its public key, to be pinned. */
+#ifndef TDFS_KAS_SOURCE_H
+#define TDFS_KAS_SOURCE_H
+
+#include "options.h"
+#include "volume_remote.h"
+
+struct kas_source { /* options; all may be NULL */
+	const char *issuer, *client_id, *audience;
+	const char *secret_file, *token_file, *session_file;
+	const char *ca_file, *pin, *allow;
+	const char *alg, *key_file, *kid;
+	bool no_probe;
+};
+
+#define KAS_KEY_ROWS(st, member)                                                             \
+	{OPTION_TEXT, 0, "kas-alg", "ALG", offsetof(st, member.alg), NULL},                  \
+	    {OPTION_TEXT, 0, "kas-public-key", "FILE", offsetof(st, member.key_file), NULL}, \
+	    {OPTION_TEXT, 0, "kas-kid", "KID", offsetof(st, member.kid), NULL},              \
+	{                                                                                    \
+		OPTION_FLAG, 0, "no-probe", NULL, offsetof(st, member.no_probe), NULL        \
+	}
+#define KAS_ROWS(st, member)                                                                   \
+	{OPTION_TEXT, 0, "issuer", "URL", offsetof(st, member.issuer), NULL},                  \
+	    {OPTION_TEXT, 0, "client-id", "ID", offsetof(st, member.client_id), NULL},         \
+	    {OPTION_TEXT, 0, "audience", "NAME", offsetof(st, member.audience), NULL},         \
+	    {OPTION_TEXT, 0, "client-secret", "FILE", offsetof(st, member.secret_file), NULL}, \
+	    {OPTION_TEXT, 0, "token-file", "FILE", offsetof(st, member.token_file), NULL},     \
+	    {OPTION_TEXT, 0, "session-file", "FILE", offsetof(st, member.session_file), NULL}, \
+	    {OPTION_TEXT, 0, "kas-ca", "FILE", offsetof(st, member.ca_file), NULL},            \
+	    {OPTION_TEXT, 0, "kas-pin", "PIN", offsetof(st, member.pin), NULL},                \
+	    {OPTION_TEXT, 0, "kas-allow", "NETS", offsetof(st, member.allow), NULL}, KAS_KEY_ROWS(st, member)
+
+/** kas_source_get() - what volume.json is to say of the KAS at @url, its public key included
+ * Asks the KAS for the key (unless a file has it) and, where it says so, for its issuer; then has 32 random bytes wrapped and unwrapped
+ * once, if we are known there: a KAS may hand out a key that it does not unwrap for. Return: an exit code, reported; 0: free with
+ * volume_remote_clear() */
+int kas_source_get(const struct kas_source *s, const char *url, struct volume_remote *ret) MUST_CHECK;
+/** kas_source_key() - the key alone, into @r, whose old one is replaced; an exit code, reported */
+int kas_source_key(const struct kas_source *s, struct volume_remote *r) MUST_CHECK;
+/** kas_key_hash() - SHA-256 of a public key (SPKI PEM), as 16 hex digits, for people to compare */
+int kas_key_hash(const char *pem, char ret[static 17]) MUST_CHECK;
+
+#endif
