@@ -18,6 +18,7 @@ const struct command *const commands[] = {
     &command_check,
     &command_recover,
     &command_key,
+    &command_kas,
     &command_doctor,
     NULL,
 };
