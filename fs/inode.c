@@ -213,15 +213,22 @@ int inode_fresh_key(struct inode *f)
 	struct store *st = f->st;
 	CLEANUP_SECRET struct secret *dek = secret_random();
 	CLEANUP_FREE char *key_access = NULL;
+	const char *policy = st->keys.policy;
 	struct tail_template *t;
 	int err;
 
+	/* cut to nothing it stays what it was, wherever it lies by now */
+	if (f->tmpl)
+		policy = f->tmpl->policy;
+	else if (st->keys.policies && f->path)
+		policy = volume_policy_at(st->keys.policies, f->path);
+
 	if (!dek)
 		return fail(-EIO, "no random bytes for a data key");
-	err = kas_wrap(st->keys.kas, dek, st->keys.policy, &key_access);
+	err = kas_wrap(st->keys.kas, dek, policy, &key_access);
 	if (err)
 		return err;
-	t = tail_template_new(f->s, key_access, st->keys.policy);
+	t = tail_template_new(f->s, key_access, policy);
 	if (!t)
 		return -ENOMEM;
 	tail_template_free(f->tmpl);

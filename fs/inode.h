@@ -79,6 +79,10 @@ void inode_renamed(struct inode *f, const char *path);
 void inode_unlinked(struct inode *f);
 /** inode_origin() - "native", "foreign" or "plain" */
 const char *inode_origin(const struct inode *f);
+/** inode_policy() - the policy of its key, base64 as in its manifest, malloc'd; 0; -ENODATA it has none (a plain file, one that was never completed); -ENOMEM */
+int inode_policy(struct inode *f, char **ret) MUST_CHECK;
+/** inode_peek_policy() - the same for a file that is not live, by its descriptor @fd: nothing is unlocked, so it is not known yet whether the seal fits; -errno as container_open() */
+int inode_peek_policy(struct store *st, int fd, char **ret) MUST_CHECK;
 /** inode_id() - a number unique among live and past inodes of this process */
 uint64_t inode_id(const struct inode *f);
 

@@ -67,3 +67,30 @@ int inode_peek(struct store *st, int dirfd, const char *name, struct stat *s)
 	}
 	return peek_sector(st, dirfd, name, s);
 }
+
+int inode_policy(struct inode *f, char **ret)
+{
+	const char *policy;
+	char *copy = NULL;
+
+	rwlock_read(&f->lock);
+	policy = f->foreign ? f->foreign->m->policy : f->tmpl ? f->tmpl->policy : NULL;
+	if (policy)
+		copy = strdup(policy);
+	rwlock_unlock(&f->lock);
+	if (!copy)
+		return policy ? -ENOMEM : -ENODATA;
+	*ret = copy;
+	return 0;
+}
+
+int inode_peek_policy(struct store *st, int fd, char **ret)
+{
+	CLEANUP(container_cleanup) struct container *c = NULL;
+	struct container_keys keys = inode_keys(st);
+	int err = container_open(&st->io, fd, &keys, &c);
+
+	if (!err)
+		*ret = STEAL(c->m->policy);
+	return err;
+}

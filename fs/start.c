@@ -242,7 +242,7 @@ static enum exit_code open_store(const struct config *c, struct opened *o)
 	struct volume *v = o->volume;
 	struct io io = io_posix(v->store_fd);
 	struct store_keys keys = {
-	    .k_seal = v->k_seal, .k_hint = v->k_hint, .k_rec = v->k_rec, .k_log = v->k_log, .kas = v->kas, .policy = v->policy};
+	    .k_seal = v->k_seal, .k_hint = v->k_hint, .k_rec = v->k_rec, .k_log = v->k_log, .kas = v->kas, .policy = v->policy, .policies = v->n_policies ? v : NULL};
 	struct store_options opt = {
 	    .segment_size = v->segment_size,
 	    .read_only = o->read_only,

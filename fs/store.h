@@ -21,6 +21,7 @@ struct store_keys { /* borrowed from struct volume, or made up by a test */
 	const struct secret *k_seal, *k_hint, *k_rec, *k_log;
 	struct kas *kas;
 	const char *policy; /* base64, for new files */
+	const struct volume *policies; /* asked for that of a path; NULL: all have the one above */
 	/* the key of @f may not be used any more: what the kernel has of its content has to go.  Called by a thread of the store's, no lock held; may block; NULL: nothing to do */
 	void (*lost)(void *arg, struct inode *f);
 	void *lost_arg;

@@ -5,11 +5,13 @@
 #include <sys/xattr.h>
 
 #include "attr.h"
+#include "encode.h"
 #include "plain.h"
 #include "record.h"
 
 #define OURS HINT_XATTR /* "user.tdfs" */
 #define ORIGIN OURS ".origin"
+#define POLICY OURS ".policy"
 #define LIST_MAX ((size_t)65536) /* XATTR_LIST_MAX */
 
 static bool is_ours(const char *name)
@@ -80,6 +82,42 @@ static ssize_t copy_out(const void *val, size_t n, void *buf, size_t len)
 	return (ssize_t)n;
 }
 
+/* What the file's policy says, as JSON */
+static ssize_t policy_text(const struct tree *t, struct node *n, char **ret)
+{
+	struct inode *f = inode_find(t->store, t->nodes->dev, n->ino);
+	char *b64 CLEANUP_FREE = NULL;
+	char *text CLEANUP_FREE = NULL;
+	int fd CLEANUP_FD = -1;
+	size_t len, got;
+	int err;
+
+	if (f) {
+		err = inode_policy(f, &b64);
+		inode_put(f);
+	} else {
+		fd = n->plain ? -ENODATA : node_open(t->nodes, n, O_RDONLY | O_NONBLOCK);
+		err = fd < 0 ? fd : inode_peek_policy(t->store, fd, &b64);
+	}
+	if (err)
+		return err;
+	len = strlen(b64);
+	text = malloc(len + 1);
+	err = text ? base64_decode(b64, len, true, text, len, &got) : -ENOMEM;
+	if (err)
+		return err;
+	*ret = STEAL(text);
+	return (ssize_t)got;
+}
+
+static ssize_t get_policy(const struct tree *t, struct node *n, void *buf, size_t len)
+{
+	char *text CLEANUP_FREE = NULL;
+	ssize_t got = policy_text(t, n, &text);
+
+	return got < 0 ? got : copy_out(text, (size_t)got, buf, len);
+}
+
 ssize_t xattr_get(const struct tree *t, struct node *n, const char *name, void *buf, size_t len)
 {
 	struct inode *f;
@@ -94,6 +132,8 @@ ssize_t xattr_get(const struct tree *t, struct node *n, const char *name, void *
 		err = origin_of(t, n, &origin);
 		return err ? err : copy_out(origin, strlen(origin), buf, len);
 	}
+	if (!strcmp(name, POLICY))
+		return S_ISREG(n->fmt) ? get_policy(t, n, buf, len) : -ENODATA;
 	err = xattr_path(t, n, &f, &fd, path);
 	if (err)
 		return err;

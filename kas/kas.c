@@ -242,6 +242,27 @@ int kas_wrap(struct kas *k, const struct secret *dek, const char *policy, char *
 	return err;
 }
 
+bool kas_is_current(const struct kas *k, const struct manifest *m)
+{
+	if (!k->n_writers)
+		return k->n_keys && m->n_ka == 1 && strcmp(m->ka[0].kid, local_key_id(k->keys[k->write_key])) == 0;
+	if (m->n_ka != k->n_writers)
+		return false;
+	for (size_t i = 0; i < m->n_ka; i++) {
+		const struct writer *w = &k->writers[i];
+
+		if (!w->key && !k->n_keys)
+			return false;
+		if (strcmp(m->ka[i].kid, local_key_id(w->key ? w->key : k->keys[k->write_key])))
+			return false;
+		if (w->key && strcmp(m->ka[i].url, local_key_url(w->key)))
+			return false;
+		if (i && (w->split == w[-1].split) != (strcmp(m->ka[i].sid, m->ka[i - 1].sid) == 0)) /* alternatives stand together */
+			return false;
+	}
+	return true;
+}
+
 int kas_error_rank(int err)
 {
 	switch (err) {

@@ -61,6 +61,9 @@ uint64_t kas_wrap_until(const struct kas *k);
  * Blocks: never.  Return: 0; -ENOKEY no key to write with; -EIO; -ENOMEM */
 int kas_wrap(struct kas *k, const struct secret *dek, const char *policy, char **ret) MUST_CHECK;
 
+/** kas_is_current() - are its key access objects for those keys, in that arrangement, that kas_wrap() would make them for now? */
+bool kas_is_current(const struct kas *k, const struct manifest *m);
+
 /** kas_unwrap() - the DEK of a manifest
  * Key access objects with the same sid are alternatives (any one), different sids are XORed.  Every share's policy binding is checked.  The KEKs of EC keys are cached by
  * (kid, ephemeral key): opening 10,000 files made together costs one ECDH.

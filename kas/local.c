@@ -25,7 +25,7 @@ struct local_key {
 	/* set at creation, then fixed */
 	EVP_PKEY *key;
 	enum wrap_type type;
-	char *kid;
+	char *kid, *url;
 	char *head; /* of the JSON text, up to the kid */
 
 	struct mutex lock; /* a leaf */
@@ -72,6 +72,7 @@ int local_key_new(const char *kid, const char *url, EVP_PKEY *key, struct local_
 	k->key = key;
 	k->type = pubkey_type(key);
 	k->kid = strdup(kid);
+	k->url = strdup(url);
 	if (k->type == WRAP_OTHER || !kid_json || !url_json) {
 		local_key_free(k);
 		return fail(-EINVAL, "a KAS key must be RSA or EC, its name and its URL UTF-8");
@@ -79,7 +80,7 @@ int local_key_new(const char *kid, const char *url, EVP_PKEY *key, struct local_
 	if (asprintf(&k->head, "{\"type\":\"%s\",\"url\":%s,\"protocol\":\"kas\",\"kid\":%s,",
 		     k->type == WRAP_EC ? "ec-wrapped" : "wrapped", url_json, kid_json) < 0)
 		k->head = NULL;
-	if (!k->kid || !k->head) {
+	if (!k->kid || !k->url || !k->head) {
 		local_key_free(k);
 		return -ENOMEM;
 	}
@@ -95,6 +96,7 @@ void local_key_free(struct local_key *k)
 	EVP_PKEY_free(k->key);
 	mutex_destroy(&k->lock);
 	free(k->kid);
+	free(k->url);
 	free(k->head);
 	free(k);
 }
@@ -102,6 +104,11 @@ void local_key_free(struct local_key *k)
 const char *local_key_id(const struct local_key *k)
 {
 	return k->kid;
+}
+
+const char *local_key_url(const struct local_key *k)
+{
+	return k->url;
 }
 
 enum local_fit local_fits(const struct local_key *k, const struct key_access *ka)

@@ -17,6 +17,7 @@ struct local_cache; /* KEKs of ephemeral keys met lately */
 int local_key_new(const char *kid, const char *url, EVP_PKEY *key, struct local_key **ret) MUST_CHECK;
 void local_key_free(struct local_key *k);
 const char *local_key_id(const struct local_key *k);
+const char *local_key_url(const struct local_key *k);
 
 enum local_fit { LOCAL_NO, LOCAL_MAYBE, LOCAL_YES }; /* MAYBE: one of the two has no kid, so only trying tells */
 enum local_fit local_fits(const struct local_key *k, const struct key_access *ka);

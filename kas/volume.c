@@ -41,6 +41,7 @@ void volume_free(struct volume *v)
 	close_fd(&v->store_fd);
 	free(v->path);
 	free(v->policy);
+	volume_policies_free(v->policies, v->n_policies);
 	free(v->kas_kid);
 	for (size_t i = 0; i < v->n_kas_old; i++)
 		free(v->kas_old[i]);

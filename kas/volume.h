@@ -14,6 +14,12 @@
 
 struct volume_remote;
 
+#define VOLUME_POLICIES_MAX 256
+struct volume_policy {
+	char *dir;    /* path from the store's root, as stored */
+	char *policy; /* base64 */
+};
+
 #define TDFS_DIR ".tdfs"
 #define VOLUME_CONVERT_DIR "convert" /* in it: what the converter keeps */
 #define VOLUME_NAMES_MARK VOLUME_CONVERT_DIR "/names-plain" /* there: names of folders, links and devices are spelled as the user does, not as a store does */
@@ -30,6 +36,8 @@ struct volume {
 	uint64_t log_half;
 	int64_t created; /* seconds */
 	char *policy;  /* base64 of the default policy */
+	struct volume_policy *policies; /* of directories that have one of their own */
+	size_t n_policies;
 	char *kas_kid; /* embedded KAS: the key that new files are wrapped for */
 	char **kas_old; /* kids of retired ones, which still open files */
 	size_t n_kas_old;
@@ -97,10 +105,13 @@ int volume_slot_change(struct volume *v, uint8_t id, const struct credential *c,
 /** The embedded KAS's keys and the policy of new files.  The caller holds volume_lock(): a mounted daemon would go on with the old ones.
  * volume_kas_rotate(): a fresh key for new files, the old one is retired.  -ENOSPC too many retired ones
  * volume_kas_forget(): a retired key is destroyed; files wrapped for it alone cannot be opened any more.  -ENOENT; -EINVAL it is the present one
- * volume_policy_set(): @text: a policy as JSON; -EPROTO it is none; -EFBIG.  All: -EBADMSG both copies damaged, -errno */
+ * volume_policy_set(): of new files below @dir ("": everywhere), @text: a policy as JSON, NULL: again that of the directory above; -EPROTO it is none; -EFBIG; -EINVAL @dir; -ENOSPC 256
+ * directories have one.  All: -EBADMSG both copies damaged, -errno */
 int volume_kas_rotate(struct volume *v) MUST_CHECK;
 int volume_kas_forget(struct volume *v, const char *kid) MUST_CHECK;
-int volume_policy_set(struct volume *v, const char *text, size_t len) MUST_CHECK;
+int volume_policy_set(struct volume *v, const char *dir, const char *text, size_t len) MUST_CHECK;
+/** volume_policy_at() - the policy of a new file at @path (from the store's root, as stored): of the nearest directory that has one.  Borrowed */
+const char *volume_policy_at(const struct volume *v, const char *path);
 
 /** volume_backup() / volume_restore() - volume.json and kas/ in one file, still wrapped and authenticated; restore refuses to replace another volume's (-EEXIST) without @force
  * and never touches a log that is there.  The backup is opened with @c before anything is replaced; a store without .tdfs gets one with an empty log.  -EINVAL the backup would lie in

@@ -5,6 +5,7 @@
 #ifndef TDFS_VOLUME_FILE_H
 #define TDFS_VOLUME_FILE_H
 
+#include <stdio.h>
 #include <sys/stat.h>
 
 #include "io.h"
@@ -31,6 +32,12 @@ int volume_text_check(const char *text, size_t len, const struct secret *k_conf)
 int volume_text_make(const struct volume *v, char **ret, size_t *ret_len) MUST_CHECK;
 /** volume_text_write() - both copies, .bak first */
 int volume_text_write(const struct volume *v) MUST_CHECK;
+
+/** volume_policies_parse() - member "policies" or NULL; 0, -EPROTO, -ENOMEM.  volume_policies_put(): with a comma before it, or nothing; 0, -EINVAL not UTF-8 */
+struct json_t;
+int volume_policies_parse(struct json_t *list, struct volume *v) MUST_CHECK;
+int volume_policies_put(const struct volume *v, FILE *f) MUST_CHECK;
+void volume_policies_free(struct volume_policy *p, size_t n);
 
 /** volume_change_begin() - nobody else changes volume.json until volume_change_end(); @v has what stands on disk now; 0, -ENOKEY, -EBADMSG, -errno */
 int volume_change_begin(struct volume *v, struct volume **ret) MUST_CHECK;

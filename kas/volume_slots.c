@@ -55,6 +55,8 @@ static int read_now(struct volume *v, const char *name)
 	SWAP(v->kas_old, now->kas_old);
 	SWAP(v->n_kas_old, now->n_kas_old);
 	SWAP(v->policy, now->policy);
+	SWAP(v->policies, now->policies);
+	SWAP(v->n_policies, now->n_policies);
 	SWAP(v->kas_split, now->kas_split);
 	SWAP(v->remotes, now->remotes);
 	SWAP(v->n_remotes, now->n_remotes);

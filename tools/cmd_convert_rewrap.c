@@ -22,7 +22,7 @@ static int policy_take(struct volume *v, const char *path)
 	while (len && (text[len - 1] == '\n' || text[len - 1] == '\r'))
 		len--;
 	if (!err)
-		err = len > POLICY_TEXT_MAX ? fail(-EFBIG, "longer than a policy may be") : volume_policy_set(v, text, len);
+		err = len > POLICY_TEXT_MAX ? fail(-EFBIG, "longer than a policy may be") : volume_policy_set(v, "", text, len);
 	return err ? complain_file(err, path, NULL) : EXIT_TDFS_OK;
 }
 
@@ -31,6 +31,10 @@ int rewrap_prepare(struct convert *cv, const struct convert_args *a)
 	int err, code = EXIT_TDFS_OK;
 
 	fail_clear();
+	if (cv->v->kas_split < 0 && (a->kas || a->new_dek)) {
+		report(REPORT_ERROR, "%s: %s: its files are not made for the embedded KAS; `tdfs kas wrap` says for whom", cv->v->path, a->kas ? "--kas" : "--new-dek");
+		return EXIT_TDFS_USAGE;
+	}
 	if (a->kas) {
 		err = kas_write_key(cv->v->kas, a->kas);
 		if (err)

@@ -124,7 +124,7 @@ static int seal_to(struct one *w, const struct source *src, const struct item_or
 {
 	char temp_name[TEMP_ROOM];
 	CLEANUP_FD int temp = temp_open(w->to_dir, w->run->temp_dir, src->st.st_mode, temp_name);
-	const struct seal_from plain = {.fd = src->fd, .policy = w->run->v->policy};
+	const struct seal_from plain = {.fd = src->fd, .policy = volume_policy_at(w->run->v, w->dir ? w->dir : "")};
 	uint32_t s = 0;
 	int err;
 

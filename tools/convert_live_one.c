@@ -168,7 +168,7 @@ static bool same_stamp(const struct stat *a, const struct stat *b)
 /* @fd, which is like it->st, into the file @temp */
 static int seal(struct live *w, int fd, int temp, bool flags, struct live_item *it)
 {
-	const struct seal_from from = {.fd = fd, .policy = w->run->v->policy};
+	const struct seal_from from = {.fd = fd, .policy = volume_policy_at(w->run->v, it->n_paths ? it->paths[0] : "")};
 	const char *what = "";
 	struct stat now;
 	uint32_t s;

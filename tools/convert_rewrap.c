@@ -23,7 +23,7 @@ static void temp_name_of(uint64_t ino, unsigned links, char ret[static TEMP_ROOM
 /* Nothing to be done? */
 static bool is_current(const struct convert_run *run, const struct container *c)
 {
-	return c->m->n_ka == 1 && strcmp(c->m->ka[0].kid, run->kas_kid) == 0 && (!run->policy || strcmp(c->m->policy, run->policy) == 0);
+	return kas_is_current(run->v->kas, c->m) && (!run->policy || strcmp(c->m->policy, run->policy) == 0);
 }
 
 /* false: @a says why this one is left as it is */

@@ -274,6 +274,8 @@ static void test_splits(void **state)
 	assert_int_not_equal(kas_wrap_until(both.k), 0);
 	m = file_with(both.k, both.dek, POLICY);
 	assert_int_equal(m->n_ka, 3);
+	assert_true(kas_is_current(both.k, m));
+	assert_false(kas_is_current(all.k, m));
 	assert_int_equal(unwrap(&both, m, &until), 0);
 	assert_int_not_equal(until, 0);
 	assert_int_equal(both.a->n_calls, 0);
