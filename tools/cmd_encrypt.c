@@ -22,8 +22,8 @@ struct args {
 	bool force;
 };
 
-/* Is @out going to lie in the store?  Then it becomes a native file. */
-static int in_store(const struct volume *v, const char *out, bool *ret)
+/* Is @out going to lie in the store?  Then it becomes a native file, and @ret_policy is that of its directory. */
+static int in_store(const struct volume *v, const char *out, bool *ret, const char **ret_policy)
 {
 	const char *slash = strrchr(out, '/');
 	CLEANUP_FREE char *dir = slash ? strndup(out, (size_t)(slash - out) + 1) : strdup(".");
@@ -39,6 +39,7 @@ static int in_store(const struct volume *v, const char *out, bool *ret)
 		return fail(-EINVAL, "lies in " TDFS_DIR ", which is the volume's own");
 	if (!name_is_tdf(slash ? slash + 1 : out))
 		return fail(-EINVAL, "names of files in a store end in .tdf");
+	*ret_policy = volume_policy_at(v, real[len] ? real + len + 1 : "");
 	return 0;
 }
 
@@ -87,7 +88,7 @@ static int pump(int in, struct writer *w, struct progress *p)
 	return err;
 }
 
-static int encrypt_fd(int in, const struct stat *st, const struct target *t, const struct args *a, bool native, int out)
+static int encrypt_fd(int in, const struct stat *st, const struct target *t, const struct args *a, const char *native, int out)
 {
 	struct io io = io_posix(out);
 	CLEANUP_FREE char *policy = NULL;
@@ -103,7 +104,7 @@ static int encrypt_fd(int in, const struct stat *st, const struct target *t, con
 	struct progress *p;
 	int err = t->vol ? 0 : policy_default(&policy);
 
-	par.policy = t->vol ? t->vol->policy : policy;
+	par.policy = native ? native : t->vol ? t->vol->policy : policy;
 	if (!err)
 		err = writer_start(&io, out, &par, &w);
 	if (err)
@@ -121,6 +122,7 @@ static int encrypt_to(int in, const char *path, const struct target *t, const st
 {
 	struct outfile o = {.fd = -1, .dir_fd = -1};
 	struct timespec times[2];
+	const char *policy = NULL;
 	bool native = false;
 	mode_t mode;
 	struct stat st;
@@ -131,7 +133,7 @@ static int encrypt_to(int in, const char *path, const struct target *t, const st
 		return complain_file(-errno, path, NULL);
 	if (S_ISDIR(st.st_mode))
 		return complain_file(fail(-EISDIR, "is a directory"), path, "mount the volume and copy it in: cp -a");
-	err = t->vol ? in_store(t->vol, out, &native) : 0;
+	err = t->vol ? in_store(t->vol, out, &native, &policy) : 0;
 	if (err)
 		return complain_file(err, out, NULL);
 	err = outfile_open(out, a->force, &o);
@@ -149,7 +151,7 @@ static int encrypt_to(int in, const char *path, const struct target *t, const st
 		clock_gettime(CLOCK_REALTIME, &st.st_mtim);
 		times[0] = times[1] = st.st_mtim;
 	}
-	err = encrypt_fd(in, &st, t, a, native, o.fd);
+	err = encrypt_fd(in, &st, t, a, policy, o.fd);
 	if (err == -EINTR) {
 		outfile_abort(&o);
 		report(REPORT_ERROR, "interrupted; %s was not made", out);

@@ -65,7 +65,8 @@ static void print_kas(const json_t *k)
 	json_array_foreach(list, i, r)
 	{
 		CLEANUP_FREE char *url = path_text(json_string_value(json_object_get(r, "url")));
-		CLEANUP_FREE char *last = path_text(json_string_value(json_object_get(r, "last_error")));
+		const char *error = json_string_value(json_object_get(r, "last_error"));
+		CLEANUP_FREE char *last = error ? path_text(error) : NULL;
 
 		printf("  kas         %s: %s, %" JSON_INTEGER_FORMAT " requests, %" JSON_INTEGER_FORMAT " keys, %" JSON_INTEGER_FORMAT
 		       " refused, %" JSON_INTEGER_FORMAT " failures, %.1f ms\n",
