@@ -36,6 +36,8 @@ int64_t http_now(void)
 
 static void curl_setup(void)
 {
+	/* else whoever sets our environment gets the keys of our connections; read by curl_global_init() */
+	(void)unsetenv("SSLKEYLOGFILE");
 	(void)curl_global_init(CURL_GLOBAL_DEFAULT);
 }
 

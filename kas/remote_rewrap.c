@@ -18,6 +18,7 @@ struct group { /* the items of one kind */
 	int64_t deadline;
 	unsigned splits, undecided;
 	bool rsa_tried;
+	bool alone; /* every item is suspect, so that some fail says nothing about the KAS */
 	int out; /* an outage: the rest is not asked any more */
 	char text[200];
 };
@@ -128,7 +129,7 @@ static enum outcome answered(struct group *g, const struct http_answer *a, EVP_P
 		out(g, -EIO, items[0]->text);
 		return OUTCOME_OUT;
 	}
-	g->undecided = v[0] == VERDICT_UNDECIDED ? g->undecided + 1 : 0; /* alone, as above */
+	g->undecided = v[0] == VERDICT_UNDECIDED && !g->alone ? g->undecided + 1 : 0; /* a single one: see above */
 	if (g->undecided >= LONE_UNDECIDED) {
 		out(g, -EIO, items[0]->text);
 		return OUTCOME_OUT;
@@ -230,7 +231,7 @@ static size_t chunk(struct remote_item *const *items, size_t n)
 
 static void kind_run(struct remote *r, struct remote_item *const *items, size_t n, bool alone, int64_t deadline)
 {
-	struct group g = {.r = r, .deadline = deadline};
+	struct group g = {.r = r, .deadline = deadline, .alone = alone};
 
 	for (size_t done = 0, some; done < n; done += some) {
 		some = alone ? 1 : chunk(items + done, n - done);

@@ -19,6 +19,7 @@ const struct command *const commands[] = {
     &command_recover,
     &command_key,
     &command_kas,
+    &command_login,
     &command_policy,
     &command_doctor,
     NULL,

@@ -65,7 +65,6 @@ class Server(socketserver.ThreadingTCPServer):
     def finish_request(self, sock, address):
         with self.lock:
             self.connections += 1
-            self.live.add(sock)
         sock.settimeout(120)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
@@ -75,12 +74,16 @@ class Server(socketserver.ThreadingTCPServer):
                     context.set_ciphers("ALL:@SECLEVEL=0")
                 context.load_cert_chain(self.cert["cert"], self.cert["key"])
                 sock = context.wrap_socket(sock, server_side=True)
+            with self.lock:
+                self.live.add(sock)
             stream = sock.makefile("rb")
             while (request := read_request(stream)) and self.one(sock, request):
                 pass
         except (OSError, ValueError, Closed):
             pass
         finally:
+            with self.lock:
+                self.live.discard(sock)
             try:
                 sock.close()
             except OSError:
