@@ -11,7 +11,7 @@
 #include "lock.h"
 #include "name.h"
 
-#define WINDOW_MAX 500u
+#define WINDOW_MAX 499u /* and the file that is opened: one request */
 #define DIRS 64u                        /* that are walked at a time */
 #define SIZE_MAX_READ ((off_t)64 << 20) /* larger files have a manifest that is not read for nothing */
 #define WAIT_NS 15000000000u            /* for somebody who asks for this directory */
@@ -107,6 +107,8 @@ static void gather(struct window *w)
 /* Gather and ask; the caller has made the walk busy.  @own: the manifest of the file that is opened, or NULL */
 static void run(struct prefetch *p, struct walk *walk, struct window *w, const struct manifest *own)
 {
+	bool got = false;
+
 	w->want = calloc(w->max + 1, sizeof(*w->want));
 	if (w->want) {
 		gather(w);
@@ -114,12 +116,19 @@ static void run(struct prefetch *p, struct walk *walk, struct window *w, const s
 			w->want[w->n].m = own;
 		if (w->n + !!own)
 			kas_prefetch(p->st->keys.kas, w->want, w->n + !!own);
+		for (size_t i = 0; i < w->n + !!own; i++)
+			got |= !w->want[i].err;
 		for (size_t i = 0; i < w->n; i++)
 			manifest_free((struct manifest *)w->want[i].m);
 	}
 	mutex_lock(&p->lock);
 	walk->window = walk->left = (unsigned)w->n;
 	walk->pos = w->want ? w->pos : 0;
+	if (!got) { /* away: nothing is gathered for nothing until something comes */
+		walk->listed = false;
+		walk->misses = 0;
+		walk->left = 0;
+	}
 	walk->busy = false;
 	cond_broadcast(&p->changed);
 	mutex_unlock(&p->lock);

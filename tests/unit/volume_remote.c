@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* kas/volume_remote*.c: remote KASes in volume.json. */
+/* kas/volume_remote*.c, volume_policy.c: remote KASes and policies of directories in volume.json. */
 #include "volume_setup.h"
 
 #include "pubkey_vectors.h"
@@ -191,6 +191,46 @@ static void test_text(void **state)
 	volume_free(v);
 }
 
+static void test_policies(void **state)
+{
+	static const char one[] = "{\"uuid\":\"1\",\"body\":{\"dataAttributes\":[],\"dissem\":[]}}",
+			  two[] = "{\"uuid\":\"2\",\"body\":{\"dataAttributes\":[],\"dissem\":[]}}";
+	static const char *const bad[] = {"/a", "a/", "a//b", ".", "a/../b", ".tdfs", ".tdfs/kas"};
+	char *store = copy_of("policies");
+	struct volume *v = must_open(store, &key_file);
+	const char *was, *of_a, *of_ab;
+
+	assert_int_equal(volume_policy_set(v, "a", one, strlen(one)), 0);
+	assert_int_equal(volume_policy_set(v, "a/b", two, strlen(two)), 0);
+	assert_int_equal(volume_policy_set(v, "a/b", "{}", 2), -EPROTO);
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+		assert_int_equal(volume_policy_set(v, bad[i], one, strlen(one)), -EINVAL);
+	assert_int_equal(volume_policy_set(v, "", NULL, 0), -EINVAL);
+	volume_free(v);
+
+	v = must_open(store, &key_file);
+	was = v->policy;
+	of_a = volume_policy_at(v, "a");
+	of_ab = volume_policy_at(v, "a/b");
+	assert_string_not_equal(of_a, was);
+	assert_string_not_equal(of_a, of_ab);
+	assert_ptr_equal(volume_policy_at(v, "a/x.tdf"), of_a);
+	assert_ptr_equal(volume_policy_at(v, "a/b/c/x.tdf"), of_ab);
+	assert_ptr_equal(volume_policy_at(v, "a/bc.tdf"), of_a);
+	assert_ptr_equal(volume_policy_at(v, "ab/x.tdf"), was);
+	assert_ptr_equal(volume_policy_at(v, ""), was);
+	assert_int_equal(volume_policy_set(v, "a", two, strlen(two)), 0);
+	assert_string_equal(volume_policy_at(v, "a"), of_ab);
+	assert_int_equal(volume_policy_set(v, "a/b", NULL, 0), 0);
+	assert_int_equal(volume_policy_set(v, "a", NULL, 0), 0);
+	assert_int_equal(v->n_policies, 0);
+	volume_free(v);
+	v = must_open(store, &key_file);
+	assert_int_equal(v->n_policies, 0);
+	volume_free(v);
+	free(store);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -198,6 +238,7 @@ int main(void)
 	    cmocka_unit_test(test_change),
 	    cmocka_unit_test(test_paths),
 	    cmocka_unit_test(test_text),
+	    cmocka_unit_test(test_policies),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
