@@ -124,7 +124,7 @@ static void run(struct prefetch *p, struct walk *walk, struct window *w, const s
 	mutex_lock(&p->lock);
 	walk->window = walk->left = (unsigned)w->n;
 	walk->pos = w->want ? w->pos : 0;
-	if (!got) { /* away: nothing is gathered for nothing until something comes */
+	if (w->n + !!own && !got) { /* away: nothing is gathered for nothing until something comes */
 		walk->listed = false;
 		walk->misses = 0;
 		walk->left = 0;

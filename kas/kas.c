@@ -198,6 +198,22 @@ static int make_shares(const struct secret *dek, unsigned n, struct secret **sha
 	return 0;
 }
 
+/* What was just made for a KAS elsewhere need not be asked for there by who reads it back. */
+static void remember(struct kas *k, const struct writer *w, const struct wrap_made *made, const char *policy, const struct secret *share)
+{
+	const struct key_access ka = {
+	    .type_name = (char *)(made->ephemeral_pem ? "ec-wrapped" : "wrapped"),
+	    .url = (char *)local_key_url(w->key),
+	    .kid = (char *)local_key_id(w->key),
+	    .ephemeral_pem = made->ephemeral_pem ? made->ephemeral_pem : (char *)"",
+	    .wrapped = (uint8_t *)made->wrapped,
+	    .wrapped_len = made->wrapped_len,
+	    .binding = (char *)made->binding,
+	};
+
+	kas_seed(k, &ka, policy, share);
+}
+
 static int wrap_each(struct kas *k, struct secret *const *shares, const char *policy, char **ret)
 {
 	CLEANUP_FREE char *text = strdup("[");
@@ -205,7 +221,9 @@ static int wrap_each(struct kas *k, struct secret *const *shares, const char *po
 
 	for (size_t i = 0; i < k->n_writers; i++) {
 		const struct writer *w = &k->writers[i];
-		const struct wrap_frame frame = {text, k->n_splits > 1 ? sid : NULL, i + 1 < k->n_writers ? "," : "]"};
+		struct wrap_made made = {.ephemeral_pem = NULL};
+		const struct wrap_frame frame = {text, k->n_splits > 1 ? sid : NULL, i + 1 < k->n_writers ? "," : "]",
+						 w->key && k->n_remotes ? &made : NULL};
 		char *more;
 		int err;
 
@@ -215,6 +233,9 @@ static int wrap_each(struct kas *k, struct secret *const *shares, const char *po
 			return fail(-ENOKEY, "there is no KAS key to write with");
 		snprintf(sid, sizeof(sid), "\"s%u\"", w->split + 1);
 		err = local_wrap(w->key ? w->key : k->keys[k->write_key], shares[w->split], policy, &frame, &more);
+		if (!err && frame.made)
+			remember(k, w, &made, policy, shares[w->split]);
+		free(made.ephemeral_pem);
 		if (err)
 			return err;
 		free(text);
@@ -226,7 +247,7 @@ static int wrap_each(struct kas *k, struct secret *const *shares, const char *po
 
 int kas_wrap(struct kas *k, const struct secret *dek, const char *policy, char **ret)
 {
-	static const struct wrap_frame alone = {"[", NULL, "]"};
+	static const struct wrap_frame alone = {"[", NULL, "]", NULL};
 	struct secret *shares[KAS_WRITERS_MAX] = {NULL};
 	int err;
 

@@ -51,6 +51,8 @@ uint64_t kas_now(void); /* CLOCK_MONOTONIC, ns */
 bool kas_remote_of(const struct kas *k, const struct key_access *ka, size_t *ret);
 /** kas_share_id() - a hash of all that the KAS judges; 0 or -EIO */
 int kas_share_id(const struct manifest *m, const struct key_access *ka, uint8_t ret[static KEYCACHE_ID]);
+/** kas_seed() - a share that was made here: as if the KAS had given it just now */
+void kas_seed(struct kas *k, const struct key_access *ka, const char *policy, const struct secret *share);
 /** kas_ask_all() - every ask gets its answer; @renew: a share with less than half of its time left does not count */
 void kas_ask_all(struct kas *k, struct kas_ask *asks, size_t n, bool renew);
 

@@ -18,7 +18,7 @@
 struct ephemeral {
 	_Atomic unsigned refs;
 	struct secret *kek;
-	char *pem_json; /* as a JSON string with its quotes */
+	char *pem, *pem_json; /* the latter as a JSON string with its quotes */
 };
 
 struct local_key {
@@ -43,6 +43,7 @@ static void ephemeral_put(struct ephemeral **p)
 	if (!e || atomic_fetch_sub(&e->refs, 1) != 1)
 		return;
 	secret_free(e->kek);
+	free(e->pem);
 	free(e->pem_json);
 	free(e);
 }
@@ -123,16 +124,15 @@ enum local_fit local_fits(const struct local_key *k, const struct key_access *ka
 static int ephemeral_new(EVP_PKEY *kas, struct ephemeral **ret)
 {
 	CLEANUP_EPHEMERAL struct ephemeral *e = calloc(1, sizeof(*e));
-	CLEANUP_FREE char *pem = NULL;
 	int err;
 
 	if (!e)
 		return -ENOMEM;
 	e->refs = 1;
-	err = ec_kek_new(kas, &e->kek, &pem);
+	err = ec_kek_new(kas, &e->kek, &e->pem);
 	if (err)
 		return err;
-	e->pem_json = json_quote(pem);
+	e->pem_json = json_quote(e->pem);
 	if (!e->pem_json)
 		return -ENOMEM;
 	*ret = STEAL(e);
@@ -189,10 +189,19 @@ int local_wrap(struct local_key *k, const struct secret *share, const char *poli
 	if (err)
 		return err;
 	base64_encode(wrapped, len, b64);
-	if (asprintf(&text,
-		     "%s%s%s%s%s\"wrappedKey\":\"%s\",\"policyBinding\":{\"alg\":\"HS256\",\"hash\":\"%s\"},\"schemaVersion\":\"1.0\"%s%s}%s",
-		     f->before, k->head, f->sid ? "\"sid\":" : "", f->sid ? f->sid : "", f->sid ? "," : "", b64, binding,
-		     e ? ",\"ephemeralPublicKey\":" : "", e ? e->pem_json : "", f->after) < 0)
+	if (f->made) {
+		memcpy(f->made->wrapped, wrapped, len);
+		f->made->wrapped_len = len;
+		memcpy(f->made->binding, binding, sizeof(binding));
+		f->made->ephemeral_pem = e ? strdup(e->pem) : NULL;
+		if (e && !f->made->ephemeral_pem)
+			return -ENOMEM;
+	}
+	if (asprintf(
+		&text,
+		"%s%s%s%s%s\"wrappedKey\":\"%s\",\"policyBinding\":{\"alg\":\"HS256\",\"hash\":\"%s\"},\"schemaVersion\":\"1.0\"%s%s}%s",
+		f->before, k->head, f->sid ? "\"sid\":" : "", f->sid ? f->sid : "", f->sid ? "," : "", b64, binding,
+		e ? ",\"ephemeralPublicKey\":" : "", e ? e->pem_json : "", f->after) < 0)
 		return -ENOMEM;
 	*ret = text;
 	return 0;

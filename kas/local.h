@@ -22,8 +22,15 @@ const char *local_key_url(const struct local_key *k);
 enum local_fit { LOCAL_NO, LOCAL_MAYBE, LOCAL_YES }; /* MAYBE: one of the two has no kid, so only trying tells */
 enum local_fit local_fits(const struct local_key *k, const struct key_access *ka);
 
+struct wrap_made { /* an object as it reads when it is parsed */
+	uint8_t wrapped[WRAPPED_MAX];
+	size_t wrapped_len;
+	char binding[89];
+	char *ephemeral_pem; /* malloc'd; NULL without one */
+};
 struct wrap_frame { /* what stands around an object in its array; sid: with its quotes, NULL: none */
 	const char *before, *sid, *after;
+	struct wrap_made *made; /* filled if not NULL */
 };
 /** local_wrap() - one key access object; the public half of the key suffices
  * @ret: malloc'd: before, the object, after */

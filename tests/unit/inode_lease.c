@@ -21,6 +21,7 @@ struct fake {
 };
 
 struct world {
+	unsigned ttl, grace;
 	struct bed bed;
 	struct fake kas;
 	struct store *st;
@@ -79,7 +80,7 @@ static void world_make(struct world *w, unsigned ttl, unsigned grace)
 	EVP_PKEY *key = pubkey_new_ec(), *pub = NULL;
 	char *pem = pubkey_pem(key);
 
-	*w = (struct world){0};
+	*w = (struct world){.ttl = ttl, .grace = grace};
 	bed_make(&w->bed);
 	w->kas.keys = kas_new();
 	assert_int_equal(kas_add_local(w->kas.keys, "k1", URL, key), 0);
@@ -106,12 +107,14 @@ static void make(struct world *w, const char *name)
 	struct inode *f;
 
 	memset(buf, 'x', LEN);
+	kas_times(w->bed.keys.kas, 0, 0); /* what is made here would be known here */
 	assert_int_equal(inode_create(w->st, w->bed.root, name, 0600, name, &f), 0);
 	inode_opened(f, true);
 	assert_int_equal(inode_write(f, buf, LEN, 0), 0);
 	inode_closed(f, true);
 	inode_put(f);
 	free(buf);
+	kas_times(w->bed.keys.kas, w->ttl, w->grace);
 }
 
 static struct inode *get(struct world *w, const char *name, bool write)

@@ -104,17 +104,18 @@ static void add_remote(struct kas *k, struct fake *f)
 
 /* A volume's kas: an embedded key (RSA), A (EC) and B (EC, another) elsewhere. */
 struct world {
-	struct kas *k;
+	struct kas *k, *maker; /* the latter makes files elsewhere: what k makes it knows */
 	struct fake *a, *b;
 	struct secret *dek;
 };
 
 static struct world world_new(void)
 {
-	struct world w = {kas_new(), fake_new(URL_A, "a1", ec_vectors[0].pkcs8), fake_new(URL_B, "b1", ec_vectors[1].pkcs8),
+	struct world w = {kas_new(), kas_new(), fake_new(URL_A, "a1", ec_vectors[0].pkcs8), fake_new(URL_B, "b1", ec_vectors[1].pkcs8),
 			  secret_random()};
 
 	assert_int_equal(kas_add_local(w.k, "own", "https://localhost:8443", private_key(rsa_pkcs8)), 0);
+	assert_int_equal(kas_add_local(w.maker, "own", "https://localhost:8443", private_key(rsa_pkcs8)), 0);
 	add_remote(w.k, w.a);
 	add_remote(w.k, w.b);
 	return w;
@@ -123,21 +124,26 @@ static struct world world_new(void)
 static void world_free(struct world *w)
 {
 	kas_free(w->k);
+	kas_free(w->maker);
 	fake_free(w->a);
 	fake_free(w->b);
 	secret_free(w->dek);
 }
 
-static void write_for(struct kas *k, char who, unsigned split)
+static void write_for(struct world *w, char who, unsigned split)
 {
-	int err;
+	struct kas *const ks[] = {w->k, w->maker};
 
-	if (who == 'o')
-		err = kas_add_writer(k, NULL, NULL, NULL, split);
-	else
-		err = kas_add_writer(k, who == 'a' ? "a1" : "b1", who == 'a' ? URL_A : URL_B, public_key(ec_vectors[who == 'b'].pkcs8),
-				     split);
-	assert_int_equal(err, 0);
+	for (size_t i = 0; i < 2; i++) {
+		int err;
+
+		if (who == 'o')
+			err = kas_add_writer(ks[i], NULL, NULL, NULL, split);
+		else
+			err = kas_add_writer(ks[i], who == 'a' ? "a1" : "b1", who == 'a' ? URL_A : URL_B,
+					     public_key(ec_vectors[who == 'b'].pkcs8), split);
+		assert_int_equal(err, 0);
+	}
 }
 
 static struct manifest *file_with(struct kas *k, const struct secret *dek, const char *policy)
@@ -185,11 +191,11 @@ static void test_one(void **state)
 	uint64_t until, before = now();
 	struct manifest *m, *own;
 
-	own = file_with(w.k, w.dek, POLICY); /* before there is a writer: for the embedded key */
+	own = file_with(w.maker, w.dek, POLICY); /* before there is a writer: for the embedded key */
 	assert_int_equal(kas_wrap_until(w.k), 0);
-	write_for(w.k, 'a', 0);
+	write_for(&w, 'a', 0);
 	assert_true(kas_wrap_until(w.k) > before + 299000000000u);
-	m = file_with(w.k, w.dek, POLICY);
+	m = file_with(w.maker, w.dek, POLICY);
 	assert_int_equal(m->n_ka, 1);
 	assert_string_equal(m->ka[0].url, URL_A);
 	assert_string_equal(m->ka[0].kid, "a1");
@@ -208,6 +214,36 @@ static void test_one(void **state)
 	assert_int_equal(w.a->n_calls + w.b->n_calls, 1);
 	manifest_free(m);
 	manifest_free(own);
+	world_free(&w);
+}
+
+/* What was made here is known here, for as long as what the KAS gives; under another policy it is not. */
+static void test_made_here(void **state)
+{
+	struct world w = world_new();
+	struct manifest *m, *other;
+	char *text;
+
+	write_for(&w, 'a', 0);
+	write_for(&w, 'b', 1);
+	write_for(&w, 'o', 2);
+	assert_int_equal(kas_wrap(w.k, w.dek, POLICY, &text), 0);
+	assert_int_equal(manifest_of_keys(text, POLICY, &m), 0);
+	assert_int_equal(manifest_of_keys(text, OTHER_POLICY, &other), 0);
+	assert_true(kas_known(w.k, m));
+	assert_false(kas_known(w.k, other));
+	assert_int_equal(unwrap(&w, m, NULL), 0);
+	assert_int_equal(w.a->n_calls + w.b->n_calls, 0);
+	manifest_free(m);
+	manifest_free(other);
+	free(text);
+	kas_times(w.k, 0, 0);
+	assert_int_equal(kas_wrap(w.k, w.dek, POLICY, &text), 0);
+	assert_int_equal(manifest_of_keys(text, POLICY, &m), 0);
+	assert_int_equal(unwrap(&w, m, NULL), 0);
+	assert_int_equal(w.a->n_calls + w.b->n_calls, 2);
+	manifest_free(m);
+	free(text);
 	world_free(&w);
 }
 
@@ -234,9 +270,9 @@ static void test_splits(void **state)
 	struct manifest *m;
 	uint64_t until;
 
-	write_for(any.k, 'a', 0);
-	write_for(any.k, 'b', 0);
-	m = file_with(any.k, any.dek, POLICY);
+	write_for(&any, 'a', 0);
+	write_for(&any, 'b', 0);
+	m = file_with(any.maker, any.dek, POLICY);
 	assert_int_equal(m->n_ka, 2);
 	assert_string_equal(m->ka[0].sid, m->ka[1].sid);
 	any.a->err = -ETIMEDOUT;
@@ -245,16 +281,16 @@ static void test_splits(void **state)
 	assert_int_equal(unwrap(&any, m, NULL), 0);
 	kas_times(any.k, 0, 0); /* from now on nothing is kept */
 	manifest_free(m);
-	m = file_with(any.k, any.dek, OTHER_POLICY);
+	m = file_with(any.maker, any.dek, OTHER_POLICY);
 	/* one refuses, one is away: that is no verdict */
 	assert_int_equal(unwrap(&any, m, NULL), -ETIMEDOUT);
 	any.a->err = -EACCES;
 	assert_int_equal(unwrap(&any, m, NULL), -EACCES);
 	manifest_free(m);
 
-	write_for(all.k, 'a', 0);
-	write_for(all.k, 'b', 1);
-	m = file_with(all.k, all.dek, POLICY);
+	write_for(&all, 'a', 0);
+	write_for(&all, 'b', 1);
+	m = file_with(all.maker, all.dek, POLICY);
 	assert_string_equal(m->ka[0].sid, "s1");
 	assert_string_equal(m->ka[1].sid, "s2");
 	all.b->err = -EACCES;
@@ -262,17 +298,17 @@ static void test_splits(void **state)
 	assert_non_null(strstr(fail_text(), URL_B));
 	manifest_free(m);
 	all.b->err = 0;
-	m = file_with(all.k, all.dek, POLICY);
+	m = file_with(all.maker, all.dek, POLICY);
 	assert_int_equal(unwrap(&all, m, NULL), 0);
 	manifest_free(m);
 
 	/* (own or a) and b: asked for is b alone */
-	write_for(both.k, 'o', 0);
-	write_for(both.k, 'a', 0);
+	write_for(&both, 'o', 0);
+	write_for(&both, 'a', 0);
 	assert_int_equal(kas_wrap_until(both.k), 0);
-	write_for(both.k, 'b', 1);
+	write_for(&both, 'b', 1);
 	assert_int_not_equal(kas_wrap_until(both.k), 0);
-	m = file_with(both.k, both.dek, POLICY);
+	m = file_with(both.maker, both.dek, POLICY);
 	assert_int_equal(m->n_ka, 3);
 	assert_true(kas_is_current(both.k, m));
 	assert_false(kas_is_current(all.k, m));
@@ -291,8 +327,8 @@ static void test_refused_and_away(void **state)
 	struct world w = world_new();
 	struct manifest *m;
 
-	write_for(w.k, 'a', 0);
-	m = file_with(w.k, w.dek, POLICY);
+	write_for(&w, 'a', 0);
+	m = file_with(w.maker, w.dek, POLICY);
 	w.a->err = -EIO;
 	assert_int_equal(unwrap(&w, m, NULL), -EIO); /* an outage is asked again each time */
 	w.a->err = -ETIMEDOUT;
@@ -307,7 +343,7 @@ static void test_refused_and_away(void **state)
 	assert_int_equal(w.a->n_calls, 3);
 	manifest_free(m);
 
-	m = file_with(w.k, w.dek, POLICY);
+	m = file_with(w.maker, w.dek, POLICY);
 	w.a->lies = true;
 	assert_int_equal(unwrap(&w, m, NULL), -EIO);
 	assert_non_null(strstr(fail_text(), "not this file's"));
@@ -324,8 +360,8 @@ static void test_policy_counts(void **state)
 	struct manifest *m, *other;
 	char *text;
 
-	write_for(w.k, 'a', 0);
-	assert_int_equal(kas_wrap(w.k, w.dek, POLICY, &text), 0);
+	write_for(&w, 'a', 0);
+	assert_int_equal(kas_wrap(w.maker, w.dek, POLICY, &text), 0);
 	assert_int_equal(manifest_of_keys(text, POLICY, &m), 0);
 	assert_int_equal(manifest_of_keys(text, OTHER_POLICY, &other), 0);
 	assert_int_equal(unwrap(&w, m, NULL), 0);
@@ -346,8 +382,8 @@ static void test_times(void **state)
 	uint64_t until;
 
 	kas_times(w.k, 1, 2);
-	write_for(w.k, 'a', 0);
-	m = file_with(w.k, w.dek, POLICY);
+	write_for(&w, 'a', 0);
+	m = file_with(w.maker, w.dek, POLICY);
 	assert_int_equal(unwrap(&w, m, NULL), 0);
 	nanosleep(&pause, NULL); /* over; away; bridged */
 	w.a->err = -ETIMEDOUT;
@@ -384,9 +420,9 @@ static void test_many(void **state)
 	struct kas_want *want = calloc(MANY, sizeof(*want));
 	struct manifest *first;
 
-	write_for(w.k, 'a', 0);
+	write_for(&w, 'a', 0);
 	for (size_t i = 0; i < MANY; i++)
-		want[i].m = i % 10 == 9 ? want[i - 1].m : file_with(w.k, w.dek, POLICY); /* some twice */
+		want[i].m = i % 10 == 9 ? want[i - 1].m : file_with(w.maker, w.dek, POLICY); /* some twice */
 	first = (struct manifest *)want[0].m;
 	assert_int_equal(unwrap(&w, first, NULL), 0);
 	kas_prefetch(w.k, want, MANY);
@@ -445,8 +481,9 @@ static void test_single_flight(void **state)
 		struct flight fs[16];
 		pthread_t t[16];
 
-		write_for(w.k, 'a', 0);
-		fs[0] = (struct flight){.w = &w, .m = {file_with(w.k, w.dek, POLICY), file_with(w.k, w.dek, POLICY)}, .want = errs[e]};
+		write_for(&w, 'a', 0);
+		fs[0] =
+		    (struct flight){.w = &w, .m = {file_with(w.maker, w.dek, POLICY), file_with(w.maker, w.dek, POLICY)}, .want = errs[e]};
 		w.a->slow = true;
 		w.a->err = errs[e];
 		for (size_t i = 0; i < 16; i++) {
@@ -552,10 +589,15 @@ static void test_bounded(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_one),           cmocka_unit_test(test_foreign_url),
-	    cmocka_unit_test(test_splits),        cmocka_unit_test(test_refused_and_away),
-	    cmocka_unit_test(test_policy_counts), cmocka_unit_test(test_times),
-	    cmocka_unit_test(test_many),          cmocka_unit_test(test_single_flight),
+	    cmocka_unit_test(test_one),
+	    cmocka_unit_test(test_made_here),
+	    cmocka_unit_test(test_foreign_url),
+	    cmocka_unit_test(test_splits),
+	    cmocka_unit_test(test_refused_and_away),
+	    cmocka_unit_test(test_policy_counts),
+	    cmocka_unit_test(test_times),
+	    cmocka_unit_test(test_many),
+	    cmocka_unit_test(test_single_flight),
 	    cmocka_unit_test(test_bounded),
 	};
 
