@@ -6,7 +6,9 @@
 
 #include "commands.h"
 #include "encode.h"
+#include "mounts.h"
 #include "outfile.h"
+#include "policy_make.h"
 #include "progress.h"
 #include "say.h"
 #include "target.h"
@@ -20,6 +22,8 @@ struct args {
 	const char *out;
 	uint64_t segment_size;
 	bool force;
+	struct policy_words words; /* of share */
+	const char *policy;        /* base64, made from them; NULL: that of the volume */
 };
 
 /* Is @out going to lie in the store?  Then it becomes a native file, and @ret_policy is that of its directory. */
@@ -97,14 +101,14 @@ static int encrypt_fd(int in, const struct stat *st, const struct target *t, con
 		 : t->vol        ? t->vol->segment_size
 				 : SEG_DEFAULT,
 	    .kas = t->kas,
-	    .native = native ? t->vol : NULL,
+	    .native = native && !a->policy ? t->vol : NULL,
 	    .mtime = st->st_mtim,
 	};
 	struct writer *w = NULL;
 	struct progress *p;
 	int err = t->vol ? 0 : policy_default(&policy);
 
-	par.policy = native ? native : t->vol ? t->vol->policy : policy;
+	par.policy = a->policy ? a->policy : native ? native : t->vol ? t->vol->policy : policy;
 	if (!err)
 		err = writer_start(&io, out, &par, &w);
 	if (err)
@@ -245,4 +249,103 @@ const struct command command_encrypt = {
     .min_args = 1,
     .max_args = -1,
     .run = run,
+};
+
+/* --- share --- */
+
+/* The store whose mount @path lies in, malloc'd; NULL: none */
+static char *store_of_mount(const char *path)
+{
+	CLEANUP_FREE char *real = realpath(path, NULL);
+	struct mount_place *m = NULL;
+	size_t n = 0, best = 0;
+	char *store = NULL;
+
+	if (!real || mounts_list(&m, &n))
+		return NULL;
+	for (size_t i = 0; i < n; i++) {
+		size_t len = strlen(m[i].mountpoint);
+
+		if (len > best && strncmp(real, m[i].mountpoint, len) == 0 && real[len] == '/') {
+			free(store);
+			store = strdup(m[i].store);
+			best = len;
+		}
+	}
+	mounts_free(m, n);
+	return store;
+}
+
+/* The policy of the copy, as base64 */
+static int share_policy(const struct policy_words *w, char **ret)
+{
+	CLEANUP_FREE char *text = NULL;
+	json_t *j = NULL;
+	int err = policy_make(w, &j);
+
+	if (err)
+		return err;
+	text = json_dumps(j, JSON_COMPACT);
+	json_decref(j);
+	*ret = text ? malloc(BASE64_LEN(strlen(text)) + 1) : NULL;
+	if (!*ret)
+		return -ENOMEM;
+	base64_encode(text, strlen(text), *ret);
+	return 0;
+}
+
+static int share_main(const void *args, int n, char **pos)
+{
+	struct args a = *(const struct args *)args;
+	CLEANUP_FREE char *store = NULL;
+	CLEANUP_FREE char *policy = NULL;
+	struct target t = {0};
+	int code, err;
+
+	if (!a.out || !(a.words.dissem || a.words.attributes)) {
+		report(REPORT_ERROR, "say for whom (--with WHO or --attribute FQN), and where the copy goes (--out FILE.tdf)");
+		return EXIT_TDFS_USAGE;
+	}
+	fail_clear();
+	err = share_policy(&a.words, &policy);
+	if (err)
+		return complain(err, NULL, NULL);
+	a.policy = policy;
+	if (!a.keys.volume)
+		a.keys.volume = store = store_of_mount(pos[0]);
+	code = target_open(&a.keys, pos[0], &t);
+	if (code)
+		return code;
+	if (!kas_is_remote(t.kas))
+		report(REPORT_NOTE, "the volume has no remote KAS: the copy opens only where its own key is served (tdfs kas --help)");
+	interrupt_catch();
+	code = encrypt_one(&t, &a, pos[0], a.out);
+	target_close(&t);
+	if (!code)
+		printf("%s: a copy under a key of its own; the KAS decides who opens it.\n", a.out);
+	return code ? code : output_flush(EXIT_TDFS_OK);
+}
+
+static const struct option_row share_rows[] = {
+    {OPTION_LIST, 0, "with", "WHO", offsetof(struct args, words.dissem), "for these, where the KAS looks at it"},
+    {OPTION_LIST, 0, "attribute", "FQN", offsetof(struct args, words.attributes), "who opens it must have this; several: all"},
+    {OPTION_TEXT, 0, "until", "TIME", offsetof(struct args, words.expiry), "2027-01-01, where the KAS looks at it"},
+    {OPTION_TEXT, 0, "out", "FILE.tdf", offsetof(struct args, out), "the copy"},
+    {OPTION_FLAG, 0, "force", NULL, offsetof(struct args, force), "replace what is there"},
+    {OPTION_TEXT, 0, "volume", "STORE", offsetof(struct args, keys.volume), "whose KAS it is for (else that of the mount)"},
+    CREDENTIAL_ROWS(struct args, keys.cred),
+    {0},
+};
+
+const struct command command_share = {
+    .name = "share",
+    .summary = "a copy of a file for somebody else, opened through the KAS",
+    .usage = "FILE",
+    .notes = "FILE is a plain one: in a mount, or anywhere. The copy is an ordinary TDF with a\n"
+	     "key and a policy of its own; any OpenTDF client opens it whom the KAS lets.\n",
+    .options = share_rows,
+    .args_size = sizeof(struct args),
+    .min_args = 1,
+    .max_args = 1,
+    .run = share_main,
 };

@@ -21,6 +21,7 @@ const struct command *const commands[] = {
     &command_kas,
     &command_login,
     &command_policy,
+    &command_share,
     &command_doctor,
     NULL,
 };

@@ -12,12 +12,11 @@
 
 static void help(void)
 {
-	printf("usage: tdfs COMMAND [OPTION]... [ARGUMENT]...\n"
-	       "A file system whose files at rest are standard OpenTDF files.\n\n");
+	/* a screen has 24 lines, and there are 20 commands */
+	printf("usage: tdfs COMMAND [OPTION]... [ARGUMENT]...   files at rest are OpenTDF files\n");
 	command_list(commands);
-	printf("\n'tdfs COMMAND --help' or 'tdfs help COMMAND' tells more; 'tdfs help secrets' how\n"
-	       "passphrases are given, 'tdfs help options' what -o of a mount may hold, 'tdfs\n"
-	       "help exit' what exit codes mean.\n");
+	printf("\n'tdfs COMMAND --help' tells more; 'tdfs help secrets' how passphrases are given,\n"
+	       "'tdfs help options' what -o of a mount may hold, 'tdfs help exit' exit codes.\n");
 }
 
 static void help_secrets(void)
