@@ -33,7 +33,7 @@ static void tell_key(const struct volume_remote *r)
 	char hash[17] = "?";
 
 	if (kas_key_hash(r->pem, hash))
-		strcpy(hash, "?");
+		hash[0] = '\0';
 	printf("  key %s (%s), SHA-256 %s...: compare it with what the KAS's keeper says\n", r->kid, r->algorithm, hash);
 }
 

@@ -100,7 +100,7 @@ static int expiry_of(const char *text, char ret[static 32])
 		return fail(-EINVAL, "--expiry %.40s: there is no such day", text);
 	if (when <= time(NULL))
 		return fail(-EINVAL, "--expiry %.40s: is over already", text);
-	strcpy(ret, back);
+	memcpy(ret, back, sizeof(back));
 	return 0;
 }
 
