@@ -142,7 +142,7 @@ static int encrypt_to(int in, const char *path, const struct target *t, const st
 		return complain_file(err, out, NULL);
 	err = outfile_open(out, a->force, &o);
 	if (err)
-		return complain_file(err, out, err == -EEXIST ? "--force replaces it, -o FILE chooses another name" : NULL);
+		return complain_file(err, out, err == -EEXIST ? "--force replaces it; or give another name" : NULL);
 	if (S_ISREG(st.st_mode)) {
 		mode = st.st_mode & 0777;
 		times[0] = st.st_atim;
