@@ -57,3 +57,18 @@ void give_content(struct mount *m, struct node *n, struct inode *f)
 		cond_broadcast(&m->given);
 	mutex_unlock(&m->lock);
 }
+
+/* A file's key may not be used any more: nor may what the kernel has of its content.  What it has of writes arrives first, while they are
+ * still taken.  While the mount is quiesced a page may be locked by a request that is held: then at the thaw. */
+void mount_key_lost(void *arg, struct inode *f)
+{
+	struct mount *m = arg;
+	struct node *n = node_find(m->tree.nodes, inode_ino(f));
+
+	if (!n)
+		return;
+	n->cached = false;
+	if (fuse_lowlevel_notify_inval_inode(m->se, n->id, 0, 0))
+		report(REPORT_DEBUG, "the kernel has nothing of a file whose key was lost");
+	node_put(m->tree.nodes, n);
+}

@@ -395,18 +395,3 @@ void inode_unlinked(struct inode *f)
 		writeback_unlist(f);
 	rwlock_unlock(&f->lock);
 }
-
-const char *inode_origin(const struct inode *f)
-{
-	return f->plain ? "plain" : f->content == CONTENT_FOREIGN ? "foreign" : "native";
-}
-
-uint64_t inode_id(const struct inode *f)
-{
-	return f->id;
-}
-
-ino_t inode_ino(const struct inode *f)
-{
-	return f->ino;
-}

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What stat needs of a file that is not live: the size hint, else its first sector. */
+/* What stat needs of a file that is not live: the size hint, else its first sector; and what else can be told of one. */
 #include <limits.h>
 #include <stdio.h>
 #include <sys/xattr.h>
@@ -93,4 +93,19 @@ int inode_peek_policy(struct store *st, int fd, char **ret)
 	if (!err)
 		*ret = STEAL(c->m->policy);
 	return err;
+}
+
+const char *inode_origin(const struct inode *f)
+{
+	return f->plain ? "plain" : f->content == CONTENT_FOREIGN ? "foreign" : "native";
+}
+
+uint64_t inode_id(const struct inode *f)
+{
+	return f->id;
+}
+
+ino_t inode_ino(const struct inode *f)
+{
+	return f->ino;
 }

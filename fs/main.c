@@ -186,21 +186,6 @@ static bool store_has_acls(int fd)
 	return getxattr(path, "system.posix_acl_access", NULL, 0) >= 0 || errno == ENODATA;
 }
 
-/* A file's key may not be used any more: nor may what the kernel has of its content.  What it has of writes arrives first, while they are
- * still taken.  While the mount is quiesced a page may be locked by a request that is held: then at the thaw. */
-static void on_lost(void *arg, struct inode *f)
-{
-	struct mount *m = arg;
-	struct node *n = node_find(m->tree.nodes, inode_ino(f));
-
-	if (!n)
-		return;
-	n->cached = false;
-	if (fuse_lowlevel_notify_inval_inode(m->se, n->id, 0, 0))
-		report(REPORT_DEBUG, "the kernel has nothing of a file whose key was lost");
-	node_put(m->tree.nodes, n);
-}
-
 static int mount_prepare(const struct config *c, struct running *r)
 {
 	struct mount *m = &r->mount;
@@ -230,7 +215,7 @@ static int mount_prepare(const struct config *c, struct running *r)
 	m->tree.who.owner = geteuid();
 	m->tree.foreign_deny = c->foreign == FOREIGN_DENY;
 	m->tree.store->keys.lost_arg = m;
-	m->tree.store->keys.lost = on_lost;
+	m->tree.store->keys.lost = mount_key_lost;
 	err = plain_new(r->opened.store, r->opened.converting, &m->tree.plain);
 	if (err)
 		return err;

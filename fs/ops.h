@@ -67,6 +67,8 @@ bool mount_wrote(struct mount *m);
  * latter returns all is closed */
 int closer_start(struct mount *m) MUST_CHECK;
 void closer_stop(struct mount *m);
+/** mount_key_lost() - store_keys.lost of a mount: @arg; what the kernel has of @f's content is dropped (give.c) */
+void mount_key_lost(void *arg, struct inode *f);
 /** mount_drop_handles() - after the session ended: close what the kernel never released */
 void mount_drop_handles(struct mount *m);
 
