@@ -311,9 +311,11 @@ int jws_sign(EVP_PKEY *key, enum jose_alg alg, const json_t *header, const json_
 {
 	const struct algorithm *a = algorithm_of(alg);
 	enum jose_alg natural = jose_alg_of(key);
-	CLEANUP_FREE char *head = NULL, *body = NULL, *text = NULL, *tail = NULL;
+	CLEANUP_FREE char *head = NULL, *body = NULL, *tail = NULL;
+	char *whole;
 	uint8_t sig[SIGNATURE_MAX];
-	size_t len, sig_len;
+	CLEANUP_FREE char *text = NULL;
+	size_t sig_len = 0;
 	int err;
 
 	if (!a || (natural != alg && !(natural == JOSE_RS256 && alg == JOSE_PS256)))
@@ -322,18 +324,16 @@ int jws_sign(EVP_PKEY *key, enum jose_alg alg, const json_t *header, const json_
 	body = part_text(claims);
 	if (!head || !body)
 		return -ENOMEM;
-	len = strlen(head) + 1 + strlen(body);
-	text = malloc(len + 1 + BASE64_LEN(sizeof(sig)) + 1);
-	if (!text)
+	if (asprintf(&text, "%s.%s", head, body) < 0) {
+		text = NULL;
 		return -ENOMEM;
-	stpcpy(stpcpy(stpcpy(text, head), "."), body);
-	err = signature_make(key, a, text, len, sig, &sig_len);
+	}
+	err = signature_make(key, a, text, strlen(text), sig, &sig_len);
 	if (err)
 		return err;
 	tail = base64url_encode(sig, sig_len);
-	if (!tail)
+	if (!tail || asprintf(&whole, "%s.%s", text, tail) < 0)
 		return -ENOMEM;
-	stpcpy(stpcpy(text + len, "."), tail);
-	*ret = STEAL(text);
+	*ret = whole;
 	return 0;
 }

@@ -45,7 +45,7 @@ static int issuer_call(struct issuer *is, const struct http_request *q, struct h
 	if (ret->date)
 		is->skew = ret->date - time(NULL);
 	if (*ret->dpop_nonce)
-		strcpy(is->nonce, ret->dpop_nonce);
+		memcpy(is->nonce, ret->dpop_nonce, sizeof(is->nonce));
 	return 0;
 }
 
@@ -129,31 +129,35 @@ int issuer_discover(struct issuer *is, int64_t deadline)
 
 /* --- forms --- */
 
-/* application/x-www-form-urlencoded; @ret: 3 * strlen(s) + 1 */
-static void form_encode(const char *s, char *ret)
+/* application/x-www-form-urlencoded; malloc'd: wipe */
+static char *form_encode(const char *s)
 {
-	static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~";
+	static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~", hex[] = "0123456789ABCDEF";
+	char *ret = malloc(3 * strlen(s) + 1), *p = ret;
 
-	for (; *s; s++) {
-		if (strchr(plain, *s))
-			*ret++ = *s;
-		else
-			ret += sprintf(ret, "%%%02X", (unsigned char)*s);
+	for (; ret && *s; s++) {
+		unsigned char c = (unsigned char)*s;
+
+		if (strchr(plain, c)) {
+			*p++ = (char)c;
+			continue;
+		}
+		*p++ = '%';
+		*p++ = hex[c >> 4];
+		*p++ = hex[c & 15];
 	}
-	*ret = 0;
+	if (ret)
+		*p = 0;
+	return ret;
 }
 
 int form_add(char **form, const char *name, const char *value)
 {
-	size_t was = *form ? strlen(*form) : 0, len = was + strlen(name) + 3 * strlen(value) + 3;
-	char *more = malloc(len), *p = more;
+	CLEANUP_WIPE char *text = form_encode(value);
+	char *more;
 
-	if (!more)
+	if (!text || asprintf(&more, "%s%s%s=%s", *form ? *form : "", *form ? "&" : "", name, text) < 0)
 		return -ENOMEM;
-	if (was)
-		p = stpcpy(stpcpy(p, *form), "&");
-	p = stpcpy(stpcpy(p, name), "=");
-	form_encode(value, p);
 	wipe_free(form);
 	*form = more;
 	return 0;
@@ -162,19 +166,20 @@ int form_add(char **form, const char *name, const char *value)
 /* "Authorization: Basic ..." (RFC 6749 2.3.1: both parts form-encoded first) */
 static int basic_header(const char *id, const char *secret, char **ret)
 {
-	size_t room = 3 * strlen(id) + 3 * strlen(secret) + 2;
-	CLEANUP_WIPE char *pair = malloc(room);
-	char *line = malloc(sizeof("Authorization: Basic ") + BASE64_LEN(room));
+	CLEANUP_WIPE char *name = form_encode(id), *word = form_encode(secret), *pair = NULL, *b64 = NULL;
 
-	if (!pair || !line) {
-		free(line);
+	if (!name || !word || asprintf(&pair, "%s:%s", name, word) < 0) {
+		pair = NULL;
 		return -ENOMEM;
 	}
-	form_encode(id, pair);
-	strcat(pair, ":");
-	form_encode(secret, pair + strlen(pair));
-	base64_encode(pair, strlen(pair), stpcpy(line, "Authorization: Basic "));
-	*ret = line;
+	b64 = malloc(BASE64_LEN(strlen(pair)) + 1);
+	if (!b64)
+		return -ENOMEM;
+	base64_encode(pair, strlen(pair), b64);
+	if (asprintf(ret, "Authorization: Basic %s", b64) < 0) {
+		*ret = NULL;
+		return -ENOMEM;
+	}
 	return 0;
 }
 

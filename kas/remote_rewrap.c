@@ -19,7 +19,7 @@ struct group { /* the items of one kind */
 	unsigned splits, undecided;
 	bool rsa_tried;
 	bool alone; /* every item is suspect, so that some fail says nothing about the KAS */
-	int out; /* an outage: the rest is not asked any more */
+	int out;    /* an outage: the rest is not asked any more */
 	char text[200];
 };
 

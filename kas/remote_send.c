@@ -67,7 +67,7 @@ static void note_answer(struct remote *r, const struct http_answer *a)
 	s->mean_us = s->mean_us ? (uint32_t)((15 * (uint64_t)s->mean_us + a->took_us) / 16) : a->took_us;
 	s->max_us = MAX(s->max_us, a->took_us);
 	if (*a->dpop_nonce)
-		strcpy(r->nonce, a->dpop_nonce);
+		memcpy(r->nonce, a->dpop_nonce, sizeof(r->nonce));
 	if (a->date)
 		r->skew = a->date - time(NULL);
 	mutex_unlock(&r->lock);
@@ -144,7 +144,7 @@ static bool again_after_401(struct remote *r, struct attempt *t, const struct ht
 
 	if (auth->dpop && *a->dpop_nonce && strcmp(a->dpop_nonce, t->nonce) && !t->nonce_used) {
 		t->nonce_used = true;
-		strcpy(t->nonce, a->dpop_nonce);
+		memcpy(t->nonce, a->dpop_nonce, sizeof(t->nonce));
 		t->skew = skew;
 		return true;
 	}
@@ -214,7 +214,7 @@ int remote_exchange(struct remote *r, const struct exchange *x, struct http_answ
 	int err;
 
 	mutex_lock(&r->lock);
-	strcpy(t.nonce, r->nonce);
+	memcpy(t.nonce, r->nonce, sizeof(t.nonce));
 	t.skew = r->skew;
 	t.rest = r->rest && x->rest;
 	mutex_unlock(&r->lock);

@@ -20,7 +20,7 @@ struct kas_login { /* all may be NULL; see struct remote_config */
 	    {OPTION_TEXT, 0, "session-file", "FILE", offsetof(st, member.session_file), "of tdfs login (default: in ~/.local/state/tdfs)"}, \
 	    {OPTION_TEXT, 0, "kas-ca", "FILE", offsetof(st, member.ca_file), "trust this CA alone (PEM)"},                                  \
 	{                                                                                                                                   \
-		OPTION_TEXT, 0, "kas-allow", "NETS", offsetof(st, member.allow), "private addresses it may have, such as 10.0.0.0/8"        \
+		OPTION_TEXT, 0, "kas-allow", "NETS", offsetof(st, member.allow), "private addresses it may have"        \
 	}
 #define KAS_LOGIN_ROWS(st, member)                                                                                                      \
 	KAS_ISSUER_ROWS(st, member), {OPTION_TEXT, 0, "client-secret", "FILE", offsetof(st, member.secret_file), "client credentials"}, \

@@ -15,8 +15,8 @@ static void help(void)
 	/* a screen has 24 lines, and there are 20 commands */
 	printf("usage: tdfs COMMAND [OPTION]... [ARGUMENT]...   files at rest are OpenTDF files\n");
 	command_list(commands);
-	printf("\n'tdfs COMMAND --help' tells more; 'tdfs help secrets' how passphrases are given,\n"
-	       "'tdfs help options' what -o of a mount may hold, 'tdfs help exit' exit codes.\n");
+	printf("\n'tdfs COMMAND --help' tells more; 'tdfs help secrets': how to give passphrases,\n"
+	       "'tdfs help options': what -o of a mount may hold, 'tdfs help exit': exit codes.\n");
 }
 
 static void help_secrets(void)

@@ -1,8 +1,7 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """An OIDC issuer for tests: discovery, JWKS, client credentials, device flow, refresh tokens, revocation, DPoP.
 
-    issuer.py CONFIG.json      prints {"issuer": URL} and serves until its standard input ends
+    python3 issuer.py CONFIG.json      prints {"issuer": URL} and serves until its standard input ends
 
 CONFIG: {"clients": {ID: {"secret"?, "audience"?: [...], "claims"?: {...}, "life"?: seconds, "bind"?: false}}, "tls"?: {"cert", "key"}, "port"?, "host"?: name in URLs}
 A client without a secret is public: device flow and refresh tokens.  "bind": false: Bearer tokens even for a proof.
