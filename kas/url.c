@@ -153,7 +153,7 @@ static bool is_loopback(const struct url *u)
 int url_parse(const char *text, bool query, struct url *ret)
 {
 	struct url u = {0};
-	const char *p;
+	const char *p = NULL;
 	int err = characters_check(text);
 
 	if (err)
