@@ -174,7 +174,7 @@ static bool set_transport(CURL *curl, const struct http *h, const struct http_re
 		SET(CURLOPT_CAINFO, h->ca_file);
 		SET(CURLOPT_CAPATH, NULL);
 	}
-	if (h->pin && q->url->https)
+	if (h->pin && q->pinned)
 		SET(CURLOPT_PINNEDPUBLICKEY, h->pin);
 	return ok;
 }

@@ -37,6 +37,7 @@ struct http_request {
 	const char *body;         /* of a POST */
 	size_t body_len;
 	const char *const *headers; /* full lines, NULL-ended; NULL: none */
+	bool pinned;                /* demand the SPKI pin of the configuration, if it has one */
 	size_t answer_max;          /* bytes of body */
 	int64_t deadline;           /* http_now() milliseconds */
 };

@@ -120,6 +120,7 @@ static int send_once(struct remote *r, const struct exchange *x, const struct at
 	return http_call(r->http,
 			 &(struct http_request){.url = &r->url,
 						.path = path,
+						.pinned = true,
 						.content_type = get ? NULL : "application/json",
 						.body = body,
 						.body_len = body ? strlen(body) : 0,
