@@ -244,8 +244,9 @@ const struct command kas_test = {
     .name = "test",
     .summary = "can this KAS be used? its keys, our login, a key there and back",
     .usage = "URL",
-    .notes = "Wraps random bytes for each of its keys and has them unwrapped: a KAS may hand out\n"
-	     "a key that it does not unwrap for. Without a login only what is public is tried.\n",
+    .notes = "Wraps random bytes for each of its keys and has them unwrapped: a KAS may hand\n"
+	     "out a key that it does not unwrap for. Without a login only what is public is\n"
+	     "tried.\n",
     .options = test_rows,
     .args_size = sizeof(struct client_args),
     .min_args = 1,

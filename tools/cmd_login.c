@@ -75,8 +75,8 @@ const struct command command_login = {
     .name = "login",
     .summary = "log in to the issuer of a key access service, by browser",
     .usage = "--issuer URL --client-id ID",
-    .notes = "Shows an address and a code to be entered there. The session it leaves (mode 0600)\n"
-	     "is used by volumes and by tdfs kas test; tdfs kas logout ends it.\n",
+    .notes = "Shows an address and a code to be entered there. The session that is left (mode\n"
+	     "0600) is used by volumes and by tdfs kas test; tdfs kas logout ends it.\n",
     .options = login_rows,
     .args_size = sizeof(struct login_args),
     .max_args = 0,

@@ -17,7 +17,7 @@ struct kas_login { /* all may be NULL; see struct remote_config */
 	{OPTION_TEXT, 0, "issuer", "URL", offsetof(st, member.issuer), "of OpenID Connect"},                                                \
 	    {OPTION_TEXT, 0, "client-id", "ID", offsetof(st, member.client_id), "of this client there"},                                    \
 	    {OPTION_TEXT, 0, "audience", "NAME", offsetof(st, member.audience), "whom tokens are for"},                                     \
-	    {OPTION_TEXT, 0, "session-file", "FILE", offsetof(st, member.session_file), "of tdfs login (default: in ~/.local/state/tdfs)"}, \
+	    {OPTION_TEXT, 0, "session-file", "FILE", offsetof(st, member.session_file), "left by tdfs login"}, \
 	    {OPTION_TEXT, 0, "kas-ca", "FILE", offsetof(st, member.ca_file), "trust this CA alone (PEM)"},                                  \
 	{                                                                                                                                   \
 		OPTION_TEXT, 0, "kas-allow", "NETS", offsetof(st, member.allow), "private addresses it may have"        \
