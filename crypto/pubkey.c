@@ -241,6 +241,15 @@ EVP_PKEY *pubkey_new_ec(void)
 	return key;
 }
 
+EVP_PKEY *pubkey_new_rsa(void)
+{
+	EVP_PKEY *key = EVP_PKEY_Q_keygen(NULL, NULL, "RSA", (size_t)RSA_BITS_MIN);
+
+	if (!key)
+		pubkey_fail(-EIO, "no RSA key could be made");
+	return key;
+}
+
 enum wrap_type pubkey_type(EVP_PKEY *key)
 {
 	switch (EVP_PKEY_get_base_id(key)) {

@@ -25,6 +25,8 @@ int pubkey_private_der(EVP_PKEY *key, uint8_t **ret, size_t *ret_len) MUST_CHECK
 int pubkey_private_from_der(const uint8_t *der, size_t len, EVP_PKEY **ret) MUST_CHECK;
 /** pubkey_new_ec() - a new P-256 pair; NULL on failure */
 EVP_PKEY *pubkey_new_ec(void) MUST_CHECK;
+/** pubkey_new_rsa() - a new pair of 2048 bits; NULL on failure.  Takes some tenths of a second */
+EVP_PKEY *pubkey_new_rsa(void) MUST_CHECK;
 /** pubkey_type() - which wrapping this key does */
 enum wrap_type pubkey_type(EVP_PKEY *key);
 

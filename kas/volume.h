@@ -104,10 +104,13 @@ int volume_slot_change(struct volume *v, uint8_t id, const struct credential *c,
 
 /** The embedded KAS's keys and the policy of new files.  The caller holds volume_lock(): a mounted daemon would go on with the old ones.
  * volume_kas_rotate(): a fresh key for new files, the old one is retired.  -ENOSPC too many retired ones
+ * volume_kas_add_rsa(): a fresh RSA key beside it, for clients of `tdfs kas serve` that wrap with nothing else; it stands among the retired ones,
+ * as tdfs itself makes no files for it.  It is the last in v->kas_old then.  -ENOSPC
  * volume_kas_forget(): a retired key is destroyed; files wrapped for it alone cannot be opened any more.  -ENOENT; -EINVAL it is the present one
  * volume_policy_set(): of new files below @dir ("": everywhere), @text: a policy as JSON, NULL: again that of the directory above; -EPROTO it is none; -EFBIG; -EINVAL @dir; -ENOSPC 256
  * directories have one.  All: -EBADMSG both copies damaged, -errno */
 int volume_kas_rotate(struct volume *v) MUST_CHECK;
+int volume_kas_add_rsa(struct volume *v) MUST_CHECK;
 int volume_kas_forget(struct volume *v, const char *kid) MUST_CHECK;
 int volume_policy_set(struct volume *v, const char *dir, const char *text, size_t len) MUST_CHECK;
 /** volume_policy_at() - the policy of a new file at @path (from the store's root, as stored): of the nearest directory that has one.  Borrowed */

@@ -229,7 +229,7 @@ static int build(struct volume *v, struct volume_params *par, const struct crede
 		return failed(v->path, "/" VOLUME_NEW_DIR);
 	err = fill_in(v, par, first);
 	if (!err)
-		err = volume_kas_make(v->k_kas, &v->kas_kid, &blob, &len);
+		err = volume_kas_make(v->k_kas, false, &v->kas_kid, &blob, &len);
 	if (!err)
 		err = write_kas(&io, v->dir_fd, v->kas_kid, blob, len);
 	if (!err && par->in_place)

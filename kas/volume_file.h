@@ -53,8 +53,8 @@ int volume_unlock(struct volume *v, const struct credential *c, const char *text
 struct json_t;
 bool volume_kid_is_safe(const char *kid);
 int volume_kas_old_parse(const struct json_t *list, struct volume *v) MUST_CHECK;
-/** volume_kas_make() - a fresh key, sealed under @k_kas; both malloc'd; 0, -EIO, -ENOMEM */
-int volume_kas_make(const struct secret *k_kas, char **ret_kid, uint8_t **ret_blob, size_t *ret_len) MUST_CHECK;
+/** volume_kas_make() - a fresh key, EC or RSA, sealed under @k_kas; both malloc'd; 0, -EIO, -ENOMEM */
+int volume_kas_make(const struct secret *k_kas, bool rsa, char **ret_kid, uint8_t **ret_blob, size_t *ret_len) MUST_CHECK;
 /** volume_kas_open() - add the key @kid that is sealed in @blob to v->kas; 0, -EBADMSG, -EPROTO, -ENOMEM, -EIO */
 int volume_kas_open(struct volume *v, const char *kid, const uint8_t *blob, size_t len) MUST_CHECK;
 /** volume_kas_read() - what kas/KID.key holds; 0; -EBADMSG it is missing; -errno */

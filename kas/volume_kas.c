@@ -66,9 +66,9 @@ int volume_kas_name(EVP_PKEY *key, char ret[static 32])
 	return 0;
 }
 
-int volume_kas_make(const struct secret *k_kas, char **ret_kid, uint8_t **ret_blob, size_t *ret_len)
+int volume_kas_make(const struct secret *k_kas, bool rsa, char **ret_kid, uint8_t **ret_blob, size_t *ret_len)
 {
-	EVP_PKEY *key = pubkey_new_ec();
+	EVP_PKEY *key = rsa ? pubkey_new_rsa() : pubkey_new_ec();
 	CLEANUP_FREE uint8_t *blob = NULL;
 	CLEANUP_FREE char *name = NULL;
 	uint8_t *der = NULL;
@@ -178,42 +178,72 @@ static int rotate_undo(struct volume *v, char *kid, int err)
 	return kas_write_key(v->kas, kid) ? -ENOKEY : err;
 }
 
-int volume_kas_rotate(struct volume *v)
+/* A fresh key on disk and in v->kas, and room for one more in the list of the others.  The key comes before volume.json: one that names a
+ * key which is not there would not open. */
+static int add_key(struct volume *v, bool rsa, char **ret_kid)
 {
 	struct io io = io_posix(v->store_fd);
-	CLEANUP_CHANGE struct volume *locked = NULL;
 	CLEANUP_FREE uint8_t *blob = NULL;
 	CLEANUP_FREE char *kid = NULL;
 	CLEANUP_FD int dir = -1;
-	char name[VOLUME_KID_MAX + 8], **more, *was;
+	char name[VOLUME_KID_MAX + 8], **more;
 	size_t len;
-	int err = volume_change_begin(v, &locked);
+	int err;
 
-	if (err)
-		return err;
 	if (v->n_kas_old >= VOLUME_KAS_OLD_MAX)
 		return fail(-ENOSPC, "%s has %d retired KAS keys already: `tdfs convert rewrap`, then `tdfs key forget`", v->path,
 			    VOLUME_KAS_OLD_MAX);
-	err = volume_kas_make(v->k_kas, &kid, &blob, &len);
+	err = volume_kas_make(v->k_kas, rsa, &kid, &blob, &len);
 	dir = err ? err : kas_dir(v);
 	if (dir < 0)
 		return dir;
-	/* the key first: a volume.json without its key would not open */
 	volume_kas_file(kid, name);
 	err = io_replace(&io, dir, name, blob, len, 0600);
 	if (!err)
 		err = volume_kas_open(v, kid, blob, len);
-	if (!err)
-		err = kas_write_key(v->kas, kid);
 	more = err ? NULL : realloc(v->kas_old, (v->n_kas_old + 1) * sizeof(*more));
 	if (!more)
 		return err ? err : -ENOMEM;
 	v->kas_old = more;
+	*ret_kid = STEAL(kid);
+	return 0;
+}
+
+int volume_kas_rotate(struct volume *v)
+{
+	CLEANUP_CHANGE struct volume *locked = NULL;
+	CLEANUP_FREE char *kid = NULL;
+	char *was;
+	int err = volume_change_begin(v, &locked);
+
+	if (!err)
+		err = add_key(v, false, &kid);
+	if (!err)
+		err = kas_write_key(v->kas, kid);
+	if (err)
+		return err;
 	was = v->kas_kid;
-	more[v->n_kas_old++] = was;
+	v->kas_old[v->n_kas_old++] = was;
 	v->kas_kid = STEAL(kid);
 	err = volume_text_write(v);
 	return err ? rotate_undo(v, was, err) : 0;
+}
+
+int volume_kas_add_rsa(struct volume *v)
+{
+	CLEANUP_CHANGE struct volume *locked = NULL;
+	char *kid;
+	int err = volume_change_begin(v, &locked);
+
+	if (!err)
+		err = add_key(v, true, &kid);
+	if (err)
+		return err;
+	v->kas_old[v->n_kas_old++] = kid;
+	err = volume_text_write(v);
+	if (err)
+		free(v->kas_old[--v->n_kas_old]);
+	return err;
 }
 
 int volume_kas_forget(struct volume *v, const char *kid)

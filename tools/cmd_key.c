@@ -386,7 +386,7 @@ static const struct command key_restore = {
 };
 
 static const struct command *const subs[] = {
-    &key_list, &key_add, &key_remove, &key_change, &key_recovery, &key_backup, &key_restore, &key_rotate, &key_forget, NULL,
+    &key_list, &key_add, &key_remove, &key_change, &key_recovery, &key_backup, &key_restore, &key_rotate, &key_rsa, &key_forget, NULL,
 };
 
 const struct command command_key = {

@@ -5,6 +5,6 @@
 
 #include "options.h"
 
-extern const struct command key_rotate, key_forget; /* cmd_key_kas.c */
+extern const struct command key_rotate, key_rsa, key_forget; /* cmd_key_kas.c */
 
 #endif

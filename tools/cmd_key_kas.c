@@ -40,6 +40,22 @@ static int rotate_main(const void *args, int n, char **pos)
 	return output_flush(EXIT_TDFS_OK);
 }
 
+static int rsa_main(const void *args, int n, char **pos)
+{
+	CLEANUP(volume_cleanup) struct volume *v = NULL;
+	int code = open_held(args, pos[0], &v), err;
+
+	if (code)
+		return code;
+	err = volume_kas_add_rsa(v);
+	if (err)
+		return complain(err, pos[0], NULL);
+	printf("`tdfs kas serve` offers the RSA key %s to clients that wrap with RSA alone.\n"
+	       "Next:  tdfs key backup %s FILE   an older backup lacks it\n",
+	       v->kas_old[v->n_kas_old - 1], pos[0]);
+	return output_flush(EXIT_TDFS_OK);
+}
+
 struct search {
 	const struct volume *v;
 	const char *kid;
@@ -127,6 +143,19 @@ const struct command key_rotate = {
     .min_args = 1,
     .max_args = 1,
     .run = rotate_main,
+};
+
+const struct command key_rsa = {
+    .name = "rsa",
+    .summary = "an RSA key beside the KAS key, for clients of `tdfs kas serve`",
+    .usage = "STORE",
+    .notes = "Some OpenTDF clients can wrap with RSA only. Files of this volume are not made\n"
+	     "for it; it stands among the retired keys.\n",
+    .options = kas_rows,
+    .args_size = sizeof(struct kas_args),
+    .min_args = 1,
+    .max_args = 1,
+    .run = rsa_main,
 };
 
 static const struct option_row forget_rows[] = {
