@@ -338,3 +338,42 @@ bool kas_is_remote(const struct kas *k)
 {
 	return k->n_remotes > 0;
 }
+
+/* What OpenTDF calls the algorithm of a key; "" if it has no name there. */
+static void algorithm_name(EVP_PKEY *key, char ret[static 32])
+{
+	char group[32] = "";
+
+	if (pubkey_type(key) == WRAP_RSA)
+		snprintf(ret, 32, "rsa:%d", EVP_PKEY_get_bits(key));
+	else if (EVP_PKEY_get_group_name(key, group, sizeof(group), NULL) == 1)
+		snprintf(ret, 32, "ec:%s", strcmp(group, "prime256v1") == 0 ? "secp256r1" : group);
+	else
+		*ret = '\0';
+}
+
+int kas_public(const struct kas *k, const char *algorithm, char **ret_pem, const char **ret_kid)
+{
+	const struct local_key *found = NULL;
+	char *pem;
+
+	for (size_t i = 0; i < k->n_keys; i++) {
+		EVP_PKEY *key = local_key_pkey(k->keys[i]);
+		char name[32];
+
+		algorithm_name(key, name);
+		/* several of a kind: the one that writes, or the newest RSA key, which is the last */
+		if (*algorithm ? strcmp(name, algorithm) == 0 : pubkey_type(key) == WRAP_RSA)
+			found = !found || i == k->write_key || pubkey_type(key) == WRAP_RSA ? k->keys[i] : found;
+	}
+	if (!found && !*algorithm && k->n_keys)
+		found = k->keys[k->write_key];
+	if (!found)
+		return -ENOENT;
+	pem = pubkey_pem(local_key_pkey(found));
+	if (!pem)
+		return -ENOMEM;
+	*ret_pem = pem;
+	*ret_kid = local_key_id(found);
+	return 0;
+}

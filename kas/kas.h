@@ -99,4 +99,9 @@ struct kas_stats {
 /** kas_stats() - of the cache; zeros without a remote KAS */
 void kas_stats(struct kas *k, struct kas_stats *ret);
 
+/** kas_public() - the local key that others wrap with
+ * @algorithm: "ec:secp256r1", "rsa:2048" and the like; "": the RSA key, or the one new files are made for if there is none
+ * @ret_pem: SPKI, malloc'd; @ret_kid: valid as long as @k.  0; -ENOENT no such key; -ENOMEM */
+int kas_public(const struct kas *k, const char *algorithm, char **ret_pem, const char **ret_kid) MUST_CHECK;
+
 #endif

@@ -112,6 +112,11 @@ const char *local_key_url(const struct local_key *k)
 	return k->url;
 }
 
+EVP_PKEY *local_key_pkey(const struct local_key *k)
+{
+	return k->key;
+}
+
 enum local_fit local_fits(const struct local_key *k, const struct key_access *ka)
 {
 	if (ka->type != k->type)

@@ -18,6 +18,8 @@ int local_key_new(const char *kid, const char *url, EVP_PKEY *key, struct local_
 void local_key_free(struct local_key *k);
 const char *local_key_id(const struct local_key *k);
 const char *local_key_url(const struct local_key *k);
+/** local_key_pkey() - the key itself, borrowed */
+EVP_PKEY *local_key_pkey(const struct local_key *k);
 
 enum local_fit { LOCAL_NO, LOCAL_MAYBE, LOCAL_YES }; /* MAYBE: one of the two has no kid, so only trying tells */
 enum local_fit local_fits(const struct local_key *k, const struct key_access *ka);

@@ -1,0 +1,331 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The server's sockets, over libmicrohttpd: a pool of threads that each wait on their connections with epoll.
+ *
+ * Time is bounded per phase, not per byte: so long for the head of a request (also between two requests), so long for its body, so long for
+ * the answer.  Who is later is cut off by serve_run()'s clock.  When all places are taken, the connection that has waited longest for its
+ * next request goes.
+ */
+#include "serve_http.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <strings.h>
+
+#include "aead.h"
+#include "report.h"
+
+#define THREADS_MAX 32
+#define HEAD_MAX ((size_t)48 << 10)    /* request line and headers, and what libmicrohttpd keeps of a connection */
+#define BODIES_MAX ((size_t)192 << 20) /* of all requests under way */
+#define DRAIN_MAX ((size_t)128 << 10)  /* of a body that nobody wants is read, so that the client sees the answer */
+#define RESERVE 64                     /* places beyond the limit, for those that come while others go */
+
+struct request {
+	struct call call;
+	struct conn *conn;
+	struct buffer body;
+	size_t n_read;
+	bool begun, answered;
+};
+
+/* --- answers --- */
+
+/* gRPC wants its status behind the body: a chunked answer with a trailer. */
+struct stream {
+	struct buffer body;
+};
+
+static ssize_t stream_read(void *cls, uint64_t pos, char *buf, size_t max)
+{
+	struct stream *s = cls;
+	size_t n;
+
+	if (pos >= s->body.len)
+		return MHD_CONTENT_READER_END_OF_STREAM;
+	n = MIN(max, s->body.len - (size_t)pos);
+	memcpy(buf, s->body.p + pos, n);
+	return (ssize_t)n;
+}
+
+static void stream_free(void *cls)
+{
+	struct stream *s = cls;
+
+	buffer_free(&s->body);
+	free(s);
+}
+
+/* Printable ASCII but "%", the rest as %XX (gRPC over HTTP/2, "Percent-Encoded"). */
+static void percent(const char *s, char *ret, size_t max)
+{
+	size_t n = 0;
+
+	for (; *s && n + 4 < max; s++)
+		if (*s >= 0x20 && *s < 0x7f && *s != '%')
+			ret[n++] = *s;
+		else
+			n += (size_t)snprintf(ret + n, 4, "%%%02X", (uint8_t)*s);
+	ret[n] = '\0';
+}
+
+static struct MHD_Response *response_grpc(struct call *c)
+{
+	struct stream *s = calloc(1, sizeof(*s));
+	struct MHD_Response *r;
+	char status[8], text[SERVE_TEXT * 3];
+
+	if (!s)
+		return NULL;
+	s->body = c->body;
+	c->body = (struct buffer){0};
+	r = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, 16384, stream_read, s, stream_free);
+	if (!r) {
+		stream_free(s);
+		return NULL;
+	}
+	snprintf(status, sizeof(status), "%u", code_grpc(c->code));
+	percent(c->text, text, sizeof(text));
+	if (c->code == CODE_OK) {
+		MHD_add_response_header(r, "Trailer", "grpc-status");
+		MHD_add_response_footer(r, "grpc-status", status);
+	} else {
+		MHD_add_response_header(r, "grpc-status", status);
+		MHD_add_response_header(r, "grpc-message", text);
+	}
+	return r;
+}
+
+static struct MHD_Response *response_plain(struct call *c)
+{
+	struct MHD_Response *r = MHD_create_response_from_buffer(c->body.len, c->body.p ? (void *)c->body.p : (void *)"",
+								 c->body.p ? MHD_RESPMEM_MUST_FREE : MHD_RESPMEM_PERSISTENT);
+	char text[16];
+
+	if (!r)
+		return NULL;
+	c->body = (struct buffer){0};
+	if (c->status == 401)
+		MHD_add_response_header(r, "WWW-Authenticate",
+					c->challenge ? "DPoP error=\"invalid_dpop_proof\", algs=\"ES256 ES384 RS256 PS256\""
+						     : "Bearer error=\"invalid_token\"");
+	if (c->status == 415)
+		MHD_add_response_header(r, "Accept-Post", "application/json, application/proto, application/grpc");
+	if (c->status == 405)
+		MHD_add_response_header(r, "Allow", c->route->post ? (c->route->get ? "GET, POST" : "POST") : "GET");
+	if (c->retry_after) {
+		snprintf(text, sizeof(text), "%u", c->retry_after);
+		MHD_add_response_header(r, "Retry-After", text);
+	}
+	return r;
+}
+
+static enum MHD_Result answer(struct front *f, struct request *q)
+{
+	struct call *c = &q->call;
+	struct MHD_Response *r =
+	    c->status == 200 && c->type && strcmp(c->type, "application/grpc") == 0 ? response_grpc(c) : response_plain(c);
+	enum MHD_Result yes;
+
+	if (!r)
+		return MHD_NO;
+	if (c->type)
+		MHD_add_response_header(r, "Content-Type", c->type);
+	MHD_add_response_header(r, "Cache-Control", "no-store");
+	conn_phase(f, q->conn, PHASE_ANSWER, f->config->send);
+	yes = MHD_queue_response(q->conn->mhd, c->status, r);
+	MHD_destroy_response(r);
+	return yes;
+}
+
+/* --- requests --- */
+
+static const char *header(struct MHD_Connection *mc, const char *name)
+{
+	return MHD_lookup_connection_value(mc, MHD_HEADER_KIND, name);
+}
+
+static const char *argument(void *ctx, const char *name)
+{
+	return MHD_lookup_connection_value(ctx, MHD_GET_ARGUMENT_KIND, name);
+}
+
+static struct request *request_new(struct MHD_Connection *mc, struct conn *conn, const char *url, const char *method)
+{
+	struct request *q = calloc(1, sizeof(*q));
+
+	if (!q)
+		return NULL;
+	q->conn = conn;
+	q->call = (struct call){
+	    .method = method,
+	    .path = url,
+	    .peer = conn->peer,
+	    .content_type = header(mc, "Content-Type"),
+	    .content_encoding = header(mc, "Content-Encoding"),
+	    .authorization = header(mc, "Authorization"),
+	    .dpop = header(mc, "DPoP"),
+	    .request_id = header(mc, "X-Request-Id"),
+	    .connect_version = header(mc, "Connect-Protocol-Version"),
+	    .user_agent = header(mc, "User-Agent"),
+	    .argument = argument,
+	    .ctx = mc,
+	    .peer_hash = conn->peer_hash,
+	    .local = conn->local,
+	    .uid = conn->uid,
+	};
+	return q;
+}
+
+static void request_done(void *cls, struct MHD_Connection *mc, void **ctx, enum MHD_RequestTerminationCode why)
+{
+	struct request *q = *ctx;
+	struct front *f = cls;
+
+	if (!q)
+		return;
+	__atomic_fetch_sub(&f->bodies, q->body.room, __ATOMIC_RELAXED);
+	conn_phase(f, q->conn, PHASE_HEAD, f->config->idle);
+	call_free(&q->call);
+	buffer_free(&q->body);
+	free(q);
+	*ctx = NULL;
+}
+
+static void too_much(struct request *q, enum serve_code code, const char *text)
+{
+	q->call.code = call_fail(&q->call, code, "%s", text);
+	call_answer_error(&q->call);
+	q->answered = true;
+}
+
+/* The head is there.  0: go on; 1: wait, the connection is suspended; 2: answer now */
+static int request_begin(struct front *f, struct request *q)
+{
+	const char *expect = header(q->conn->mhd, "Expect"), *length = header(q->conn->mhd, "Content-Length");
+	unsigned long long n = length ? strtoull(length, NULL, 10) : 0;
+	uint64_t seen;
+	int rc;
+
+	do {
+		seen = __atomic_load_n(&f->n_done, __ATOMIC_ACQUIRE);
+		rc = serve_begin(f->serve, &q->call);
+		if (rc == -EAGAIN && conn_suspend(f, q->conn, seen))
+			return 1;
+	} while (rc == -EAGAIN && !f->stopping);
+	q->begun = true;
+	q->answered = rc != 0;
+	if (rc == -EAGAIN)
+		too_much(q, CODE_UNAVAILABLE, "the server is being stopped");
+	if (!q->answered && n > q->call.body_max && q->call.route->post)
+		too_much(q, CODE_RESOURCE_EXHAUSTED, "the body is too large");
+	q->body = buffer_of(q->call.body_max);
+	conn_phase(f, q->conn, PHASE_BODY, f->config->receive);
+	/* a small body is read and dropped first: a connection closed with bytes unread may lose the answer on its way */
+	return q->answered && (expect || n > DRAIN_MAX) ? 2 : 0;
+}
+
+/* A piece of the body. */
+static void request_body(struct front *f, struct request *q, const char *p, size_t len)
+{
+	size_t before = q->body.room;
+
+	q->n_read += len;
+	if (q->answered)
+		return;
+	if (__atomic_load_n(&f->bodies, __ATOMIC_RELAXED) + len > BODIES_MAX) {
+		too_much(q, CODE_UNAVAILABLE, "too many requests at a time");
+		q->call.retry_after = 1;
+		return;
+	}
+	buffer_put(&q->body, p, len);
+	__atomic_fetch_add(&f->bodies, q->body.room - before, __ATOMIC_RELAXED);
+	if (buffer_error(&q->body))
+		too_much(q, buffer_error(&q->body) == -EFBIG ? CODE_RESOURCE_EXHAUSTED : CODE_UNAVAILABLE, "the body is too large");
+}
+
+static enum MHD_Result handle(void *cls, struct MHD_Connection *mc, const char *url, const char *method, const char *version,
+			      const char *data, size_t *len, void **ctx)
+{
+	const union MHD_ConnectionInfo *info = MHD_get_connection_info(mc, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+	struct conn *conn = info ? info->socket_context : NULL;
+	struct request *q = *ctx;
+	struct front *f = cls;
+	int rc;
+
+	if (!conn || conn->refused)
+		return MHD_NO;
+	if (!q) {
+		q = request_new(mc, conn, url, method);
+		*ctx = q;
+		if (!q)
+			return MHD_NO;
+	}
+	if (!q->begun) {
+		rc = request_begin(f, q);
+		return rc == 2 ? answer(f, q) : MHD_YES;
+	}
+	if (*len) {
+		request_body(f, q, data, *len);
+		*len = 0;
+		return q->answered && q->n_read > DRAIN_MAX + SERVE_BODY_MAX ? MHD_NO : MHD_YES;
+	}
+	if (!q->answered)
+		serve_finish(f->serve, &q->call, q->body.p ? q->body.p : "", q->body.len);
+	return answer(f, q);
+}
+
+int front_init(struct front *f)
+{
+	mutex_init(&f->lock);
+	return random_bytes(f->salt, sizeof(f->salt));
+}
+
+int front_start(struct front *f)
+{
+	const struct serve_config *c = f->config;
+	unsigned flags = MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | (c->cert ? MHD_USE_TLS : 0);
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	struct MHD_OptionItem tls[] = {
+	    {MHD_OPTION_HTTPS_MEM_CERT, 0, (void *)c->cert},
+	    {MHD_OPTION_HTTPS_MEM_KEY, 0, (void *)c->key},
+	    {MHD_OPTION_HTTPS_PRIORITIES, 0,
+	     (void *)"NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2:-RSA:-CIPHER-ALL:+AES-256-GCM:+AES-128-GCM:+CHACHA20-POLY1305"},
+	    {MHD_OPTION_END, 0, NULL}};
+
+	f->mhd = MHD_start_daemon(flags, 0, NULL, NULL, handle, f, MHD_OPTION_LISTEN_SOCKET, c->listen_fd, MHD_OPTION_THREAD_POOL_SIZE,
+				  (unsigned)MAX(2, MIN(cpus, THREADS_MAX)), MHD_OPTION_CONNECTION_LIMIT, c->connections + RESERVE,
+				  MHD_OPTION_CONNECTION_MEMORY_LIMIT, HEAD_MAX, MHD_OPTION_STRICT_FOR_CLIENT, 1,
+				  MHD_OPTION_NOTIFY_CONNECTION, conn_event, f, MHD_OPTION_NOTIFY_COMPLETED, request_done, f,
+				  MHD_OPTION_ARRAY, c->cert ? tls : &tls[3], MHD_OPTION_END);
+	return f->mhd ? 0 : fail(-EIO, "the HTTP server does not start%s", c->cert ? ": is the key the certificate's, and both PEM?" : "");
+}
+
+void front_stop(struct front *f)
+{
+	struct timespec tick = {0, 50000000};
+
+	if (!f->mhd)
+		return;
+	(void)MHD_quiesce_daemon(f->mhd);
+	mutex_lock(&f->lock);
+	f->stopping = true;
+	mutex_unlock(&f->lock);
+	front_keys_done(f);
+	/* answers under way may still go out */
+	for (int i = 0; i < 100; i++) {
+		size_t busy = 0;
+
+		mutex_lock(&f->lock);
+		for (struct conn *c = f->first; c; c = c->next)
+			busy += c->phase != PHASE_HEAD && !c->dead;
+		mutex_unlock(&f->lock);
+		if (!busy)
+			break;
+		(void)nanosleep(&tick, NULL);
+	}
+	MHD_stop_daemon(f->mhd);
+	mutex_destroy(&f->lock);
+	close(f->config->listen_fd);
+	f->mhd = NULL;
+}
