@@ -248,37 +248,6 @@ static int report_lost(struct recovery *rc)
 	return err;
 }
 
-struct side_names {
-	char (*name)[REDO_SIDE_NAME];
-	size_t n;
-};
-
-static int side_entry(void *arg, const char *name, unsigned char type, ino_t ino)
-{
-	struct side_names *s = arg;
-	void *p;
-
-	if (strncmp(name, "tail-", 5) || strlen(name) != 37 || strspn(name + 5, "0123456789abcdef") != 32)
-		return 0;
-	p = reallocarray(s->name, s->n + 1, sizeof(*s->name));
-	if (!p)
-		return -ENOMEM;
-	s->name = p;
-	memcpy(s->name[s->n++], name, 38);
-	return 0;
-}
-
-/* Nothing in the log counts any more, so no SEAL needs a side file. */
-static void drop_sides(struct recovery *rc)
-{
-	struct side_names s = {0};
-
-	if (!rc->io->list(rc->io->ctx, rc->log_dir, side_entry, &s))
-		for (size_t i = 0; i < s.n; i++)
-			(void)!rc->io->unlink(rc->io->ctx, rc->log_dir, s.name[i], 0);
-	free(s.name);
-}
-
 /* Make everything durable and say so in the log, so that nothing of it is ever done again. */
 static int finish(struct recovery *rc)
 {
@@ -295,7 +264,7 @@ static int finish(struct recovery *rc)
 		return fail(err, "recovery cannot sync the store: %s", strerror(-err));
 	err = out_flush(&rc->out, true);
 	if (!err)
-		drop_sides(rc);
+		redo_sides_drop(rc->io, rc->log_dir);
 	return err;
 }
 

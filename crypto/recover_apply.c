@@ -8,25 +8,45 @@
 #include "report.h"
 #include "tail.h"
 
-int apply_tail(const struct io *io, int log_dir, const struct redo_rec *seal, uint8_t **ret)
+/* The whole sealed file that a SEAL names: a descriptor, -ENOENT, -EBADMSG, -errno */
+static int whole_open(const struct io *io, int log_dir, const struct redo_rec *seal)
+{
+	char name[REDO_WHOLE_NAME];
+	struct stat s;
+	int fd, err;
+
+	redo_whole_name(seal->seal.content_id, name);
+	fd = io->open(io->ctx, log_dir, name, O_RDONLY | O_NONBLOCK | O_NOCTTY, 0);
+	if (fd < 0)
+		return fd;
+	err = io->stat(io->ctx, fd, &s);
+	if (!err && (!S_ISREG(s.st_mode) || (uint64_t)s.st_size != seal->seal.final_len))
+		err = fail(-EBADMSG, "the side file %s has another length than the log says", name);
+	if (err)
+		io->close(io->ctx, fd);
+	return err ? err : fd;
+}
+
+static int side_read(const struct io *io, int log_dir, const struct redo_rec *seal, uint8_t **ret)
 {
 	CLEANUP_FREE uint8_t *tail = NULL;
-	char name[REDO_SIDE_NAME];
+	char name[REDO_WHOLE_NAME];
 	struct part part;
 	uint8_t hash[32];
-	size_t len;
-	int err;
+	size_t len = seal->seal.tail_len;
+	int err, fd;
 
-	if (seal->seal.tail) {
-		tail = malloc(seal->seal.tail_len + 1);
-		if (!tail)
-			return -ENOMEM;
-		memcpy(tail, seal->seal.tail, seal->seal.tail_len);
-		*ret = STEAL(tail);
-		return 0;
+	if (seal->seal.whole) {
+		redo_whole_name(seal->seal.content_id, name);
+		fd = whole_open(io, log_dir, seal);
+		tail = fd < 0 ? NULL : malloc(len + 1);
+		err = fd < 0 ? fd : tail ? io_pread_full(io, fd, tail, len, seal->seal.tail_off) : -ENOMEM;
+		if (fd >= 0)
+			io->close(io->ctx, fd);
+	} else {
+		redo_side_name(seal->seal.side, name);
+		err = io_read_file(io, log_dir, name, seal->seal.tail_len, (char **)&tail, &len);
 	}
-	redo_side_name(seal->seal.side, name);
-	err = io_read_file(io, log_dir, name, seal->seal.tail_len, (char **)&tail, &len);
 	if (err)
 		return err;
 	part = (struct part){tail, len};
@@ -36,6 +56,20 @@ int apply_tail(const struct io *io, int log_dir, const struct redo_rec *seal, ui
 	if (!err)
 		*ret = STEAL(tail);
 	return err;
+}
+
+int apply_tail(const struct io *io, int log_dir, const struct redo_rec *seal, uint8_t **ret)
+{
+	uint8_t *tail;
+
+	if (!seal->seal.tail)
+		return side_read(io, log_dir, seal, ret);
+	tail = malloc(seal->seal.tail_len + 1);
+	if (!tail)
+		return -ENOMEM;
+	memcpy(tail, seal->seal.tail, seal->seal.tail_len);
+	*ret = tail;
+	return 0;
 }
 
 struct state { /* one step, checked */
@@ -97,6 +131,27 @@ static int write_images(const struct log *l, int fd, const struct redo_step *ste
 	return err;
 }
 
+/* All segments, from the whole file beside the log: each must carry the tag that the manifest names. */
+static int write_whole(const struct log *l, int log_dir, int fd, const struct redo_rec *seal, const struct state *s)
+{
+	CLEANUP_FREE uint8_t *buf = malloc((size_t)s->rec.s + AEAD_OVERHEAD);
+	uint64_t n = seg_count(s->rec.size, s->rec.s);
+	int from = buf ? whole_open(l->io, log_dir, seal) : -ENOMEM, err = from < 0 ? from : 0;
+
+	for (uint64_t i = 0; i < n && !err; i++) {
+		size_t len = (size_t)seg_plain(s->rec.size, s->rec.s, i) + AEAD_OVERHEAD;
+
+		err = io_pread_full(l->io, from, buf, len, seg_off(s->rec.s, i));
+		if (!err && !equal_ct(buf + len - AEAD_TAG, s->tags + i * AEAD_TAG, AEAD_TAG))
+			err = fail(-EBADMSG, "segment %llu of the side file is damaged", (unsigned long long)i);
+		if (!err)
+			err = io_pwrite(l->io, fd, buf, len, seg_off(s->rec.s, i));
+	}
+	if (from >= 0)
+		l->io->close(l->io->ctx, from);
+	return err;
+}
+
 /* Size hint and time stamp: a failure costs speed or a time, never data. */
 static void set_metadata(const struct log *l, int fd, const struct plan *p, const struct record *r, uint64_t len)
 {
@@ -110,10 +165,11 @@ static void set_metadata(const struct log *l, int fd, const struct plan *p, cons
 	(void)!l->io->times(l->io->ctx, fd, ts);
 }
 
-static int write_state(const struct log *l, int fd, const struct plan *p, const struct redo_step *step, const struct state *s, bool last)
+static int write_state(const struct log *l, int log_dir, int fd, const struct plan *p, const struct redo_step *step, const struct state *s,
+		       bool last)
 {
 	const struct redo_rec *seal = step->seal;
-	int err = write_images(l, fd, step, s);
+	int err = seal->seal.whole ? write_whole(l, log_dir, fd, seal, s) : write_images(l, fd, step, s);
 
 	if (!err)
 		err = io_pwrite(l->io, fd, s->tail, seal->seal.tail_len, seal->seal.tail_off);
@@ -148,7 +204,7 @@ static int apply_step(const struct log *l, int log_dir, int fd, const struct pla
 		return err;
 	/* a failed sync is reported once and the pages are lost: write again, do not just sync again */
 	for (int tries = 0; tries < 2; tries++) {
-		err = write_state(l, fd, p, step, &s, last);
+		err = write_state(l, log_dir, fd, p, step, &s, last);
 		if (err)
 			return err;
 #ifdef TEST_NO_REC_CHAIN

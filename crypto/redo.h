@@ -76,6 +76,7 @@ struct redo_rec {
 			const uint8_t *sector; /* 512 */
 			const uint8_t *tail;   /* tail_len bytes; NULL when side */
 			const uint8_t *side;   /* SHA-256 of the tail in its side file, else NULL */
+			bool whole;            /* with side: the side file is the whole sealed file, `whole-<hex of the content id>` */
 		} seal;
 	};
 };
@@ -150,6 +151,14 @@ int redo_side_write(struct redo *r, const void *tail, uint64_t len, uint8_t ret_
 /** redo_side_drop() - the seal is applied and synced: remove it (errors are only reported) */
 void redo_side_drop(struct redo *r, const uint8_t hash[static 32]);
 bool redo_side_needed(struct redo *r, uint64_t tail_len);
+
+/* A whole sealed file beside the log, for a SEAL of a content with other segments or another key (fs/DESIGN.md "Re-segmentation"). */
+#define REDO_WHOLE_LEN 38
+#define REDO_WHOLE_NAME 44 /* "whole-", 32 digits, ".new" while it is being made */
+/** redo_whole_name() - its name for a content id */
+void redo_whole_name(const uint8_t content_id[static ID_LEN], char ret[static REDO_WHOLE_NAME]);
+/** redo_sides_drop() - remove every side file and whole file in the log's directory: after a recovery, when no record counts any more */
+void redo_sides_drop(const struct io *io, int dirfd);
 
 /* What recovery needs (crypto/recover.c): parsing, shared with redo.c so that one file knows the format. */
 struct redo_group {

@@ -168,12 +168,60 @@ void redo_stats(struct redo *r, uint64_t *ret_flushes, uint64_t *ret_bytes)
 	mutex_unlock(&r->lock);
 }
 
-void redo_side_name(const uint8_t hash[static 32], char ret[static REDO_SIDE_NAME])
+static void hex_name(const char *prefix, const uint8_t *id, char *ret, size_t room)
 {
-	int n = snprintf(ret, REDO_SIDE_NAME, "tail-");
+	size_t n = (size_t)snprintf(ret, room, "%s", prefix);
 
 	for (int i = 0; i < 16; i++)
-		n += snprintf(ret + n, REDO_SIDE_NAME - (size_t)n, "%02x", hash[i]);
+		n += (size_t)snprintf(ret + n, room - n, "%02x", id[i]);
+}
+
+void redo_side_name(const uint8_t hash[static 32], char ret[static REDO_SIDE_NAME])
+{
+	hex_name("tail-", hash, ret, REDO_SIDE_NAME);
+}
+
+void redo_whole_name(const uint8_t content_id[static ID_LEN], char ret[static REDO_WHOLE_NAME])
+{
+	hex_name("whole-", content_id, ret, REDO_WHOLE_NAME);
+}
+
+struct names {
+	char (*name)[REDO_WHOLE_NAME];
+	size_t n;
+};
+
+static bool is_hex_behind(const char *name, const char *prefix, const char *end)
+{
+	size_t len = strlen(prefix);
+
+	return !strncmp(name, prefix, len) && strspn(name + len, "0123456789abcdef") == 32 &&
+	       (!name[len + 32] || !strcmp(name + len + 32, end));
+}
+
+static int side_entry(void *arg, const char *name, unsigned char type, ino_t ino)
+{
+	struct names *s = arg;
+	void *p;
+
+	if (!is_hex_behind(name, "tail-", ".new") && !is_hex_behind(name, "whole-", ".new"))
+		return 0;
+	p = reallocarray(s->name, s->n + 1, sizeof(*s->name));
+	if (!p)
+		return -ENOMEM;
+	s->name = p;
+	memcpy(s->name[s->n++], name, strlen(name) + 1); /* at most REDO_WHOLE_NAME, or it would not have fitted the pattern */
+	return 0;
+}
+
+void redo_sides_drop(const struct io *io, int dirfd)
+{
+	struct names s = {0};
+
+	if (!io->list(io->ctx, dirfd, side_entry, &s))
+		for (size_t i = 0; i < s.n; i++)
+			(void)!io->unlink(io->ctx, dirfd, s.name[i], 0);
+	free(s.name);
 }
 
 bool redo_side_wanted(uint64_t half, uint64_t tail_len)

@@ -9,8 +9,10 @@
 
 #define MAGIC "TDFSLOG1"
 #define VERSION 1
+#define VERSION_WHOLE 2 /* of a group with a SEAL whose whole content stands beside the log: earlier programs must not skip it */
 #define MAC_SHORT 16
 #define FLAG_SIDE 1
+#define FLAG_WHOLE 2
 
 /* offsets in the group header */
 enum {
@@ -121,7 +123,7 @@ void redo_rec_write(const struct redo_rec *rec, uint8_t *p)
 	memset(p, 0, fixed);
 	memset(p + REDO_RECORD + body, 0, len - REDO_RECORD - body);
 	put_le16(p, (uint16_t)rec->type);
-	put_le16(p + 2, rec->type == REDO_SEAL && !rec->seal.tail ? FLAG_SIDE : 0);
+	put_le16(p + 2, rec->type != REDO_SEAL || rec->seal.tail ? 0 : rec->seal.whole ? FLAG_SIDE | FLAG_WHOLE : FLAG_SIDE);
 	put_le32(p + 4, (uint32_t)len);
 	memcpy(p + 8, rec->base.file_id, ID_LEN);
 	put_le64(p + 24, rec->base.generation);
@@ -153,9 +155,11 @@ void redo_rec_write(const struct redo_rec *rec, uint8_t *p)
 	}
 }
 
-static int parse_seal(const uint8_t *b, size_t len, bool side, struct redo_rec *ret)
+static int parse_seal(const uint8_t *b, size_t len, uint16_t flags, struct redo_rec *ret)
 {
-	if (len < SEAL_BODY + (side ? 32u : 0u) || get_time(b + 32, &ret->seal.mtime))
+	bool side = flags & FLAG_SIDE;
+
+	if ((flags & FLAG_WHOLE && !side) || len < SEAL_BODY + (side ? 32u : 0u) || get_time(b + 32, &ret->seal.mtime))
 		return -EPROTO;
 	ret->seal.generation = get_le64(b);
 	ret->seal.content_id = b + 8;
@@ -163,6 +167,7 @@ static int parse_seal(const uint8_t *b, size_t len, bool side, struct redo_rec *
 	ret->seal.tail_off = get_le64(b + 48);
 	ret->seal.tail_len = get_le64(b + 56);
 	ret->seal.sector = b + 64;
+	ret->seal.whole = flags & FLAG_WHOLE;
 	ret->seal.side = side ? b + SEAL_BODY : NULL;
 	ret->seal.tail = side ? NULL : b + SEAL_BODY;
 	if (ret->seal.tail_off > PLAIN_MAX || ret->seal.tail_len > PLAIN_MAX ||
@@ -201,7 +206,7 @@ static int parse_intent(const uint8_t *b, size_t len, struct redo_rec *ret)
 
 static int parse_body(const uint8_t *b, size_t len, uint16_t flags, struct redo_rec *ret)
 {
-	if (flags & ~(ret->type == REDO_SEAL ? FLAG_SIDE : 0))
+	if (flags & ~(ret->type == REDO_SEAL ? FLAG_SIDE | FLAG_WHOLE : 0))
 		return -EPROTO;
 	switch (ret->type) {
 	case REDO_INTENT:
@@ -228,7 +233,7 @@ static int parse_body(const uint8_t *b, size_t len, uint16_t flags, struct redo_
 	case REDO_COMMIT:
 		return parse_commit(b, len, ret);
 	case REDO_SEAL:
-		return parse_seal(b, len, flags & FLAG_SIDE, ret);
+		return parse_seal(b, len, flags, ret);
 	case REDO_VOID:
 		return 0;
 	}
@@ -255,6 +260,21 @@ int redo_rec_parse(const uint8_t *p, size_t len, struct redo_rec *ret, size_t *r
 	*ret = rec;
 	*ret_len = rec_len;
 	return 0;
+}
+
+/* The version that a group with these records has; the records were checked or are ours. */
+static uint32_t group_version(const uint8_t *p, size_t len)
+{
+	struct redo_rec rec;
+	size_t rec_len;
+
+	for (size_t off = REDO_HEADER; off < len; off += rec_len) {
+		if (redo_rec_parse(p + off, len - off, &rec, &rec_len))
+			break;
+		if (rec.type == REDO_SEAL && rec.seal.whole)
+			return VERSION_WHOLE;
+	}
+	return VERSION;
 }
 
 /* The MAC covers header and records but for the ciphertext inside images.  Also checks that the records fill the group exactly. */
@@ -295,7 +315,7 @@ int redo_group_seal(uint8_t *p, const struct redo_group *g, const uint8_t volume
 
 	memset(p, 0, REDO_HEADER);
 	memcpy(p + G_MAGIC, MAGIC, 8);
-	put_le32(p + G_VERSION, VERSION);
+	put_le32(p + G_VERSION, group_version(p, g->len));
 	put_le32(p + G_LEN, g->len);
 	memcpy(p + G_VOLUME, volume_id, ID_LEN);
 	put_le64(p + G_EPOCH, g->epoch);
@@ -334,8 +354,9 @@ int redo_group_parse(const uint8_t *p, size_t len, const uint8_t volume_id[stati
 
 	if (len < REDO_HEADER || memcmp(p + G_MAGIC, MAGIC, 8))
 		return -ENOENT;
-	if (get_le32(p + G_VERSION) != VERSION)
-		return fail(-ENOTSUP, "the volume log has version %u, this program knows %u", get_le32(p + G_VERSION), VERSION);
+	if (get_le32(p + G_VERSION) != VERSION && get_le32(p + G_VERSION) != VERSION_WHOLE)
+		return fail(-ENOTSUP, "the volume log has version %u, this program knows %u and %u", get_le32(p + G_VERSION), VERSION,
+			    VERSION_WHOLE);
 	g.len = redo_group_len(p, len);
 	if (!g.len)
 		return -EBADMSG;
@@ -353,6 +374,8 @@ int redo_group_parse(const uint8_t *p, size_t len, const uint8_t volume_id[stati
 		return err;
 	if (!equal_ct(mac, p + G_MAC, MAC_SHORT))
 		return fail(-EBADMSG, "a group of the log was not written with this volume's key");
+	if (group_version(p, g.len) != get_le32(p + G_VERSION))
+		return fail(-EBADMSG, "a group of the log has another version than its records");
 	g.epoch = get_le64(p + G_EPOCH);
 	g.lsn = get_le64(p + G_LSN);
 	g.durable_lsn = get_le64(p + G_DURABLE);

@@ -66,7 +66,9 @@ static void entry_look(struct check *c, int dir_fd, const char *name, uid_t owne
 	snprintf(path, sizeof(path), TDFS_DIR "/%s", name);
 	if (fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW))
 		return;
-	if (strncmp(name, "tail-", 5) == 0) {
+	if (strncmp(name, "whole-", 6) == 0 && strstr(name, ".tdf")) {
+		check_tell(c, CHECK_NOTE, path, "kept by `tdfs recover --salvage`: perhaps the content of a file that is damaged; else it can be deleted");
+	} else if (strncmp(name, "tail-", 5) == 0 || strncmp(name, "whole-", 6) == 0) {
 		if (!c->in_use && !c->log_pending)
 			check_tell(c, CHECK_NOTE, path, "side file of a seal that is done; it can be deleted");
 	} else if (strcmp(name, "log.0.damaged") == 0 || strcmp(name, "log.1.damaged") == 0) {

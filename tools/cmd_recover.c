@@ -84,6 +84,32 @@ static int log_retire(const struct volume *v, const struct io *io, const struct 
 	return err;
 }
 
+static int on_whole(void *arg, const char *name, unsigned char type, ino_t ino)
+{
+	char (*ret)[REDO_WHOLE_NAME] = arg;
+
+	if (strncmp(name, "whole-", 6) || strlen(name) != REDO_WHOLE_LEN)
+		return 0;
+	memcpy(*ret, name, REDO_WHOLE_LEN + 1);
+	return 1;
+}
+
+/*
+ * A file that was being rewritten with larger segments may be whole only there, and without its record nobody can tell any more: the next
+ * mount must not remove it.
+ */
+static void wholes_keep(const struct volume *v, const struct io *io)
+{
+	char name[REDO_WHOLE_NAME], kept[REDO_WHOLE_NAME + 4];
+
+	while (io->list(io->ctx, v->dir_fd, on_whole, &name) == 1) {
+		snprintf(kept, sizeof(kept), "%s.tdf", name);
+		if (io->rename(io->ctx, v->dir_fd, name, v->dir_fd, kept, RENAME_NOREPLACE))
+			return;
+		printf(TDFS_DIR "/%s is a whole file that was being rewritten: if a file is damaged, this may be its content\n", kept);
+	}
+}
+
 struct accept {
 	const struct volume *v;
 	uint64_t done, failed, waiting;
@@ -152,6 +178,7 @@ static int recover_damaged(const struct args *a, const struct volume *v, const s
 		       v->path, n, v->path);
 		return EXIT_TDFS_NEEDS_LOG;
 	}
+	wholes_keep(v, io);
 	unsaved = damage_accept(v, d, n);
 	unsaved += accept_below(v, v->path, false) != EXIT_TDFS_OK;
 	fail_clear();
@@ -165,7 +192,7 @@ static int recover_damaged(const struct args *a, const struct volume *v, const s
 }
 
 /* The log cannot be used at all. */
-static int recover_without(const struct args *a, const struct volume *v, int why)
+static int recover_without(const struct args *a, const struct volume *v, const struct io *io, int why)
 {
 	int code, err;
 
@@ -175,6 +202,7 @@ static int recover_without(const struct args *a, const struct volume *v, int why
 			 "--salvage`");
 		return a->accept_old ? accept_below(v, a->accept_old, true) : EXIT_TDFS_NEEDS_LOG;
 	}
+	wholes_keep(v, io);
 	code = accept_below(v, v->path, false);
 	fail_clear();
 	err = log_renew(v);
@@ -213,7 +241,7 @@ static int recover_locked(const struct args *a, struct volume *v)
 	fail_clear();
 	err = recover(&io, v->dir_fd, v->store_fd, &keys, true, on_event, NULL, &r, &damage, &n_damage);
 	if (err == -ENOENT || err == -EBADMSG)
-		return recover_without(a, v, err);
+		return recover_without(a, v, &io, err);
 	if (err < 0)
 		return complain(err, v->path, NULL);
 	print_result(&r);

@@ -12,9 +12,10 @@ static size_t all_kinds(struct redo_rec ret[static 7], uint8_t *bytes, struct re
 	ret[2] = (struct redo_rec){.type = REDO_PLACE, .base = base_no(3), .place = {.first = 6, .each = places, .count = 3}};
 	ret[3] = (struct redo_rec){
 	    .type = REDO_COMMIT, .base = base_no(3), .commit = {1, 400000, 1 << 20, {-5, 999999999}, {1700000000, 1}, 0xdeadbeef, root}};
-	ret[4] = (struct redo_rec){.type = REDO_SEAL, .base = base_no(3), .seal = {4, root, 3000, {1, 2}, 2000, 1000, sector, bytes, NULL}};
-	ret[5] =
-	    (struct redo_rec){.type = REDO_SEAL, .base = base_no(3), .seal = {4, root, 9002000, {1, 2}, 2000, 9000000, sector, NULL, root}};
+	ret[4] = (struct redo_rec){
+	    .type = REDO_SEAL, .base = base_no(3), .seal = {4, root, 3000, {1, 2}, 2000, 1000, sector, bytes, NULL, false}};
+	ret[5] = (struct redo_rec){
+	    .type = REDO_SEAL, .base = base_no(3), .seal = {4, root, 9002000, {1, 2}, 2000, 9000000, sector, NULL, root, false}};
 	ret[6] = (struct redo_rec){.type = REDO_VOID, .base = base_no(3)};
 	return 7;
 }
@@ -184,12 +185,46 @@ static void test_mac(void **state)
 	free(bytes);
 }
 
+/* A SEAL whose whole content stands beside the log has a version of its own: a program that does not know it must stop there. */
+static void test_whole(void **state)
+{
+	struct bed *b = *state;
+	static const uint8_t root[32] = {9, 8, 7}, sector[SECTOR] = {1, 2, 3};
+	struct redo_rec recs[2] = {
+	    {.type = REDO_VOID, .base = base_no(3)},
+	    {.type = REDO_SEAL, .base = base_no(3), .seal = {4, root, 3000, {1, 2}, 2000, 1000, sector, NULL, root, true}}};
+	struct redo_rec got;
+	struct redo_group g, h;
+	uint8_t *p = make_group(recs, 2, b->key, &g);
+	size_t len;
+
+	assert_memory_equal(p, "TDFSLOG1\2\0\0\0", 12);
+	assert_int_equal(get_le16(p + 96 + 48 + 2), 3);
+	assert_int_equal(redo_group_parse(p, g.len, volume, b->key, &h), 0);
+	assert_int_equal(redo_rec_parse(p + 96 + 48, g.len - 96 - 48, &got, &len), 0);
+	same_record(&recs[1], &got);
+	assert_true(got.seal.whole);
+	put_le16(p + 96 + 48 + 2, 2); /* whole, but no side file */
+	assert_int_equal(redo_rec_parse(p + 96 + 48, g.len - 96 - 48, &got, &len), -EPROTO);
+	put_le16(p + 96 + 48 + 2, 7);
+	assert_int_equal(redo_rec_parse(p + 96 + 48, g.len - 96 - 48, &got, &len), -EPROTO);
+	put_le16(p + 96 + 48 + 2, 3);
+	put_le32(p + 8, 3);
+	assert_int_equal(redo_group_parse(p, g.len, volume, b->key, &h), -ENOTSUP);
+	free(p);
+	recs[1].seal.whole = false;
+	p = make_group(recs, 2, b->key, &g);
+	assert_memory_equal(p, "TDFSLOG1\1\0\0\0", 12);
+	free(p);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    T(test_format),
 	    T(test_damage),
 	    T(test_mac),
+	    T(test_whole),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
