@@ -72,6 +72,14 @@ static void batch_apply(struct item *items, size_t n, int *first_err)
 	}
 }
 
+/* Which descriptor knows of every write that was lost; see reseg_copy() */
+static int item_fd(const struct item *it)
+{
+	const struct apply *a = &it->f->apply;
+
+	return it->step == ITEM_LOGGED && a->whole && a->copy_fd >= 0 ? a->copy_fd : it->f->fd;
+}
+
 /*
  * The kernel tells a lost write once to each descriptor.  syncfs has one of its own, so that no other syncfs (of the log, of a sync) takes
  * the news away; what it says is about all that was written since the last batch, which is enough for what was put in place in this one.  A
@@ -94,7 +102,9 @@ static int sync_items(struct store *st, struct item *items, size_t n)
 
 		if (!is_written(it))
 			continue;
-		it->sync_err = all && it->step == ITEM_LOGGED ? all_err : st->io.sync(st->io.ctx, it->f->fd, true);
+		it->sync_err = all && it->step == ITEM_LOGGED && !it->f->apply.whole ? all_err : st->io.sync(st->io.ctx, item_fd(it), true);
+		if (!it->sync_err && !st->io.names_with_files)
+			it->sync_err = all_err;
 		it->synced = !it->sync_err;
 		first = first ? first : it->sync_err;
 	}
@@ -146,7 +156,7 @@ static void batch_finish(struct item *items, size_t n, int *first_err)
 		}
 		if (it->step != ITEM_FAILED) {
 			rwlock_read(&it->f->lock);
-			if (!inode_needs_seal(it->f))
+			if (!inode_needs_seal(it->f) && !reseg_busy(it->f))
 				writeback_unlist(it->f);
 			rwlock_unlock(&it->f->lock);
 		}

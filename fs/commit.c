@@ -257,6 +257,7 @@ static void drop_uncommitted(struct inode *f)
 
 	for (size_t k = 0; again && k < f->n_segs && f->segs[k].no < n; k++)
 		again[n_again++] = f->segs[k].no;
+	reseg_give_up(f);
 	f->fresh = false;
 	segs_drop_from(f, 0);
 	segcache_drop_all(f->st->cache, f->id);

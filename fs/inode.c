@@ -118,6 +118,7 @@ void inode_free(struct inode *f)
 	struct store *st = f->st;
 
 	inode_forget_content(f);
+	reseg_free(f);
 	bury(st, &f->pin);
 	bury(st, &f->void_pin);
 	bury(st, &f->apply.pin);
@@ -260,7 +261,7 @@ void inode_closed(struct inode *f, bool write)
 		report(REPORT_WARN, "%s: cannot be sealed yet: %s; tried again", f->path ? f->path : "file", fail_text());
 	if (!f->handles && !f->lost)
 		f->error = 0;
-	if (!(f->unlinked && !f->handles) && inode_needs_seal(f))
+	if (!(f->unlinked && !f->handles) && (inode_needs_seal(f) || reseg_busy(f)))
 		writeback_note(f);
 	else /* a small new file is sealed by now: nothing keeps it, nor its descriptor */
 		writeback_unlist(f);

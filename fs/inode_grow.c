@@ -191,6 +191,7 @@ static int replace_content(struct inode *f)
 	if (err)
 		return err;
 	inode_forget_content(f);
+	reseg_give_up(f);
 	if (f->content == CONTENT_SEALED)
 		f->content = CONTENT_REPLACED;
 	return 0;
@@ -222,6 +223,7 @@ static int shrink(struct inode *f, uint64_t size)
 	f->place_end = MIN(f->place_end, size / f->s);
 	f->fresh = f->fresh && f->place_end > f->place_first;
 	f->size = size;
+	reseg_cut(f);
 	return 0;
 }
 
@@ -297,6 +299,8 @@ static int resize(struct inode *f, uint64_t size, bool only_grow)
 	else if (size > PLAIN_MAX)
 		err = -EFBIG;
 	more = !err && size > f->size;
+	if (more)
+		reseg_empty(f, size);
 	if (!err && size < f->size && !only_grow) {
 		err = shrink(f, size);
 		inode_touched(f);
@@ -346,6 +350,7 @@ int inode_allocate(struct inode *f, int mode, uint64_t off, uint64_t len)
 		return end > size ? inode_grow(f, end) : 0;
 	case FALLOC_FL_KEEP_SIZE:
 		rwlock_write(&f->lock);
+		reseg_empty(f, end);
 		err = inode_reserve(f, end, true);
 		rwlock_unlock(&f->lock);
 		return err;

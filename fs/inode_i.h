@@ -29,6 +29,12 @@
 #define GAP_WAITS 40u /* times 250 us */
 #define GAP_WAITS_MAX 20000u
 #define GAP_MISSES 3u
+#ifndef RESEG_TAIL                      /* tests make it smaller */
+#define RESEG_TAIL ((uint64_t)10 << 20) /* a manifest that every client reads */
+#endif
+#ifndef RESEG_KEY_USES
+#define RESEG_KEY_USES (INVOCATION_MAX / 4 * 3) /* then a data key is replaced */
+#endif
 #define RUN_MAX ((size_t)512 << 10) /* ciphertext read or written with one call; also bounds the buffer each thread keeps */
 #define STEP ((uint64_t)4 << 20)    /* growth by zeros goes in steps of this */
 
@@ -65,6 +71,11 @@ struct apply { /* a SEAL on its way into place; touched under seal_lock */
 	uint64_t tail_off, tail_len;
 	bool side;
 	uint8_t side_hash[32];
+	/* the whole content stands in a file beside the log; until it is in place that is read */
+	bool whole;
+	int whole_fd, copy_fd; /* copy_fd: the store file once more */
+	char whole_name[REDO_WHOLE_NAME];
+	_Atomic uint64_t copied;
 	struct record rec;
 	uint64_t lsn;
 	unsigned meta_seq;
@@ -121,6 +132,9 @@ struct inode {
 	bool rewrite;             /* SPILLED: a sync failed, so that what is in place may be only in the kernel's memory */
 	bool orphans;             /* the log holds images that no COMMIT counts */
 	struct apply apply;
+	struct reseg *reseg; /* a copy is being built; touched under seal_lock, or with the lock below for writing */
+	bool told;           /* its size, before the first byte: its segments fit that */
+	bool reseg_refused;  /* that failed: not tried again while the file is live */
 
 	/* committed state (NEW, SPILLED: nothing is) */
 	uint64_t com_size;
@@ -178,7 +192,7 @@ void inode_lost(struct inode *f); /* lock held */
 bool inode_needs_seal(const struct inode *f);
 void inode_forget_content(struct inode *f); /* dirty segments, tags, images in memory */
 void inode_not_durable(struct inode *f);
-int inode_fresh_key(struct inode *f);  /* new DEK and template */
+int inode_fresh_key(struct inode *f);          /* new DEK and template */
 int inode_sync_names(struct inode *f, int fd); /* make the file and its name durable; @fd: its descriptor; takes no lock */
 
 /* foreign_size.c: @s as the store has it; peek replaces st_size by the plain size, 0 if it cannot be told */
@@ -215,6 +229,7 @@ uint8_t *scratch_get(size_t len); /* this thread's buffer; NULL without memory; 
 int segment_load(struct inode *f, uint64_t i, void *pt); /* plain bytes of a stored segment, checked */
 /* of the stored bytes; len: plain.  @good: only if they are what was stored, else -EBADMSG */
 int segment_crc(struct inode *f, uint64_t i, uint32_t len, bool good, uint32_t *ret_crc);
+int inode_read_plain(struct inode *f, void *buf, uint64_t off, uint64_t end); /* end <= size; 0 or -errno */
 struct image *image_find(struct inode *f, uint64_t no);
 
 /* inode_write.c; caller holds the lock for writing */
@@ -244,6 +259,24 @@ int inode_reserve(struct inode *f, uint64_t size,
 int spilled_lost(struct inode *f); /* SPILLED: its sync failed; -EIO */
 /* seal_new.c: second (low half) in which we last wrote the store file, by its hint; without one that of its header */
 uint32_t sealed_when(const struct inode *f, uint64_t file_len);
+
+/* reseg.c; lock held for writing.  Whoever changes content says so: */
+void reseg_mark(struct inode *f, uint64_t no); /* this segment is about to change */
+void reseg_cut(struct inode *f);               /* the file has become shorter */
+void reseg_give_up(struct inode *f);           /* the content is another one altogether */
+void reseg_drop(struct inode *f);              /* under seal_lock, or nobody else has the file */
+bool reseg_ready(const struct inode *f);
+int reseg_seal(struct inode *f);  /* under seal_lock: SEAL whose content is the copy; -EAGAIN no room in the log */
+void reseg_free(struct inode *f); /* the inode goes: what is to become of its copy */
+void reseg_done(struct inode *f); /* under seal_lock: it is in place and synced */
+/* reseg_turn.c */
+bool reseg_wanted(const struct inode *f, uint32_t *ret_s);
+void reseg_refuse(struct inode *f, int err);      /* under seal_lock, lock held for writing: it goes on as it is; says so once */
+bool reseg_busy(const struct inode *f);           /* being copied or waiting for it: stays listed */
+bool reseg_copying(const struct inode *f);        /* into its place, a piece at a time: no seal finishes that without need */
+void reseg_empty(struct inode *f, uint64_t size); /* a NEW file, empty so far, will have this size */
+bool reseg_spilled_wanted(const struct inode *f);
+int reseg_spilled(struct inode *f); /* SPILLED: larger segments, in place */
 
 /* commit.c; lock held for writing */
 int commit_append(struct inode *f, bool is_seal);

@@ -90,12 +90,18 @@ static int bad_segment(struct inode *f, uint64_t i, int err)
 	return err;
 }
 
+/* What is not in the log stands in the store file; a whole new content that is on its way there is still beside the log. */
+static int place_fd(const struct inode *f)
+{
+	return f->apply.whole ? f->apply.whole_fd : f->fd;
+}
+
 static int stored_fetch(struct inode *f, uint64_t i, uint32_t plain, uint8_t *buf)
 {
 	struct image *img = image_find(f, i);
 
 	if (!img)
-		return io_pread_full(&f->st->io, f->fd, buf, plain + AEAD_OVERHEAD, seg_off(f->s, i));
+		return io_pread_full(&f->st->io, place_fd(f), buf, plain + AEAD_OVERHEAD, seg_off(f->s, i));
 	if (img->loc.len != plain + AEAD_OVERHEAD)
 		return -EIO;
 	return redo_read(f->st->redo, &img->loc, buf);
@@ -174,7 +180,7 @@ static int read_run(struct inode *f, uint64_t first, uint64_t n, uint8_t *out)
 
 	if (!buf)
 		return -ENOMEM;
-	err = io_pread_full(&f->st->io, f->fd, buf, len, seg_off(f->s, first));
+	err = io_pread_full(&f->st->io, place_fd(f), buf, len, seg_off(f->s, first));
 	if (err)
 		return bad_segment(f, first, err);
 	for (uint64_t k = 0; k < n; k++) {
@@ -230,6 +236,13 @@ static ssize_t read_native(struct inode *f, uint8_t *buf, uint64_t off, uint64_t
 		at += len;
 	}
 	return (ssize_t)(end - off);
+}
+
+int inode_read_plain(struct inode *f, void *buf, uint64_t off, uint64_t end)
+{
+	ssize_t n = read_native(f, buf, off, end);
+
+	return n < 0 ? (int)n : 0;
 }
 
 /* For reads here and there the store's own read-ahead would fetch several times what is wanted. */

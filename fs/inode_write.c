@@ -83,6 +83,7 @@ int seg_get(struct inode *f, uint64_t no, bool load, uint32_t need, struct seg *
 	struct seg fresh = {.no = no};
 	int err;
 
+	reseg_mark(f, no);
 	if (i < f->n_segs && f->segs[i].no == no) {
 		err = seg_grow(f, &f->segs[i], need);
 		if (!err)

@@ -130,6 +130,8 @@ static int pressure_locked(struct inode *f, bool *ret_flush, bool *ret_wait)
 		*ret_wait = f->apply.pending;
 		return *ret_wait ? 0 : inode_void_base(f);
 	}
+	if (reseg_spilled_wanted(f))
+		return reseg_spilled(f);
 	if (f->content == CONTENT_SPILLED && f->dirty > NEW_MEMORY_MAX)
 		return spill_dirty(f, false);
 	if (f->content == CONTENT_SEALED && f->unlinked) {

@@ -7,6 +7,7 @@
 #include "kernel_sync.h"
 #include "plain.h"
 #include "report.h"
+#include "reseg.h"
 #include "status.h"
 
 #define PATIENCE_MS 60000 /* for one request: truncate(2) to a length far away writes as long as that takes */
@@ -21,19 +22,24 @@ int quiesce_begin(struct mount *m, unsigned seconds)
 	err = kernel_sync_now(m);
 	if (!err)
 		err = store_sync(st); /* most of it, while writing goes on */
+	reseg_hold(st, seconds + PATIENCE_MS / 1000);
 	if (!err)
 		err = gate_close(&m->gate, seconds, PATIENCE_MS);
-	if (err)
+	if (err) {
+		reseg_hold(st, 0);
 		return err;
+	}
 	err = store_sync(st);
 	if (!err && st->redo)
 		err = redo_retire(st->redo);
 	if (err == -EBUSY) /* the log holds something of files that were removed while open: nobody will ask for it */
 		err = 0;
-	if (err)
+	if (err) {
+		reseg_hold(st, 0);
 		gate_open(&m->gate);
-	else
+	} else {
 		report(REPORT_NOTE, "%s: quiesced for at most %u s", m->cfg->mountpoint, seconds);
+	}
 	return err;
 }
 
@@ -43,6 +49,7 @@ int quiesce_end(struct mount *m)
 		return fail(-EALREADY,
 			    "it is not quiesced, or not any more: the time that was asked for is over, and a copy made meanwhile "
 			    "may not be consistent");
+	reseg_hold(m->tree.store, 0);
 	report(REPORT_NOTE, "%s: quiesced no more", m->cfg->mountpoint);
 	return 0;
 }

@@ -2,9 +2,10 @@
 /* Making a sealed file of a changed one, through the log. */
 #include <fcntl.h>
 
+#include "reseg.h"
 #include "seal_i.h"
 
-static void seal_rec(const struct sealed *s, const struct base *base, const struct apply *a, struct redo_rec *r)
+void seal_rec(const struct sealed *s, const struct base *base, const struct apply *a, struct redo_rec *r)
 {
 	*r = (struct redo_rec){.type = REDO_SEAL, .base = *base};
 	r->seal.generation = s->rec.generation;
@@ -24,8 +25,7 @@ static void seal_rec(const struct sealed *s, const struct base *base, const stru
 #endif
 }
 
-/* The SEAL stands in the log (not yet flushed): what it needs to go in place, and the base moves on. */
-static void start_apply(struct inode *f, struct sealed *s, uint32_t crc)
+void start_apply(struct inode *f, struct sealed *s, uint32_t crc)
 {
 	struct apply *a = &f->apply;
 
@@ -188,6 +188,15 @@ static int seal_log_locked(struct inode *f, bool commit, uint64_t *ret_lsn)
 			return seal_voided(f);
 		break;
 	default:
+		if (reseg_ready(f)) {
+			err = reseg_seal(f);
+			if (!err) {
+				*ret_lsn = f->apply.lsn;
+				return 0;
+			}
+			err = 0; /* no room, perhaps because of this file's own records; or given up: in its old form, then */
+			fail_clear();
+		}
 		/* what is dirty may not spend the room kept for the SEAL; what was placed must be committed, and room is kept for that */
 		if (commit || f->fresh)
 			err = commit_append(f, !commit);
@@ -266,8 +275,8 @@ int seal_apply(struct inode *f)
 
 	if (!a->pending)
 		return 0;
-	err = write_images(f, a->images, a->n_images, a->s);
-	if (!err)
+	err = a->whole ? reseg_copy(f, UINT64_MAX) : write_images(f, a->images, a->n_images, a->s);
+	if (!err && !a->whole)
 		err = io_pwrite(&st->io, f->fd, a->tail, a->tail_len, a->tail_off);
 	if (!err)
 		err = st->io.truncate(st->io.ctx, f->fd, len);
@@ -315,6 +324,8 @@ void seal_done(struct inode *f)
 		redo_unpin(f->st->redo, &a->pin);
 		if (a->side)
 			redo_side_drop(f->st->redo, a->side_hash);
+		if (a->whole)
+			reseg_done(f);
 		free(a->tail);
 		free(a->images);
 		memset(a, 0, sizeof(*a));

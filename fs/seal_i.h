@@ -22,6 +22,9 @@ static inline void sealed_cleanup(struct sealed *s)
 
 /* @tail: where to put the tail, NULL = malloc it */
 int sealed_make(struct inode *f, uint64_t size, uint64_t generation, uint32_t crc, uint8_t *tail, struct sealed *ret);
+void seal_rec(const struct sealed *s, const struct base *base, const struct apply *a, struct redo_rec *r);
+/* The SEAL stands in the log (not yet flushed): what it needs to go in place, and the base moves on. */
+void start_apply(struct inode *f, struct sealed *s, uint32_t crc);
 void sealed_metadata(struct inode *f, const struct record *r, uint64_t file_len);
 void sealed_base(struct inode *f, const struct record *r, uint64_t file_len, uint32_t crc);
 

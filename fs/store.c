@@ -2,9 +2,10 @@
 #include "store.h"
 
 #include <errno.h>
-#include <sys/quota.h>
-#include <sys/syscall.h>
 #include <fcntl.h>
+#include <sys/quota.h>
+#include <sys/statvfs.h>
+#include <sys/syscall.h>
 
 #include "lease.h"
 #include "prefetch.h"
@@ -12,6 +13,9 @@
 #include "writeback.h"
 
 #define BUCKETS 16384
+#ifndef SPARE /* tests make it smaller */
+#define SPARE ((uint64_t)256 << 20)
+#endif
 
 static int open_again(struct store *st, int *ret)
 {
@@ -32,6 +36,7 @@ static int start_log(struct store *st)
 		err = open_again(st, &st->sync_fd);
 	if (err)
 		return err;
+	redo_sides_drop(&st->io, st->tdfs_fd); /* also what a copy that was never finished has left */
 	return redo_open(&st->io, st->tdfs_fd, st->root_fd, st->keys.volume_id, st->keys.k_log, r->next_lsn, r->next_epoch, r->half,
 			 r->other_end, &st->redo);
 }
@@ -123,6 +128,13 @@ int store_open(const struct io *io, int root_fd, int tdfs_fd, const struct store
 	}
 	*ret = st;
 	return damage;
+}
+
+bool store_may_take(const struct store *st, uint64_t bytes)
+{
+	struct statvfs v;
+
+	return fstatvfs(st->root_fd, &v) || bytes + SPARE <= (uint64_t)v.f_bavail * v.f_frsize;
 }
 
 /* Where nothing was changed and the log held nothing either, the disk is left in peace. */

@@ -82,6 +82,14 @@ struct store {
 	_Atomic unsigned n_asking; /* threads that may be waiting for a remote KAS */
 
 	struct mutex seal_lock; /* one checkpoint at a time */
+	/* guarded by seal_lock */
+	uint64_t held_until; /* no re-segmentation until then */
+	struct reseg_past {
+		uint8_t file_id[ID_LEN];
+		bool for_good;
+	} reseg_past[32]; /* files for which it was refused; a ring */
+	size_t n_reseg_past;
+
 	struct writeback *wb;   /* NULL with no_threads */
 	struct leases *leases;  /* NULL with no_threads or without a remote KAS */
 	struct prefetch *prefetch; /* likewise */
@@ -96,6 +104,9 @@ int store_open(const struct io *io, int root_fd, int tdfs_fd, const struct store
 
 /** store_sync() - everything written so far is sealed and durable when this returns (tdfs sync, quiesce, unmount); 0 or the first error */
 int store_sync(struct store *st) MUST_CHECK;
+
+/** store_may_take() - is there room on the disk for so many bytes of our own, and a little more for everybody else?  Blocks: statvfs */
+bool store_may_take(const struct store *st, uint64_t bytes);
 
 /** store_close() - seal everything, retire the log, free.  No inode may be referenced any more.  0 or what store_sync() said (the store is
  * gone all the same) */

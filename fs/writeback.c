@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "inode_i.h"
+#include "reseg.h"
 
 #define SECOND 1000000000u
 #define TICK (SECOND / 4)
@@ -212,7 +213,7 @@ static bool want_due(struct inode *f, void *arg)
 	bool yes;
 
 	rwlock_read(&f->lock);
-	if (f->retry_at > now && !d->must)
+	if ((f->retry_at > now && !d->must) || (reseg_copying(f) && !(d->must && redo_must_seal(f->st->redo, &f->apply.pin))))
 		yes = false;
 	else if (f->unlinked)
 		yes = d->must && (redo_must_seal(f->st->redo, &f->pin) || redo_must_seal(f->st->redo, &f->apply.pin) ||
@@ -260,23 +261,28 @@ static void commit_due(struct store *st, const struct due *d)
 	put_all(files, n);
 }
 
-static void tick(struct store *st)
+/* true: at once once more */
+static bool tick(struct store *st)
 {
 	struct due d = {.now = now_ns(), .crowded = st->dirty > st->opt.dirty_bytes, .must = st->redo && redo_half_used(st->redo) >= 500};
 	struct inode **files;
+	bool more;
 	size_t n;
 
 	commit_due(st, &d);
+	more = reseg_turn(st);
 	if (writeback_collect(st, want_due, &d, &files, &n))
-		return;
+		return false;
 	if (n)
 		(void)!writeback_seal(st, files, n, true);
 	put_all(files, n);
+	return more;
 }
 
 static void *writeback_main(void *arg)
 {
 	struct writeback *wb = arg;
+	bool more;
 
 	mutex_lock(&wb->lock);
 	while (!wb->stop) {
@@ -287,8 +293,9 @@ static void *writeback_main(void *arg)
 			cond_wait_until(&wb->wake, &wb->lock, &ts);
 		wb->kicked = false;
 		mutex_unlock(&wb->lock);
-		tick(wb->st);
+		more = tick(wb->st);
 		mutex_lock(&wb->lock);
+		wb->kicked |= more;
 	}
 	mutex_unlock(&wb->lock);
 	return NULL;

@@ -233,6 +233,48 @@ static void one_flush_new(struct world *w)
 	world_fsync(w, B);
 }
 
+/* a is sealed, and a copy of it with other segments is complete but for what is written last */
+static void copied(struct world *w)
+{
+	start(w);
+	world_write(w, A, 0, 5 * WORLD_S + 700);
+	world_seal(w, A, true);
+	world_reseg(w, A, 2, UINT64_MAX);
+	world_write(w, A, WORLD_S + 5, 300);
+	world_write(w, A, w->files[A].size, 200);
+	world_fsync(w, A);
+}
+
+static void whole_first(struct world *w)
+{
+	copied(w);
+	world_seal(w, A, true);
+}
+
+/* ... and what was written meanwhile is in it */
+static void whole_marked(struct world *w)
+{
+	copied(w);
+	world_seal(w, A, true);
+	world_close(w, A);
+	world_open(w, A);
+	world_fsync(w, A);
+}
+
+static void whole_kept(struct world *w)
+{
+	copied(w);
+	for (int k = 0; k < 2; k++)
+		world_seal_step(w, A, true);
+	world_reseg(w, A, 1, 2 * WORLD_S); /* a piece of it is in place */
+	world_write(w, A, 3 * WORLD_S, 100);
+	world_fsync(w, A); /* on the new base */
+	world_write(w, A, 10, 100);
+	world_seal(w, A, true);
+	world_seal(w, A, true);
+	world_unlink(w, A);
+}
+
 /* What is read from the file of @files beside the log of @log, which is of another time or history? */
 static void mixed(struct world *w, struct simdisk *files, struct simdisk *log, const uint64_t *ok, size_t n, const char *what)
 {
@@ -336,6 +378,9 @@ static const struct test_case {
     {"rec-early", rec_early, false},
     {"rec-chain", rec_chain, false},
     {"one-flush-new", one_flush_new, false},
+    {"whole-first", whole_first, false},
+    {"whole-marked", whole_marked, false},
+    {"whole-kept", whole_kept, false},
 };
 
 static unsigned run_case(const struct test_case *c, bool expect)

@@ -100,7 +100,9 @@ static void one_operation(struct world *w)
 		world_close(w, i);
 	} else if (r < 77) {
 		names(w, i);
-	} else if (r < 82) {
+	} else if (r < 86) {
+		world_reseg(w, i, 1u << simdisk_random(&w->rnd) % 3, 1 + simdisk_random(&w->rnd) % ((uint64_t)512 << 10));
+	} else if (r < 89) {
 		world_seal(w, i, simdisk_random(&w->rnd) & 1);
 	} else {
 		world_seal_step(w, i, simdisk_random(&w->rnd) & 1);
@@ -114,7 +116,7 @@ static void one_operation(struct world *w)
 /* One call somewhere ahead fails, of the log or of any file. */
 static void plan_fault(struct world *w)
 {
-	static const char *const names[] = {NULL, NULL, "log.0", "log.1", "a", "b"};
+	static const char *const names[] = {NULL, NULL, "log.0", "log.1", "a", "b", "whole-*"};
 	static const enum sim_call calls[] = {SIM_SYNC, SIM_SYNC, SIM_SYNC, SIM_SYNCFS, SIM_WRITE, SIM_OTHER};
 	enum sim_call call = calls[simdisk_random(&w->rnd) % ARRAY_SIZE(calls)];
 	unsigned nth = 1 + (unsigned)(simdisk_random(&w->rnd) % (call == SIM_SYNC ? 30 : 60));

@@ -60,6 +60,8 @@ static int sim_open(void *ctx, int dirfd, const char *name, int flags, mode_t mo
 	struct sim_node *dir = fd_get(d, dirfd)->node, *n;
 	struct sim_name *e;
 
+	if (!*name) /* as the mount's table: the descriptor itself once more */
+		return fd_new(d, dir, fd_get(d, dirfd)->name, flags);
 	if (!dir->dir)
 		return -ENOTDIR;
 	if (!strcmp(name, "."))

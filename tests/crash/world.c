@@ -121,6 +121,11 @@ uint64_t world_hash(const uint8_t *p, size_t len)
 
 /* --- stores ------------------------------------------------------------------------------------------------------------------ */
 
+static void tell_event(void *arg, const char *path, const char *text)
+{
+	fprintf(stderr, "    recovery: %s: %s\n", path, text);
+}
+
 static int open_store(struct simdisk *d, bool live_mark, int *ret_root, int *ret_tdfs, struct store **ret)
 {
 	struct store_options opt = {
@@ -135,7 +140,7 @@ static int open_store(struct simdisk *d, bool live_mark, int *ret_root, int *ret
 	*ret_root = simdisk_root(d);
 	*ret_tdfs = simdisk_io(d)->open(d, *ret_root, ".tdfs", O_RDONLY | O_DIRECTORY, 0);
 	MUST(*ret_tdfs);
-	return store_open(simdisk_io(d), *ret_root, *ret_tdfs, &keys, &opt, NULL, NULL, ret);
+	return store_open(simdisk_io(d), *ret_root, *ret_tdfs, &keys, &opt, world_tracing ? tell_event : NULL, NULL, ret);
 }
 
 static void before_sync(void *arg, const char *name)
@@ -303,6 +308,11 @@ static void compare(struct world *w, struct store *st, int root, unsigned depth)
 	}
 }
 
+static int is_left(void *arg, const char *name, unsigned char type, ino_t ino)
+{
+	return !strncmp(name, "whole-", 6);
+}
+
 void world_check(struct world *w, struct simdisk *d, unsigned depth)
 {
 	struct nested n = {w, d, depth, simdisk_random(&w->rnd)};
@@ -323,6 +333,8 @@ void world_check(struct world *w, struct simdisk *d, unsigned depth)
 		return;
 	}
 	compare(w, st, root, depth);
+	if (!err && simdisk_io(d)->list(d, tdfs, is_left, NULL))
+		world_violation(w, "a copy that nobody needs is still there after a recovery");
 	first = simdisk_hash(d);
 	(void)!store_close(st);
 	if (!err && n.rnd % 8 == 0) { /* recovery twice is recovery once */

@@ -78,6 +78,8 @@ void world_unlink(struct world *w, int i);
 void world_seal(struct world *w, int i, bool commit);
 /** world_seal_step() - the next step of a seal: log, flush, apply, sync, done */
 void world_seal_step(struct world *w, int i, bool commit);
+/** world_reseg() - the next piece of a re-segmentation: @times larger segments if none is under way; @bytes: of work */
+void world_reseg(struct world *w, int i, unsigned times, uint64_t bytes);
 void world_sync(struct world *w);
 
 /** world_look() - draw @n crash states now */

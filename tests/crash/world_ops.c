@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <fcntl.h>
 
+#include "inode_i.h"
+#include "reseg.h"
 #include "world_i.h"
 
 /* --- what may be seen -------------------------------------------------------------------------------------------------------- */
@@ -181,10 +183,10 @@ static void before_rename(struct world *w, int i)
 	io->close(io->ctx, fd);
 }
 
-static void gone(struct world *w, int i)
+/* @f: what live() said before the name went; told when it is gone, as fs/dir.c does */
+static void gone(struct world *w, int i, struct inode *f)
 {
 	struct wfile *x = &w->files[i];
-	struct inode *f = live(w, x->name);
 
 	if (f) {
 		inode_unlinked(f);
@@ -211,8 +213,6 @@ void world_rename(struct world *w, int from, int to)
 		if (w->failed)
 			return;
 		old = live(w, b->name);
-		if (old)
-			inode_put(old);
 	}
 	/* what is seen under the new name: what was there, or the content that moves in; under the old one also nothing */
 	for (size_t k = 0; k < a->ok.n; k++)
@@ -222,9 +222,18 @@ void world_rename(struct world *w, int from, int to)
 	b->ok.damaged |= a->ok.damaged;
 	a->ok.absent = true;
 	f = live(w, a->name);
+	if (io->rename(io->ctx, w->root, a->name, w->root, b->name, 0)) {
+		if (!w->faults)
+			MUST(-EIO);
+		w->failed = true;
+		if (f)
+			inode_put(f);
+		if (old)
+			inode_put(old);
+		return;
+	}
 	if (b->exists)
-		gone(w, to);
-	TRY(w, io->rename(io->ctx, w->root, a->name, w->root, b->name, 0));
+		gone(w, to, old);
 	if (f) {
 		inode_renamed(f, b->name);
 		inode_changed(f);
@@ -252,11 +261,13 @@ void world_unlink(struct world *w, int i)
 {
 	struct wfile *x = &w->files[i];
 	const struct io *io = simdisk_io(w->disk);
+	struct inode *f;
 
 	TRACE(w, "unlink %s", x->name);
 	x->ok.absent = true;
-	gone(w, i); /* looks the inode up by its name, so before */
+	f = live(w, x->name);
 	MUST(io->unlink(io->ctx, w->root, x->name, 0));
+	gone(w, i, f);
 }
 
 void world_seal(struct world *w, int i, bool commit)
@@ -308,6 +319,31 @@ void world_seal_step(struct world *w, int i, bool commit)
 		w->failed = true;
 	else if (err && err != -EAGAIN)
 		world_violation(w, "step %d of a seal of %s: %s", x->seal_step, x->name, strerror(-err));
+}
+
+void world_reseg(struct world *w, int i, unsigned times, uint64_t bytes)
+{
+	struct wfile *x = &w->files[i];
+	bool ready = false;
+	int err = 0;
+
+	TRACE(w, "resegment %s, %u times, %llu bytes", x->name, times, (unsigned long long)bytes);
+	if (!x->f)
+		return;
+	mutex_lock(&w->st->seal_lock);
+	if (seal_pending(x->f)) {
+		err = x->f->apply.whole ? reseg_copy(x->f, bytes) : 0;
+	} else {
+		if (!x->f->reseg)
+			err = reseg_begin(x->f, MIN(x->f->s * times, MAX(x->f->s, 8 * WORLD_S)));
+		if (!err)
+			err = reseg_build(x->f, bytes, &ready);
+	}
+	mutex_unlock(&w->st->seal_lock);
+	if (err && err != -EINVAL && err != -ECANCELED && !w->faults)
+		world_violation(w, "resegmentation of %s: %s: %s", x->name, strerror(-err), fail_text());
+	if (w->faults && err && seal_pending(x->f))
+		w->failed = true;
 }
 
 void world_sync(struct world *w)

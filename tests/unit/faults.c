@@ -526,7 +526,7 @@ void file_check_at_rest(struct world *w, struct file *f)
 	CHECK(container_read(&w->faults.real, fd, c, buf, f->size + 1, 0) == (ssize_t)f->size);
 	CHECK(!memcmp(buf, f->plain, f->size));
 	raw = file_raw(w, f, &len);
-	CHECK(c->crc == crc_bytes(0, raw + SECTOR, payload_len(c->rec.size, S)));
+	CHECK(c->crc == crc_bytes(0, raw + SECTOR, payload_len(c->rec.size, c->rec.s)));
 	if (!w->quiet && !access("/usr/bin/unzip", X_OK)) {
 		snprintf(cmd, sizeof(cmd), "unzip -tqq '%s/%s'", w->bed.dir, f->name);
 		CHECK(!system(cmd));

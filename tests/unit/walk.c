@@ -9,6 +9,8 @@
  */
 #include "crc.h"
 #include "faults.h"
+#include "inode_i.h"
+#include "reseg.h"
 
 #define FILES 4
 #define STATES 4096
@@ -369,6 +371,26 @@ static void step_seal(struct walk *k, struct shadow *s)
 	mutex_unlock(&st->seal_lock);
 }
 
+/* A piece of a re-segmentation, or all of it; an error ends it, and the file is as it was. */
+static void step_reseg(struct walk *k, struct shadow *s)
+{
+	struct store *st = k->w->st;
+	struct inode *f = s->file->f;
+	bool ready;
+	int err = 0;
+
+	snprintf(k->what, sizeof(k->what), "resegment %s", s->file->name);
+	mutex_lock(&st->seal_lock);
+	if (!f->reseg && !f->apply.pending)
+		err = reseg_begin(f, (uint32_t)MIN((uint64_t)f->s << random_below(k->w, 3), MAX(f->s, 8 * S)));
+	if (!err && f->reseg)
+		err = reseg_build(f, random_below(k->w, 1 << 20), &ready);
+	else if (!err && f->apply.whole)
+		err = reseg_copy(f, random_below(k->w, 1 << 20));
+	mutex_unlock(&st->seal_lock);
+	WCHECK(k, !err || err == -EINVAL || err == -ECANCELED || k->w->faults.all_fired || st->failed);
+}
+
 static void step_sync(struct walk *k)
 {
 	struct world *w = k->w;
@@ -481,8 +503,10 @@ static void one_step(struct walk *k)
 	}
 	if (what < 96)
 		maybe_fault(k);
-	if (what < 40)
+	if (what < 36)
 		step_write(k, s);
+	else if (what < 40)
+		step_reseg(k, s);
 	else if (what < 55)
 		step_truncate(k, s);
 	else if (what < 64)
