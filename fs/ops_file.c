@@ -187,6 +187,9 @@ void ops_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off
 	err = dropped = fi->writepage ? 0 : drop_priv(req, h->node, h->f);
 	if (err >= 0)
 		err = h->append ? inode_append(h->f, buf, size) : inode_write(h->f, buf, size, (uint64_t)off);
+	/* of pages written back the kernel keeps only ENOSPC for close(2), and makes EIO, a broken disk, of everything else */
+	if (err == -EDQUOT && fi->writepage)
+		err = -ENOSPC;
 	if (err)
 		reply_err(req, err, h->node, "write");
 	else

@@ -3,7 +3,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/btrfs.h>
+#include <linux/magic.h>
+#include <stdio.h>
+#include <sys/ioctl.h>
 #include <sys/quota.h>
+#include <sys/statfs.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
 
@@ -41,9 +46,27 @@ static int start_log(struct store *st)
 			 r->other_end, &st->redo);
 }
 
+/* btrfs does not answer quotactl(2). */
+static bool has_qgroups(int fd)
+{
+	struct btrfs_ioctl_fs_info_args a = {0};
+	char path[80] = "/sys/fs/btrfs/";
+	struct statfs s;
+	size_t n = strlen(path);
+
+	if (fstatfs(fd, &s) || s.f_type != BTRFS_SUPER_MAGIC || ioctl(fd, BTRFS_IOC_FS_INFO, &a))
+		return false;
+	for (size_t i = 0; i < sizeof(a.fsid); i++)
+		n += (size_t)snprintf(path + n, sizeof(path) - n, "%s%02x", i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "", a.fsid[i]);
+	snprintf(path + n, sizeof(path) - n, "/qgroups");
+	return !access(path, F_OK) || errno != ENOENT;
+}
+
 /* A quota may refuse what the free space allows. */
 static bool has_quota(int fd)
 {
+	if (has_qgroups(fd))
+		return true;
 #ifdef SYS_quotactl_fd
 	static const int kinds[] = {USRQUOTA, GRPQUOTA, 2 /* project */};
 	uint32_t fmt;
