@@ -47,7 +47,8 @@ static int new_parts(struct server *v, struct serve_config *c)
 
 	s->limits = limits_new(c->failures, c->keys);
 	s->replays = replays_new();
-	if (!err && (!s->limits || !s->replays))
+	s->sessions = wrappers_new();
+	if (!err && (!s->limits || !s->replays || !s->sessions))
 		err = -ENOMEM;
 	if (!err && !c->is_unix && !c->jwks_file)
 		err = http_new(&http, &v->issuer.http);
@@ -85,6 +86,7 @@ void serve_free(struct serve *s)
 	audit_free(s->audit);
 	limits_free(s->limits);
 	replays_free(s->replays);
+	wrappers_free(s->sessions);
 	free(v);
 }
 
@@ -119,6 +121,7 @@ int serve_run(struct serve *s, const sigset_t *signals, void (*ready)(void))
 	while (sig != SIGINT && sig != SIGTERM) {
 		sig = sigtimedwait(signals, NULL, &tick);
 		front_reap(&v->front);
+		wrappers_expire(s->sessions, false);
 		if (sig == SIGHUP) {
 			err = audit_reopen(s->audit);
 			if (err)

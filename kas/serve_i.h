@@ -8,6 +8,8 @@
  *   serve_public.c  the calls that anybody may make
  *   serve_srt.c     request tokens
  *   serve_rewrap.c  the call that gives keys out
+ *   serve_wrapper.c clients' keys
+ *   serve_audit.c   result codes, callers in the audit log
  *   serve_limits.c  how often a caller may fail, how many keys he gets
  */
 #ifndef TDFS_SERVE_I_H
@@ -52,6 +54,7 @@ struct serve {
 	struct audit *audit;
 	struct replays *replays;
 	struct limits *limits;
+	struct wrappers *sessions;
 };
 
 /* One request, whatever carried it. */
@@ -120,6 +123,21 @@ const json_t *member(const json_t *o, const char *camel, const char *snake);
 void audit_caller(struct buffer *b, const struct call *c);
 /** audit_refusal() - a call that was refused before anything was asked of a key */
 void audit_refusal(struct serve *s, const struct call *c, const char *why);
+
+struct wrapper {            /* all owned */
+	EVP_PKEY *key;      /* of the client */
+	struct secret *kek; /* EC: what it makes with our session key; NULL: RSA */
+	char *pem;          /* our session key's public half */
+};
+struct wrappers;
+struct wrappers *wrappers_new(void) MUST_CHECK;
+void wrappers_free(struct wrappers *v);
+/** wrappers_expire() - wipe those whose minute is over, or all */
+void wrappers_expire(struct wrappers *v, bool all);
+/** wrapper_get() - for a client's public key; 0; -EPROTO, -ENOTSUP it is none; -EIO; -ENOMEM.  Free with wrapper_free(), fine on a zeroed
+ * one */
+int wrapper_get(struct wrappers *v, const char *pem, size_t len, struct wrapper *ret) MUST_CHECK;
+void wrapper_free(struct wrapper *s);
 
 struct limits;
 struct limits *limits_new(double failures, double keys) MUST_CHECK;

@@ -23,9 +23,7 @@ struct rewrap {
 	struct serve *s;
 	struct call *c;
 	int64_t now;
-	EVP_PKEY *client;
-	struct secret *session; /* KEK of an EC client key */
-	char *session_pem;
+	struct wrapper session;
 	struct buffer log;
 
 	/* the policy at work */
@@ -38,9 +36,7 @@ struct rewrap {
 
 static void rewrap_free(struct rewrap *r)
 {
-	EVP_PKEY_free(r->client);
-	secret_free(r->session);
-	free(r->session_pem);
+	wrapper_free(&r->session);
 	free(r->log_policy);
 	json_decref(r->policy);
 	buffer_free(&r->log);
@@ -56,11 +52,9 @@ static const char *text_of(const json_t *o, const char *name)
 static enum serve_code take_client_key(struct rewrap *r, const json_t *body)
 {
 	const json_t *pem = json_object_get(body, "clientPublicKey");
-	int err = json_is_string(pem) ? pubkey_public(json_string_value(pem), json_string_length(pem), &r->client)
+	int err = json_is_string(pem) ? wrapper_get(r->s->sessions, json_string_value(pem), json_string_length(pem), &r->session)
 				      : fail(-EPROTO, "it is missing");
 
-	if (!err && pubkey_type(r->client) == WRAP_EC)
-		err = ec_kek_new(r->client, &r->session, &r->session_pem);
 	if (err == -ENOMEM || err == -EIO)
 		return call_fail(r->c, CODE_UNAVAILABLE, "no session key could be made");
 	return err ? call_fail(r->c, CODE_INVALID_ARGUMENT, "clientPublicKey: %s", fail_text()) : CODE_OK;
@@ -169,7 +163,8 @@ static int wrap_for_client(struct rewrap *r, const struct secret *share, char re
 {
 	uint8_t wrapped[WRAPPED_MAX];
 	size_t len = EC_WRAPPED_LEN;
-	int err = r->session ? aead_seal(r->session, share->b, SECRET_LEN, wrapped) : rsa_wrap(r->client, share, wrapped, &len);
+	int err =
+	    r->session.kek ? aead_seal(r->session.kek, share->b, SECRET_LEN, wrapped) : rsa_wrap(r->session.key, share, wrapped, &len);
 
 	if (!err)
 		base64_encode(wrapped, len, ret);
@@ -321,7 +316,7 @@ static enum serve_code rewrap_all(struct rewrap *r, const json_t *requests, bool
 		return bad ? call_fail(r->c, CODE_INVALID_ARGUMENT, "bad request")
 			   : call_fail(r->c, CODE_UNAVAILABLE, "it could not be done now");
 	}
-	answer = json_pack("{s:s, s:o}", "sessionPublicKey", r->session_pem ? r->session_pem : "", "responses", responses);
+	answer = json_pack("{s:s, s:o}", "sessionPublicKey", r->session.pem ? r->session.pem : "", "responses", responses);
 	if (answer && old)
 		json_object_set(answer, "entityWrappedKey", json_object_get(first, "kasWrappedKey"));
 	if (!answer)

@@ -29,7 +29,8 @@ static struct serve *server(bool keyed)
 	s[keyed].kas = kas_new();
 	CHECK((key = pubkey_new_ec()) && !kas_add_local(s[keyed].kas, "e1", NULL, key));
 	CHECK((key = pubkey_new_rsa()) && !kas_add_local(s[keyed].kas, "r1", NULL, key));
-	CHECK(!audit_open("-", &s[keyed].audit) && (s[keyed].replays = replays_new()) && (s[keyed].limits = limits_new(1e6, 1e9)));
+	CHECK(!audit_open("-", &s[keyed].audit) && (s[keyed].replays = replays_new()) && (s[keyed].limits = limits_new(1e6, 1e9)) &&
+	      (s[keyed].sessions = wrappers_new()));
 	if (keyed) {
 		json_t *rules = json_loads("{\"unrestricted\":\"allow\",\"attributes\":{\"https://x.y/attr/"
 					   "a\":{\"rule\":\"hierarchy\",\"claim\":\"g.h\",\"values\":[\"b\",\"c\"]}}}",
