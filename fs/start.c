@@ -183,7 +183,10 @@ static bool holder_serves(const struct config *c, const struct volume *v, pid_t 
 		return err == -EAGAIN;
 	at = json_string_value(json_object_get(status, "mountpoint"));
 	if (json_is_true(json_object_get(status, "detached")))
-		report(REPORT_ERROR, "%s: its mount on %s was taken away while files are open there; process %d ends when they are closed",
+		report(REPORT_ERROR,
+		       "%s: its mount on %s was taken away while files are open there, or another mount namespace has a copy of it; "
+		       "process %d ends when "
+		       "they are closed",
 		       c->store, at ? at : "?", (int)pid);
 	else
 		report(REPORT_ERROR, "%s: is mounted already, on %s (process %d); unmount it with: tdfs umount %s", c->store, at ? at : "?",
@@ -241,8 +244,13 @@ static enum exit_code open_store(const struct config *c, struct opened *o)
 {
 	struct volume *v = o->volume;
 	struct io io = io_posix(v->store_fd);
-	struct store_keys keys = {
-	    .k_seal = v->k_seal, .k_hint = v->k_hint, .k_rec = v->k_rec, .k_log = v->k_log, .kas = v->kas, .policy = v->policy, .policies = v->n_policies ? v : NULL};
+	struct store_keys keys = {.k_seal = v->k_seal,
+				  .k_hint = v->k_hint,
+				  .k_rec = v->k_rec,
+				  .k_log = v->k_log,
+				  .kas = v->kas,
+				  .policy = v->policy,
+				  .policies = v->n_policies ? v : NULL};
 	struct store_options opt = {
 	    .segment_size = v->segment_size,
 	    .read_only = o->read_only,
@@ -303,7 +311,8 @@ enum exit_code start_open(const struct config *c, int (*get)(void *arg, struct c
 		       c->store, c->store);
 	kas_times(o.volume->kas, c->key_ttl_s, c->grace_s);
 	if (volume_remotes_check(o.volume))
-		report(REPORT_WARN, "%s: %s; until that is mended its keys cannot be had: files made for it can be made, not read", c->store, fail_text());
+		report(REPORT_WARN, "%s: %s; until that is mended its keys cannot be had: files made for it can be made, not read",
+		       c->store, fail_text());
 	block_signals();
 	code = lock(c, o.volume, &o.read_only);
 	if (code == EXIT_TDFS_OK)
