@@ -24,7 +24,7 @@ uint32_t seal_estimate(const struct inode *f, bool with_growth)
 	uint64_t n = 48 + 80 + SECTOR + 64 + (redo_side_needed(f->st->redo, tail) ? 32 : tail);
 
 	if (f->intent && with_growth)
-		n += GROW_OTHER_MAX + 3 * (uint64_t)f->s + 20 * PLACE_MAX + 8192;
+		n += GROW_OTHER_MAX + GROW_ONE_MAX + 5 * (uint64_t)f->s + 20 * PLACE_MAX + 32768;
 	return (uint32_t)MIN(n, UINT32_MAX);
 }
 

@@ -21,7 +21,8 @@
 #define NEW_MEMORY_MAX ((uint64_t)1 << 20)   /* a new file stays in memory up to here */
 #define DIRTY_MAX ((uint64_t)4 << 20)        /* dirty plaintext of one file before it is committed without being asked */
 #define GROW_MIN ((uint64_t)1 << 20)         /* unsynced growth from which it goes in place */
-#define GROW_OTHER_MAX ((uint64_t)512 << 10) /* dirty bytes besides the growth that a growing file may hold: bounds what its seal needs */
+#define GROW_OTHER_MAX ((uint64_t)512 << 10) /* dirty bytes besides the growth, above which a growing file is committed before more is written ... */
+#define GROW_ONE_MAX ((uint64_t)1 << 20)     /* ... and the largest write that comes on top: together they bound what its seal needs */
 #define PLACE_MAX 4096u                      /* segments placed and not yet committed */
 #define INVOCATION_MAX ((uint64_t)1 << 31)
 #define NEAR ((uint64_t)1 << 20) /* the kernel's read-ahead comes in any order within this */
@@ -249,7 +250,8 @@ int seal_batch(struct store *st, struct inode **files, size_t n, bool commit);
 int inode_spill(struct inode *f);               /* NEW, lock held: header NEW, whole segments in place */
 int inode_grow(struct inode *f, uint64_t size); /* no lock held: as inode_truncate(), but never makes a file shorter */
 int inode_new_header(struct inode *f);          /* lock held: header NEW in place */
-int inode_pressure(struct inode *f);            /* no lock held: spill, place, commit what is too much for memory */
+int inode_pressure(struct inode *f);
+int inode_place(struct inode *f); /* a growing file: what is dirty behind what is placed goes in place too; lock held for writing */            /* no lock held: spill, place, commit what is too much for memory */
 int spill_dirty(struct inode *f, bool all);     /* SPILLED, lock held: write dirty segments in place */
 int inode_void_base(struct inode *f);           /* REPLACED, lock held: give the base up, go on SPILLED */
 int inode_reserve(struct inode *f, uint64_t size,

@@ -107,6 +107,8 @@ static int pressure_sealed(struct inode *f, bool *ret_flush)
 
 	if (!f->apply.pending && !f->unlinked && (!f->fresh || first == f->place_end))
 		n = dirty_run(f, first);
+	if (!f->fresh && f->dirty - n * f->s > GROW_OTHER_MAX) /* that is committed first: the room kept for a growing file's seal holds no more */
+		n = 0;
 	if (n * f->s >= GROW_MIN || (f->fresh && n))
 		err = place_growth(f, first);
 	if (err)
@@ -117,6 +119,13 @@ static int pressure_sealed(struct inode *f, bool *ret_flush)
 		*ret_flush = !err;
 	}
 	return err;
+}
+
+int inode_place(struct inode *f)
+{
+	uint64_t first = place_start(f);
+
+	return f->fresh && !f->apply.pending && first == f->place_end && dirty_run(f, first) ? place_growth(f, first) : 0;
 }
 
 static int pressure_locked(struct inode *f, bool *ret_flush, bool *ret_wait)

@@ -198,7 +198,9 @@ static int seal_log_locked(struct inode *f, bool commit, uint64_t *ret_lsn)
 			fail_clear();
 		}
 		/* what is dirty may not spend the room kept for the SEAL; what was placed must be committed, and room is kept for that */
-		if (commit || f->fresh)
+		if (!commit && f->fresh)
+			err = inode_place(f);
+		if (!err && (commit || f->fresh))
 			err = commit_append(f, !commit);
 		if (!err && !f->pin.runs)
 			return 0;
