@@ -250,8 +250,8 @@ int seal_batch(struct store *st, struct inode **files, size_t n, bool commit);
 int inode_spill(struct inode *f);               /* NEW, lock held: header NEW, whole segments in place */
 int inode_grow(struct inode *f, uint64_t size); /* no lock held: as inode_truncate(), but never makes a file shorter */
 int inode_new_header(struct inode *f);          /* lock held: header NEW in place */
-int inode_pressure(struct inode *f);
-int inode_place(struct inode *f); /* a growing file: what is dirty behind what is placed goes in place too; lock held for writing */            /* no lock held: spill, place, commit what is too much for memory */
+int inode_pressure(struct inode *f);            /* no lock held: spill, place, commit what is too much for memory */
+int inode_place(struct inode *f);               /* lock held, a growing file: what is dirty behind what is placed goes in place too */
 int spill_dirty(struct inode *f, bool all);     /* SPILLED, lock held: write dirty segments in place */
 int inode_void_base(struct inode *f);           /* REPLACED, lock held: give the base up, go on SPILLED */
 int inode_reserve(struct inode *f, uint64_t size,
