@@ -95,6 +95,8 @@ static int background(struct convert *cv)
 	CLEANUP_FREE char *path = NULL;
 	CLEANUP_FD int fd = -1;
 	CLEANUP_FD int dir = -1;
+	int ready[2];
+	char byte;
 	pid_t pid;
 
 	if (mkdirat(cv->v->dir_fd, CONVERT_DIR, 0700) && errno != EEXIST)
@@ -105,16 +107,22 @@ static int background(struct convert *cv)
 	fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0)
 		return -errno;
-	/* so that a status can be asked for as soon as the terminal is free */
 	clock_gettime(CLOCK_MONOTONIC, &cv->begin);
 	dir = openat(cv->v->dir_fd, CONVERT_DIR, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (dir >= 0)
-		report_status_to(cv, cv->plan ? cv->plan->run_dir : dir, "running");
 	fflush(NULL);
-	pid = fork();
-	if (pid < 0)
+	if (pipe2(ready, O_CLOEXEC))
 		return -errno;
+	pid = fork();
+	close(ready[pid != 0]);
+	if (pid < 0) {
+		int err = -errno;
+
+		close(ready[0]);
+		return err;
+	}
 	if (pid > 0) {
+		(void)!read(ready[0], &byte, 1); /* so that a status can be asked for as soon as the terminal is free */
+		close(ready[0]);
 		printf("Process %ld works in the background; `tdfs convert status %s` shows how far it is.\nIts output goes to %s\n",
 		       (long)pid, cv->plan ? cv->plan->path : cv->v->path, path);
 		return 1;
@@ -127,6 +135,9 @@ static int background(struct convert *cv)
 	/* the lock's file names who holds it */
 	if (volume_lock_sign(cv->v))
 		_exit(EXIT_TDFS_FAILED);
+	if (dir >= 0)
+		report_status_to(cv, cv->plan ? cv->plan->run_dir : dir, "running");
+	close(ready[1]); /* says so */
 	return 0;
 }
 
@@ -152,14 +163,28 @@ int session_prepare(struct session *s, const struct convert_args *a)
 	return code;
 }
 
-int session_open(struct session *s, const struct convert_args *a, enum convert_verb verb, const char *store, const char *other, bool shared)
+/* The daemon has the volume's lock; this one keeps other converters away.  Its file names who holds it, as the volume's does. */
+static int hold_live(struct volume *v)
+{
+	int err = live_hold(v);
+
+	if (err >= 0) {
+		v->lock_fd = err;
+		err = volume_lock_sign(v);
+	}
+	return err ? complain(err, v->path, NULL) : EXIT_TDFS_OK;
+}
+
+int session_open(struct session *s, const struct convert_args *a, enum convert_verb verb, const char *store, const char *other)
 {
 	int code = convert_args_use(a, verb, &s->cv->run);
 
+	s->cv->run.live = s->live;
 	if (!code)
 		code = volume_get(store, &a->cred, &s->v);
+	fail_clear();
 	if (!code)
-		code = shared ? volume_share(s->v) : volume_hold(s->v);
+		code = s->live ? hold_live(s->v) : s->shared ? volume_share(s->v) : volume_hold(s->v);
 	if (!code && other)
 		code = tree_open(s->v, other, verb == CONVERT_OUT && !a->dry_run, &s->other_fd);
 	if (code)
@@ -209,14 +234,9 @@ int convert_main(const struct convert_args *a, enum convert_verb verb, bool only
 	const char *store, *other;
 	int code = session_trees(a, verb, n, pos, &store, &other);
 
-	if (!code && verb == CONVERT_IN && !only_recover) {
-		code = live_main(a, n, pos);
-		if (code >= 0)
-			return code;
-		code = EXIT_TDFS_OK;
-	}
+	s.live = !code && verb == CONVERT_IN && a->in_place && !only_recover && live_serves(store);
 	if (!code)
-		code = s.cv ? session_open(&s, a, verb, store, other, false) : complain(-ENOMEM, NULL, NULL);
+		code = s.cv ? session_open(&s, a, verb, store, other) : complain(-ENOMEM, NULL, NULL);
 	if (!code)
 		code = session_prepare(&s, a);
 	if (code)

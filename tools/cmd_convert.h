@@ -47,17 +47,18 @@ struct session {
 	struct convert *cv;
 	struct volume *v;
 	int other_fd;
+	bool shared; /* with others that work off the same plan */
+	bool live;   /* with the daemon that has it mounted */
 };
-#define SESSION_NEW                                         \
-	{                                                   \
-		calloc(1, sizeof(struct convert)), NULL, -1 \
+#define SESSION_NEW                                                       \
+	{                                                                 \
+		calloc(1, sizeof(struct convert)), NULL, -1, false, false \
 	}
 void session_close(struct session *s);
-/** session_trees() - which of the arguments is the store; session_open(): @shared: beside others that do the same; session_prepare(): what
+/** session_trees() - which of the arguments is the store; session_open(): @s->shared and live are set before; session_prepare(): what
  * is checked and made before the first file; session_run(): all the rest.  All: an exit code, reported */
 int session_trees(const struct convert_args *a, enum convert_verb verb, int n, char **pos, const char **ret_store, const char **ret_other);
-int session_open(struct session *s, const struct convert_args *a, enum convert_verb verb, const char *store, const char *other,
-		 bool shared);
+int session_open(struct session *s, const struct convert_args *a, enum convert_verb verb, const char *store, const char *other);
 int session_prepare(struct session *s, const struct convert_args *a);
 int session_run(struct session *s, const struct convert_args *a);
 /** convert_main() - begin or go on; an exit code, reported */

@@ -90,7 +90,7 @@ static int plan_begin(const struct convert_args *a, enum convert_verb verb, int 
 	int err, code = session_trees(a, verb, n, pos, &store, &other);
 
 	if (!code)
-		code = s.cv ? session_open(&s, a, verb, store, other, false) : complain(-ENOMEM, NULL, NULL);
+		code = s.cv ? session_open(&s, a, verb, store, other) : complain(-ENOMEM, NULL, NULL);
 	if (!code)
 		code = session_prepare(&s, a);
 	if (code)
@@ -172,8 +172,9 @@ static int plan_session(struct session *s, const struct convert_args *a, struct 
 	struct stat st;
 	int err, code = n ? session_trees(a, h->verb, n, pos, &store, &other) : EXIT_TDFS_OK;
 
+	s->shared = true;
 	if (!code)
-		code = session_open(s, a, h->verb, store, other, true);
+		code = session_open(s, a, h->verb, store, other);
 	if (code)
 		return code;
 	fail_clear();

@@ -70,22 +70,29 @@ static bool is_live(const char *state)
 	return strcmp(state, "running") == 0 || strcmp(state, "paused") == 0 || strcmp(state, "stopping") == 0;
 }
 
+/* Is the process that wrote this the one that has the store, or converts below its mount? */
+static bool is_running(const char *store, const json_t *j)
+{
+	json_int_t pid = json_integer_value(json_object_get(j, "pid"));
+	pid_t holder = json_is_true(json_object_get(j, "mounted")) ? convert_holder(store) : store_holder(store);
+
+	return is_live(text_of(j, "state")) && (holder == pid || holder == -1);
+}
+
 static int status_once(const struct watch_args *a, const char *store, int dir, bool *ret_live)
 {
 	json_t *j = status_read(dir);
 	const char *state;
 
-	*ret_live = false;
 	if (!j) {
 		report(REPORT_ERROR, "%s: nothing was converted here yet", store);
 		return EXIT_TDFS_FAILED;
 	}
 	state = text_of(j, "state");
-	if (is_live(state) && !store_holder(store)) { /* what it wrote last, a reboot ago perhaps */
+	*ret_live = is_running(store, j);
+	if (is_live(state) && !*ret_live) { /* what it wrote last, a reboot ago perhaps */
 		json_object_set_new(j, "state", json_string("killed"));
 		state = "killed: the same command goes on";
-	} else {
-		*ret_live = is_live(state);
 	}
 	if (a->json) {
 		json_dumpf(j, stdout, JSON_COMPACT);
@@ -201,7 +208,7 @@ static int request(const char *store, enum job_request r, const char *what)
 {
 	CLEANUP_FD int dir = job_dir_open_path(store);
 	json_t *j = dir < 0 ? NULL : status_read(dir);
-	bool live = is_plan(store) || (j && is_live(text_of(j, "state")) && store_holder(store));
+	bool live = is_plan(store) || (j && is_running(store, j));
 	int err;
 
 	json_decref(j);

@@ -18,7 +18,9 @@
 #define HASH_LEN FINGERPRINT_LEN
 /* Names in .tdfs/convert/tmp of what rewrap has made: this and the source's inode number. */
 #define REWRAP_ONE 'r'
-#define REWRAP_SET 's' /* of a file with several names */
+#define REWRAP_SET 's'     /* of a file with several names */
+#define LIVE_WAITS 'l'     /* below a mount, until the daemon gives it its names */
+#define CONVERT_LOCK "run" /* .tdfs/convert/: held by a converter below a mount */
 
 enum convert_verb { CONVERT_IN, CONVERT_OUT, CONVERT_REWRAP };
 enum verify_policy { VERIFY_POLICY_NONE, VERIFY_POLICY_SAMPLE, VERIFY_POLICY_FULL };
@@ -28,6 +30,7 @@ enum busy_policy { BUSY_SKIP, BUSY_WAIT, BUSY_FAIL };
 struct convert_run {
 	enum convert_verb verb;
 	bool in_place, one_fs;
+	bool live;    /* below a mount: the daemon puts files in place */
 	bool recover; /* only finish or take back what an interrupted run has left */
 	enum verify_policy verify;
 	enum busy_policy busy;
@@ -69,7 +72,8 @@ enum item_result {
 	ITEM_BUSY,      /* open elsewhere, or changed while it was read */
 	ITEM_COLLISION, /* the name it needs is taken by a file that will move itself */
 	ITEM_NO_SPACE,
-	ITEM_LINKED, /* has more names than were expected: belongs to a set */
+	ITEM_UNMOUNTED, /* the daemon below whose mount it runs is gone */
+	ITEM_LINKED,    /* has more names than were expected: belongs to a set */
 	ITEM_SKIPPED,
 	ITEM_FAILED,
 };

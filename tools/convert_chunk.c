@@ -136,7 +136,7 @@ int chunk_send(const struct convert *cv, struct wire *w, const struct chunk *c)
 	for (size_t i = 0; i < c->n; i++) {
 		const struct item *it = &c->items[i];
 		struct item_order o = {.path_len = (uint32_t)strlen(it->path),
-				       .verify = it->verify,
+				       .verify = it->verify && !it->verified,
 				       .retry = c->retry,
 				       .s = it->s,
 				       .stamp = it->stamp,

@@ -14,7 +14,6 @@
 
 #define TOLD_MAX 20
 #define TRIES 10
-#define ASK_MS 120000
 
 struct args {
 	struct credential_source cred;
@@ -184,7 +183,7 @@ static int take(struct volume *v, int *ret_lock, struct control_talk **ret)
 	*ret_lock = err;
 	err = live_mounted(v);
 	if (err > 0)
-		err = control_talk_open(v->dir_fd, ASK_MS, ret);
+		err = live_talk_open(v, ret);
 	else if (!err)
 		return volume_hold(v);
 	return err ? complain(err, v->path, NULL) : EXIT_TDFS_OK;

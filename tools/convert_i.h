@@ -29,7 +29,9 @@ struct item {
 	uint64_t out_ino;
 	uint32_t s;
 	uint8_t hash[HASH_LEN];
-	bool verify;
+	bool verify;   /* before the original goes */
+	bool verified; /* and it is, what was staged */
+	bool collided; /* when it was tried last, another file had the name it needs */
 	uint8_t kills, tries;
 };
 
@@ -39,6 +41,7 @@ struct chunk {
 	struct timespec sent; /* wall clock: headers of its files are not older */
 	enum chunk_op op;
 	bool set, retry;
+	uint8_t tries;  /* of a set */
 	unsigned owner; /* which worker staged it: that one still has the sources open */
 	pid_t owner_pid;
 	size_t n, room;
@@ -96,7 +99,8 @@ struct convert {
 	/* under way */
 	struct chunk *filling;
 	struct queue ready, staged, to_commit, committed, synced_staged, synced_committed;
-	struct item *deferred; /* tried again when nothing else is left */
+	struct queue deferred_sets; /* tried again when nothing else is left */
+	struct item *deferred;
 	size_t n_deferred, room_deferred;
 	uint64_t next_id, n_sampled;
 	struct worker_proc workers[WORKERS_MAX];
@@ -112,7 +116,7 @@ struct convert {
 	struct counts counts;
 	struct timespec begin; /* monotonic */
 	bool pressed;          /* waits because the machine has other things to do */
-	bool draining, paused, space_low, cancelled, out_of_time;
+	bool draining, paused, space_low, cancelled, out_of_time, unmounted;
 	int fatal; /* -errno that stops the run */
 	uint64_t converted_at_round;
 	FILE *failed_list;

@@ -249,7 +249,8 @@ int job_begin(const struct volume *v, const struct convert_run *run, struct job_
 	return 0;
 }
 
-int job_begin_plan(const struct volume *v, int dir, int *ret_temp_dir, struct job_log **ret)
+/* .tdfs/convert and nothing in it but a place to work */
+static int begin_bare(const struct volume *v, bool clean, int *ret_temp_dir, struct job_log **ret)
 {
 	struct job_log *j = calloc(1, sizeof(*j));
 	int err;
@@ -258,19 +259,40 @@ int job_begin_plan(const struct volume *v, int dir, int *ret_temp_dir, struct jo
 		return -ENOMEM;
 	j->dir = j->fd = -1;
 	err = dirs_make(v, j);
+	if (!err && clean)
+		err = temp_clean(j, false);
 	if (!err) {
 		*ret_temp_dir = openat(j->dir, TEMP_DIR, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 		err = *ret_temp_dir < 0 ? -errno : 0;
 	}
+	if (err)
+		log_free(j);
+	else
+		*ret = j;
+	return err;
+}
+
+int job_begin_plan(const struct volume *v, int dir, int *ret_temp_dir, struct job_log **ret)
+{
+	struct job_log *j;
+	int err = begin_bare(v, false, ret_temp_dir, &j);
+
+	if (err)
+		return err;
 	close_fd(&j->dir);
-	j->dir = err ? -1 : fcntl(dir, F_DUPFD_CLOEXEC, 0);
+	j->dir = fcntl(dir, F_DUPFD_CLOEXEC, 0);
 	if (j->dir < 0) {
-		err = err ? err : -errno;
+		err = -errno;
 		log_free(j);
 		return err;
 	}
 	*ret = j;
 	return 0;
+}
+
+int job_begin_live(const struct volume *v, int *ret_temp_dir, struct job_log **ret)
+{
+	return begin_bare(v, true, ret_temp_dir, ret);
 }
 
 int job_dir(const struct job_log *j)

@@ -33,6 +33,8 @@ int job_begin(const struct volume *v, const struct convert_run *run, struct job_
 /** job_begin_plan() - no journal: the plan says what is done.  @dir: for status and failures, not taken over; @ret_temp_dir:
  * .tdfs/convert/tmp */
 int job_begin_plan(const struct volume *v, int dir, int *ret_temp_dir, struct job_log **ret) MUST_CHECK;
+/** job_begin_live() - no journal either: what a run below a mount has left is the daemon's to judge */
+int job_begin_live(const struct volume *v, int *ret_temp_dir, struct job_log **ret) MUST_CHECK;
 /** job_dir() - descriptor of .tdfs/convert; borrowed */
 int job_dir(const struct job_log *j);
 /** job_barrier() - everything made before @when is durable */

@@ -1,259 +1,178 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One file of a live conversion: begin, seal into a file without a place, sync the batch, verify, ask for the swap. */
+/*
+ * One file below a mount: told to the daemon, then sealed into .tdfs/convert/tmp; after the barrier it is verified, and the daemon is asked
+ * to let it take the place of what it was made from.
+ *
+ * Both by the same worker, over one connection: the daemon watches the file for it in between.  The source must not stay open meanwhile.
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 
-#include "convert_live_i.h"
-#include "encode.h"
-#include "plain_talk.h"
-#include "say.h"
+#include "convert_live.h"
+#include "convert_one.h"
+#include "report.h"
+#include "tree.h"
 
-#define PREFETCH 1048576 /* larger files are read ahead by the kernel as they are read */
-#define BATCH_BYTES ((uint64_t)64 << 20)
-
-static json_t *path_base64(const char *path)
+static char *path_of(const struct one *w, const char *name)
 {
-	CLEANUP_FREE char *text = malloc(BASE64_LEN(strlen(path)) + 1);
+	char *path;
 
-	if (!text)
-		return NULL;
-	base64_encode(path, strlen(path), text);
-	return json_string(text);
+	return asprintf(&path, "%s%s%s", w->dir, *w->dir ? "/" : "", name) < 0 ? NULL : path;
 }
 
-int live_ask(struct control_talk *c, const char *op, json_t *more, json_t **ret)
+static enum item_result result_of(int err)
 {
-	json_t *req = more ? more : json_object();
-
-	json_object_set_new(req, "op", json_string(op));
-	return control_talk(c, req, ret);
-}
-
-int live_begin(struct control_talk *c, const char *path, uint64_t links)
-{
-	return live_ask(c, "begin", json_pack("{s:o, s:I}", "path", path_base64(path), "links", (json_int_t)links), NULL);
-}
-
-void names_free(char **paths, size_t n)
-{
-	for (size_t i = 0; i < n; i++)
-		free(paths[i]);
-	free(paths);
-}
-
-void live_say(const char *path, const char *what, int err)
-{
-	CLEANUP_FREE char *shown = path_text(path);
-
-	report(strcmp(what, "failed") == 0 ? REPORT_ERROR : REPORT_WARN, "%s: %s: %s", shown ? shown : "?", what, cause_text(err));
-}
-
-void live_settle(struct live *w, char **paths, size_t n, int err)
-{
-	bool again = err == -EBUSY || err == -EEXIST; /* taken: by a file that will move itself */
-	struct names *b;
-
-	if (err == -EPIPE)
-		w->board->gone = true;
-	if (again && !w->board->stop && w->n_busy < LIVE_BUSY_MAX &&
-	    (w->run->busy == BUSY_WAIT || (w->run->busy == BUSY_SKIP && w->round < LIVE_ROUNDS))) {
-		b = malloc(sizeof(*b));
-		if (b) {
-			*b = (struct names){.next = w->busy, .paths = paths, .n = n};
-			w->busy = b;
-			w->n_busy++;
-			return;
-		}
+	switch (-err) {
+	case ENOENT: /* gone, or not plain: the daemon made it, or it was converted */
+		return ITEM_GONE;
+	case EPIPE:
+		return ITEM_UNMOUNTED;
+	case EBUSY:
+		return ITEM_BUSY;
+	case EEXIST: /* by a file that will move itself, perhaps */
+		return ITEM_COLLISION;
+	case EMLINK:
+		return ITEM_LINKED;
+	case EPERM:
+		return ITEM_SKIPPED;
+	default:
+		return one_fail(err);
 	}
-	for (size_t i = 0; i < n; i++) {
-		if (err == -ENOENT || err == -EPIPE) /* gone, or not plain */
-			break;
-		if (again && w->run->busy != BUSY_FAIL) {
-			w->board->busy++;
-			live_say(paths[i], "busy", err);
-		} else if (err == -EMLINK || err == -EPERM) {
-			w->board->skipped++;
-			live_say(paths[i], "skipped", err);
-		} else {
-			w->board->failed++;
-			live_say(paths[i], "failed", err);
-		}
-	}
-	names_free(paths, n);
 }
 
-static int verify(struct live *w, const struct live_item *it)
+/* Of a name that may be a sealed file's: is it one of the volume's?  Those that were made since the run began are not counted. */
+static bool is_sealed(struct one *w, const char *name, struct item_answer *a)
 {
-	CLEANUP_FD int fd = openat(w->run->temp_dir, it->temp, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-	uint8_t hash[HASH_LEN];
+	CLEANUP_FD int fd = openat(w->from_dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+	enum sibling kind = SIBLING_OTHER;
+	struct record r = {0};
 	struct stat st;
-	int err;
 
-	if (!it->verify)
-		return 0;
-	if (fd < 0 || fstat(fd, &st))
-		return fail(-errno, "verifying it: %s", strerror(errno));
-	err = sealed_hash(&w->sealer, &w->io, fd, (uint64_t)st.st_size, hash);
-	if (!err && memcmp(hash, it->hash, HASH_LEN))
-		err = fail(-EBADMSG, "its sealed form does not decrypt to what was read");
-	return err;
+	if (fd < 0 || fstat(fd, &st) || !S_ISREG(st.st_mode) || sibling_look(&w->sealer, fd, (uint64_t)st.st_size, &kind, &r) ||
+	    kind == SIBLING_OTHER)
+		return false; /* the daemon will say */
+	fail_clear();
+	a->result = time_before(&r.made, &w->run->started) ? ITEM_ALREADY : ITEM_OWN;
+	return true;
 }
 
-/* What is going to be reread comes from the disk, for all files at once, so that it has many requests at hand. */
-static void prefetch(const struct live *w)
+/* The file @from, which is like @st, into the empty @temp */
+static int seal(struct one *w, int from, const struct stat *st, bool hash, int temp, struct item_answer *a)
 {
-	for (size_t i = 0; i < w->n; i++) {
-		const struct live_item *it = &w->batch[i];
-		CLEANUP_FD int fd = it->verify ? openat(w->run->temp_dir, it->temp, O_RDONLY | O_NOFOLLOW | O_CLOEXEC) : -1;
-
-		if (fd < 0)
-			continue;
-		(void)posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
-		if (it->st.st_size <= PREFETCH)
-			(void)posix_fadvise(fd, 0, 0, POSIX_FADV_WILLNEED);
-	}
-}
-
-static int swap(struct live *w, const struct live_item *it)
-{
-	const struct stat *s = &it->st;
-	json_t *list = json_array();
-	json_t *req =
-	    json_pack("{s:o, s:s, s:I, s:I, s:I, s:[I,I], s:[I,I]}", "paths", list, "temp", it->temp, "temp_ino", (json_int_t)it->temp_ino,
-		      "ino", (json_int_t)s->st_ino, "size", (json_int_t)s->st_size, "mtime", (json_int_t)s->st_mtim.tv_sec,
-		      (json_int_t)s->st_mtim.tv_nsec, "ctime", (json_int_t)s->st_ctim.tv_sec, (json_int_t)s->st_ctim.tv_nsec);
-
-	for (size_t i = 0; req && i < it->n_paths; i++)
-		json_array_append_new(list, path_base64(it->paths[i]));
-	return req ? live_ask(w->talk, "swap", req, NULL) : -ENOMEM;
-}
-
-int live_commit(struct live *w)
-{
-	int synced = w->n && syncfs(w->root) ? -errno : 0;
-
-	if (!synced)
-		prefetch(w);
-	for (size_t i = 0; i < w->n; i++) {
-		struct live_item *it = &w->batch[i];
-		int err = synced;
-
-		fail_clear();
-		if (!err)
-			err = verify(w, it);
-		if (!err)
-			err = swap(w, it);
-		if (err) {
-			(void)unlinkat(w->run->temp_dir, it->temp, 0);
-			live_settle(w, it->paths, it->n_paths, err);
-		} else {
-			w->board->converted += it->n_paths;
-			w->board->bytes += (uint64_t)it->st.st_size;
-			names_free(it->paths, it->n_paths);
-		}
-	}
-	w->n = 0;
-	w->bytes = 0;
-	return synced ? fail(synced, "syncing the file system: %s; nothing that was waiting for it was removed", strerror(-synced)) : 0;
-}
-
-static bool same_stamp(const struct stat *a, const struct stat *b)
-{
-	struct stamp x = stamp_of(a), y = stamp_of(b);
-
-	return stamp_same(&x, &y);
-}
-
-/* @fd, which is like it->st, into the file @temp */
-static int seal(struct live *w, int fd, int temp, bool flags, struct live_item *it)
-{
-	const struct seal_from from = {.fd = fd, .policy = volume_policy_at(w->run->v, it->n_paths ? it->paths[0] : "")};
+	const struct seal_from plain = {.fd = from, .policy = volume_policy_at(w->run->v, w->dir)};
+	struct stamp before = stamp_of(st), after;
 	const char *what = "";
 	struct stat now;
-	uint32_t s;
-	int err = seal_fd(&w->sealer, &from, &it->st, temp, it->verify ? it->hash : NULL, &s);
+	uint32_t s = 0;
+	int err = seal_fd(&w->sealer, &plain, st, temp, hash ? a->hash : NULL, &s);
 
+	a->s = s;
 	if (!err && fstat(temp, &now))
 		err = -errno;
 	if (err)
 		return err;
-	it->temp_ino = now.st_ino;
-	err = meta_copy(fd, &it->st, temp, &now, true, flags, false, &what);
+	a->out_ino = now.st_ino;
+	err = meta_copy(from, st, temp, &now, true, w->flags, true, &what);
 	if (err)
 		return fail(err, "its %s cannot be kept: %s", what, strerror(-err));
-	return fstat(fd, &now) ? -errno : same_stamp(&now, &it->st) ? 0 : fail(-EBUSY, "changed while it was read");
+	if (fstat(from, &now))
+		return -errno;
+	after = stamp_of(&now);
+	return stamp_same(&before, &after) ? 0 : fail(-ESTALE, "changed while it was read");
 }
 
-static int temp_make(struct live *w, struct live_item *it)
+static int seal_to_temp(struct one *w, int from, const struct stat *st, const struct item_order *o, unsigned links, struct item_answer *a)
 {
-	int fd;
-
-	snprintf(it->temp, sizeof(it->temp), "live.%ld.%llu", (long)getpid(), (unsigned long long)w->n_made++);
-	fd = openat(w->run->temp_dir, it->temp, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0600);
-	return fd < 0 ? fail(-errno, "making the new file: %s", strerror(errno)) : fd;
-}
-
-static bool wants_verify(struct live *w)
-{
-	return w->run->verify == VERIFY_POLICY_FULL || (w->run->verify == VERIFY_POLICY_SAMPLE && w->n_made % 16 == 0);
-}
-
-/* Do all names of it fit into the request for the swap? */
-static bool fits_request(const struct live_item *it)
-{
-	size_t len = 4096; /* all but the names */
-
-	for (size_t i = 0; i < it->n_paths; i++)
-		len += BASE64_LEN(strlen(it->paths[i])) + 3;
-	return it->n_paths <= PLAIN_NAMES_MAX && len < CONTROL_TALK_MAX;
-}
-
-/* The daemon has to be told before the first look: from then on it knows whether anybody has used the file. */
-static int stage(struct live *w, int dir, const char *name, struct live_item *it)
-{
-	CLEANUP_FD int fd = -1, temp = -1;
-	const char *flag;
-	bool flags;
+	char temp_name[TEMP_ROOM];
+	const char *flag = meta_flags(from, &w->flags);
+	CLEANUP_FD int temp = -1;
 	int err;
 
-	if (!fits_request(it))
-		return fail(-EMLINK, "has %zu names; under a mount at most %d: convert it without one", it->n_paths, PLAIN_NAMES_MAX);
-	err = live_begin(w->talk, it->paths[0], it->n_paths);
-	if (err)
-		return err;
-	fail_clear();
-	fd = openat(dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
-	if (fd < 0 || fstat(fd, &it->st))
-		return errno == ENOENT ? -ENOENT : fail(-errno, "opening it: %s", strerror(errno));
-	if (!S_ISREG(it->st.st_mode) || it->st.st_dev != w->run->dev)
-		return -ENOENT;
-	flag = meta_flags(fd, &flags);
 	if (flag)
 		return fail(-EPERM, "is %s (chattr)", flag);
-	it->verify = wants_verify(w);
-	temp = temp_make(w, it);
+	waiting_name(w->run, st->st_ino, links > 1, temp_name);
+	(void)unlinkat(w->run->temp_dir, temp_name, 0); /* of a worker that died, or of an earlier try */
+	temp = openat(w->run->temp_dir, temp_name, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (temp < 0)
-		return temp;
-	err = seal(w, fd, temp, flags, it);
+		return fail(-errno, "making the new file: %s", strerror(errno));
+	err = seal(w, from, st, o->verify, temp, a);
 	if (err)
-		(void)unlinkat(w->run->temp_dir, it->temp, 0);
-	return err == -ESTALE ? -EBUSY : err;
+		(void)unlinkat(w->run->temp_dir, temp_name, 0);
+	return err;
 }
 
-int live_one(struct live *w, int dir, const char *name, char **paths, size_t n)
+void stage_live(struct one *w, const struct item_order *o, const char *name, unsigned links, struct item_answer *a)
 {
-	struct live_item *it = &w->batch[w->n];
+	CLEANUP_FREE char *path = path_of(w, name);
+	CLEANUP_FD int fd = -1;
+	struct stat st;
+	int err = path ? 0 : -ENOMEM;
+
+	if (name_is_tdf(name) && is_sealed(w, name, a))
+		return;
+	if (!err && !w->talk)
+		err = live_talk_open(w->run->v, &w->talk);
+	/* before the first look: from then on the daemon knows whether anybody has used the file */
+	if (!err)
+		err = live_begin(w->talk, path, links);
+	if (!err) {
+		fail_clear();
+		if (!one_look(w, name, &fd, &st, a))
+			return;
+		err = seal_to_temp(w, fd, &st, o, links, a);
+	}
+	a->result = (uint8_t)(err ? result_of(err) : ITEM_STAGED);
+}
+
+static int swap(struct one *w, const struct item_order *o, char *const *paths, size_t n)
+{
+	const struct stamp *s = &o->stamp;
+	char temp_name[TEMP_ROOM];
+	json_t *list = json_array(), *req;
+
+	waiting_name(w->run, s->ino, n > 1, temp_name);
+	for (size_t i = 0; i < n; i++)
+		json_array_append_new(list, live_path(paths[i]));
+	req = json_pack("{s:o, s:s, s:I, s:I, s:I, s:[I,I], s:[I,I]}", "paths", list, "temp", temp_name, "temp_ino", (json_int_t)o->out_ino,
+			"ino", (json_int_t)s->ino, "size", (json_int_t)s->size, "mtime", (json_int_t)s->mtime, (json_int_t)s->mtime_ns,
+			"ctime", (json_int_t)s->ctime, (json_int_t)s->ctime_ns);
+	return req ? live_ask(w->talk, "swap", req, NULL) : -ENOMEM;
+}
+
+/* A worker that died may have asked for it already. */
+static bool is_swapped(struct one *w, const struct item_order *o, const char *name)
+{
+	char target[NAME_ROOM];
+	struct stat st;
+
+	return !one_target(w->run, name, target) && fstatat(w->from_dir, target, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_ino == o->out_ino;
+}
+
+void live_swap(struct one *w, const struct item_order *o, const char *name, char *const *paths, size_t n, struct item_answer *a)
+{
 	int err;
 
-	fail_clear();
-	*it = (struct live_item){.paths = paths, .n_paths = n};
-	err = stage(w, dir, name, it);
-	if (err) {
-		live_settle(w, paths, n, err);
-		return err == -ENOMEM ? err : 0;
+	if (o->retry && is_swapped(w, o, name)) {
+		a->result = ITEM_DONE;
+		return;
 	}
-	w->bytes += (uint64_t)it->st.st_size;
-	w->n++;
-	return w->n == w->max || w->bytes >= BATCH_BYTES ? live_commit(w) : 0;
+	err = waiting_check(w, o, n > 1);
+	if (!err && !w->talk)
+		err = live_talk_open(w->run->v, &w->talk);
+	if (!err)
+		err = swap(w, o, paths, n);
+	if (err)
+		waiting_drop(w, o, n > 1);
+	a->result = (uint8_t)(err ? result_of(err) : ITEM_DONE);
+}
+
+void commit_live(struct one *w, const struct item_order *o, const char *name, unsigned links, struct item_answer *a)
+{
+	CLEANUP_FREE char *path = path_of(w, name);
+
+	if (path)
+		live_swap(w, o, name, &path, 1, a);
+	else
+		a->result = (uint8_t)one_fail(-ENOMEM);
 }

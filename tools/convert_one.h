@@ -6,8 +6,11 @@
 #include "convert_file.h"
 #include "name.h"
 
+struct control_talk;
+
 struct one { /* a worker's hands */
 	const struct convert_run *run;
+	struct control_talk *talk; /* with the daemon, below a mount; NULL: not yet */
 	struct sealer sealer;
 	struct io io;
 	/* the directory it is in */
@@ -29,13 +32,23 @@ void one_leave(struct one *w);
 
 /* All fill in @a; what went wrong is in fail_text(). */
 typedef void one_fn(struct one *w, const struct item_order *o, const char *name, unsigned links, struct item_answer *a);
-one_fn stage_in, stage_out, stage_rewrap;    /* @links: names the file is expected to have */
-one_fn commit_in, commit_out, commit_rewrap; /* @links: names that go with it: only the check and the verification when there are more */
+one_fn stage_in, stage_out, stage_rewrap, stage_live; /* @links: names the file is expected to have */
+/* @links: names that go with it: only the check and the verification when there are more */
+one_fn commit_in, commit_out, commit_rewrap, commit_live;
+/** live_swap() - commit_live() of all names of a file, the first of which is @name in the directory that is current */
+void live_swap(struct one *w, const struct item_order *o, const char *name, char *const *paths, size_t n, struct item_answer *a);
 /** rewrap_name() - after commit_rewrap() of a file with several names: each of them; rewrap_set_end(): all have it.  0 or -errno */
 int rewrap_name(struct one *w, const struct item_order *o, const char *name) MUST_CHECK;
-/** rewrap_open() - what was staged; @set: of a file with several names; a descriptor or -1 */
-int rewrap_open(struct one *w, const struct item_order *o, bool set);
 void rewrap_set_end(struct one *w, const struct item_order *o);
+
+/*
+ * What was staged without a name in the tree waits in .tdfs/convert/tmp under its source's inode number.  @set: of a file with several
+ * names waiting_open(): a descriptor or -1.  waiting_check(): it is still there, and verified as asked; 0 or -errno
+ */
+void waiting_name(const struct convert_run *run, uint64_t ino, bool set, char ret[static TEMP_ROOM]);
+int waiting_open(struct one *w, const struct item_order *o, bool set);
+int waiting_check(struct one *w, const struct item_order *o, bool set) MUST_CHECK;
+void waiting_drop(struct one *w, const struct item_order *o, bool set);
 
 /* made from the file as it is now? */
 static inline bool stamp_fits(const struct record *r, const struct stat *st)

@@ -100,12 +100,12 @@ static json_t *status_json(const struct convert *cv, const char *state)
 	const struct counts *n = &cv->counts;
 	double took = seconds_now(cv);
 
-	return json_pack("{s:i, s:s, s:s, s:b, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:i, s:i}", "v", 1, "state", state,
-			 "verb", verb_name(cv->run.verb), "in_place", cv->run.in_place, "pid", (int)getpid(), "files_total",
-			 (json_int_t)cv->total, "files_seen", (json_int_t)seen(cv), "converted", (json_int_t)n->converted, "bytes",
-			 (json_int_t)n->bytes, "already", (json_int_t)n->already, "busy", (json_int_t)n->busy, "skipped",
-			 (json_int_t)n->skipped, "failed", (json_int_t)n->failed, "barriers", (json_int_t)cv->n_barriers, "seconds", took,
-			 "workers", (int)cv->run.workers, "workers_lost", (int)cv->n_deaths);
+	return json_pack("{s:i, s:s, s:s, s:b, s:b, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:i, s:i}", "v", 1, "state",
+			 state, "verb", verb_name(cv->run.verb), "in_place", cv->run.in_place, "mounted", cv->run.live, "pid",
+			 (int)getpid(), "files_total", (json_int_t)cv->total, "files_seen", (json_int_t)seen(cv), "converted",
+			 (json_int_t)n->converted, "bytes", (json_int_t)n->bytes, "already", (json_int_t)n->already, "busy",
+			 (json_int_t)n->busy, "skipped", (json_int_t)n->skipped, "failed", (json_int_t)n->failed, "barriers",
+			 (json_int_t)cv->n_barriers, "seconds", took, "workers", (int)cv->run.workers, "workers_lost", (int)cv->n_deaths);
 }
 
 void report_status_to(const struct convert *cv, int dir, const char *state)
@@ -256,7 +256,10 @@ static void next_step(const struct convert *cv, int code)
 {
 	const char *store = cv->v->path;
 
-	if (cv->cancelled && cv->run.in_place && cv->run.verb != CONVERT_REWRAP) {
+	if (cv->cancelled && cv->run.live) {
+		printf("Every file is whole, plain or sealed; the mount shows both.\n");
+		command_again(cv, NULL);
+	} else if (cv->cancelled && cv->run.in_place && cv->run.verb != CONVERT_REWRAP) {
 		printf("Every file is whole, plain or sealed.\nNext:  tdfs convert %s --in-place %s   takes it back\n",
 		       cv->run.verb == CONVERT_IN ? "out" : "in", store);
 		command_again(cv, NULL);
@@ -269,8 +272,9 @@ static void next_step(const struct convert *cv, int code)
 	} else if (cv->plan && cv->run.verb == CONVERT_OUT && cv->run.in_place) {
 		printf("Next:  tdfs convert out --in-place %s   gives folders their names back\n", store);
 	} else if (cv->run.verb == CONVERT_IN && cv->run.in_place) {
-		printf("Next:  tdfs convert finish %s   from then on no plain file is accepted\n       tdfs mount %s MOUNTPOINT\n", store,
-		       store);
+		printf("Next:  tdfs convert finish %s   from then on no plain file is accepted\n", store);
+		if (!cv->run.live)
+			printf("       tdfs mount %s MOUNTPOINT\n", store);
 	} else if (cv->run.verb == CONVERT_IN) {
 		printf("Next:  tdfs mount %s MOUNTPOINT\n", store);
 	} else if (cv->run.verb == CONVERT_OUT && cv->run.in_place) {
@@ -288,8 +292,8 @@ static void summary(const struct convert *cv, int code)
 
 	size_text(n->bytes, bytes);
 	size_text((uint64_t)((double)n->bytes / took), rate);
-	printf("%s %" PRIu64 " files (%s) in %.1f s: %.0f files/s, %s/s\n", cv->run.recover ? "finished" : "converted", n->converted, bytes,
-	       took, (double)n->converted / took, rate);
+	printf("%s %" PRIu64 " files%s (%s) in %.1f s: %.0f files/s, %s/s\n", cv->run.recover ? "finished" : "converted", n->converted,
+	       cv->run.live ? " under the mount" : "", bytes, took, (double)n->converted / took, rate);
 	if (n->already)
 		printf("  already %s: %" PRIu64 "\n",
 		       cv->run.verb == CONVERT_IN    ? "sealed"

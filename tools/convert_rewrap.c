@@ -15,9 +15,9 @@
 #include "report.h"
 #include "tree.h"
 
-static void temp_name_of(uint64_t ino, unsigned links, char ret[static TEMP_ROOM])
+void waiting_name(const struct convert_run *run, uint64_t ino, bool set, char ret[static TEMP_ROOM])
 {
-	snprintf(ret, TEMP_ROOM, "%c%" PRIu64, links > 1 ? REWRAP_SET : REWRAP_ONE, ino);
+	snprintf(ret, TEMP_ROOM, "%c%" PRIu64, run->live ? LIVE_WAITS : set ? REWRAP_SET : REWRAP_ONE, ino);
 }
 
 /* Nothing to be done? */
@@ -121,7 +121,7 @@ void stage_rewrap(struct one *w, const struct item_order *o, const char *name, u
 	}
 	if (!one_look(w, name, &fd, &st, a) || !open_source(w, fd, &st, &whole, &io, &c, a) || !one_ready(w, fd, links, &st, a))
 		return;
-	temp_name_of(st.st_ino, links, temp_name);
+	waiting_name(w->run, st.st_ino, links > 1, temp_name);
 	if (links > 1)
 		err = set_resumed(w, &io, fd, c, temp_name, a);
 	if (err != 1) {
@@ -156,17 +156,28 @@ static int name_take(struct one *w, const char *temp_name, unsigned links, const
 	return renameat(w->run->temp_dir, link_name, w->from_dir, name) ? -errno : 0;
 }
 
-int rewrap_open(struct one *w, const struct item_order *o, bool set)
+int waiting_open(struct one *w, const struct item_order *o, bool set)
 {
 	char temp_name[TEMP_ROOM];
 
-	temp_name_of(o->stamp.ino, set ? 2 : 1, temp_name);
+	waiting_name(w->run, o->stamp.ino, set, temp_name);
 	return openat(w->run->temp_dir, temp_name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
 }
 
-static int verify_new(struct one *w, const struct item_order *o, unsigned links)
+void waiting_drop(struct one *w, const struct item_order *o, bool set)
 {
-	CLEANUP_FD int fd = rewrap_open(w, o, links > 1);
+	char temp_name[TEMP_ROOM];
+	struct stat st;
+
+	waiting_name(w->run, o->stamp.ino, set, temp_name);
+	/* another file may have got the inode number since, and be waiting in its place */
+	if (fstatat(w->run->temp_dir, temp_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_ino == o->out_ino)
+		(void)unlinkat(w->run->temp_dir, temp_name, 0);
+}
+
+int waiting_check(struct one *w, const struct item_order *o, bool set)
+{
+	CLEANUP_FD int fd = waiting_open(w, o, set);
 	struct stat st;
 
 	if (fd < 0 || fstat(fd, &st))
@@ -183,13 +194,13 @@ void commit_rewrap(struct one *w, const struct item_order *o, const char *name, 
 	struct stat now;
 	int err, still;
 
-	temp_name_of(o->stamp.ino, links, temp_name);
+	waiting_name(w->run, o->stamp.ino, links > 1, temp_name);
 	/* a worker that died here may have come to the end */
 	if (o->retry && fstatat(w->from_dir, name, &now, AT_SYMLINK_NOFOLLOW) == 0 && now.st_ino == o->out_ino) {
 		a->result = ITEM_DONE;
 		return;
 	}
-	err = verify_new(w, o, links);
+	err = waiting_check(w, o, links > 1);
 	if (err)
 		a->result = (uint8_t)one_fail(err);
 	else if ((still = one_still(w, o, name, links, &fd, a)) == 0)
@@ -199,7 +210,7 @@ void commit_rewrap(struct one *w, const struct item_order *o, const char *name, 
 	else if (still > 0)
 		a->result = ITEM_DONE;
 	if (a->result != ITEM_DONE)
-		(void)unlinkat(w->run->temp_dir, temp_name, 0);
+		waiting_drop(w, o, links > 1);
 }
 
 int rewrap_name(struct one *w, const struct item_order *o, const char *name)
@@ -208,7 +219,7 @@ int rewrap_name(struct one *w, const struct item_order *o, const char *name)
 	struct stat st;
 	int err;
 
-	temp_name_of(o->stamp.ino, 2, temp_name);
+	waiting_name(w->run, o->stamp.ino, true, temp_name);
 	if (fstatat(w->from_dir, name, &st, AT_SYMLINK_NOFOLLOW) || st.st_ino != o->stamp.ino)
 		return 0; /* gone, or somebody else's by now */
 	err = name_take(w, temp_name, 2, name);
@@ -219,6 +230,6 @@ void rewrap_set_end(struct one *w, const struct item_order *o)
 {
 	char temp_name[TEMP_ROOM];
 
-	temp_name_of(o->stamp.ino, 2, temp_name);
+	waiting_name(w->run, o->stamp.ino, true, temp_name);
 	(void)unlinkat(w->run->temp_dir, temp_name, 0);
 }

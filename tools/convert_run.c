@@ -13,6 +13,7 @@
 
 #define TICK_MS 100
 #define BUSY_WAIT_MS 1000
+#define BUSY_LIVE_MS 500
 #define BEAT_SECONDS 15
 
 static bool pipeline_empty(const struct convert *cv)
@@ -32,12 +33,47 @@ static bool barrier_due(const struct convert *cv)
 	return !pool_busy(cv) && !cv->to_commit.first;
 }
 
+/* Of the files that came back: is one in use, so that waiting makes sense? */
+static bool some_busy(const struct convert *cv)
+{
+	for (size_t i = 0; i < cv->n_deferred; i++)
+		if (!cv->deferred[i].collided)
+			return true;
+	for (const struct chunk *c = cv->deferred_sets.first; c; c = c->next)
+		if (!c->items[0].collided)
+			return true;
+	return false;
+}
+
+#define TAKEN "the name it needs is taken by a file that does not go away"
+
+static void sets_again(struct convert *cv, bool hopeless)
+{
+	struct queue back = cv->deferred_sets;
+	struct chunk *c;
+
+	if (!back.first)
+		return;
+	queue_init(&cv->deferred_sets);
+	while ((c = queue_pop(&back)) != NULL) {
+		if (!hopeless || c->tries < 2 || !c->items[0].collided) {
+			queue_push(&cv->ready, c);
+			continue;
+		}
+		while (c->n)
+			settle(cv, &c->items[--c->n], ITEM_COLLISION, TAKEN);
+		chunk_free(cv, c);
+	}
+}
+
 /* All that came back is tried again once everything else is through; collisions as long as something moves. */
 static int next_round(struct convert *cv)
 {
+	bool moved = cv->counts.converted != cv->converted_at_round;
+	/* nothing has moved since they were tried last, and it is not worth waiting for */
+	bool hopeless = !moved && !(cv->run.busy == BUSY_WAIT && some_busy(cv));
 	struct item *list = STEAL(cv->deferred);
 	size_t n = cv->n_deferred, i;
-	bool moved = cv->counts.converted != cv->converted_at_round;
 	struct chunk *c = NULL;
 	int err = 0;
 
@@ -46,11 +82,14 @@ static int next_round(struct convert *cv)
 		err = fail(-ENOSPC, "the disk (or a quota) is full: free some space and run it again; every file is whole");
 	} else if (!moved && cv->run.busy == BUSY_WAIT) {
 		(void)poll(NULL, 0, BUSY_WAIT_MS);
+	} else if (cv->run.live) {
+		(void)poll(NULL, 0, BUSY_LIVE_MS);
 	}
+	if (!err)
+		sets_again(cv, hopeless);
 	for (i = 0; i < n && !err; i++) {
-		/* nothing has moved since it was tried last, and it is not worth waiting for */
-		if (!moved && cv->run.busy != BUSY_WAIT && list[i].tries > 1) {
-			settle(cv, &list[i], ITEM_COLLISION, "the name it needs is taken by a file that does not go away");
+		if (hopeless && list[i].tries > 1 && list[i].collided) {
+			settle(cv, &list[i], ITEM_COLLISION, TAKEN);
 			continue;
 		}
 		if (!c)
@@ -120,6 +159,7 @@ static void listen_out(struct convert *cv)
 	cv->paused = r == REQUEST_PAUSE || cv->pressed;
 	if (r == REQUEST_CANCEL)
 		stop = cv->cancelled = true;
+	stop |= cv->unmounted;
 	if (cv->run.max_seconds && seconds_now(cv) >= (double)cv->run.max_seconds && !cv->draining)
 		stop = cv->out_of_time = true;
 	if (stop && !cv->draining) {
@@ -153,7 +193,7 @@ static int loop(struct convert *cv)
 		if (pipeline_empty(cv) && (cv->draining || !cv->paused)) {
 			if (cv->draining)
 				return 0;
-			if (cv->n_deferred && (source_ended(cv) || cv->space_low))
+			if ((cv->n_deferred || cv->deferred_sets.first) && (source_ended(cv) || cv->space_low))
 				err = next_round(cv);
 			else if (source_ended(cv))
 				return 0;
@@ -183,6 +223,8 @@ static int exit_of(const struct convert *cv, int err)
 {
 	if (err)
 		return err == -EBUSY ? EXIT_TDFS_BUSY : EXIT_TDFS_FAILED;
+	if (cv->unmounted)
+		return EXIT_TDFS_RETRY;
 	if (cv->draining && !cv->out_of_time)
 		return EXIT_TDFS_INTERRUPTED;
 	if (cv->counts.failed || cv->counts.skipped)
@@ -193,11 +235,12 @@ static int exit_of(const struct convert *cv, int err)
 static int work(struct convert *cv)
 {
 	uint64_t bytes, space;
+	struct chunk *c;
 	int err = 0;
 
 	if (cv->plan)
 		cv->total = cv->plan->head.files;
-	else if (cv->run.in_place && cv->run.verb == CONVERT_IN && !cv->run.recover)
+	else if (cv->run.in_place && cv->run.verb == CONVERT_IN && !cv->run.recover && !cv->run.live) /* a mount has done it */
 		err = names_stage(cv);
 	else if (!cv->run.files_from)
 		err = names_look(cv, false, &bytes, &space);
@@ -215,6 +258,11 @@ static int work(struct convert *cv)
 		settle(cv, &cv->deferred[i], cv->draining || err ? ITEM_GONE : ITEM_BUSY, "still in use");
 	free(STEAL(cv->deferred));
 	cv->n_deferred = 0;
+	while ((c = queue_pop(&cv->deferred_sets)) != NULL) {
+		while (c->n)
+			settle(cv, &c->items[--c->n], cv->draining || err ? ITEM_GONE : ITEM_BUSY, "still in use");
+		chunk_free(cv, c);
+	}
 	return err;
 }
 
@@ -265,6 +313,12 @@ static int begin(struct convert *cv)
 		cv->run.suspect_from = (struct timespec){cv->plan->head.made, 0};
 		return job_begin_plan(cv->v, cv->plan->run_dir, &cv->run.temp_dir, &cv->log);
 	}
+	if (cv->run.live) {
+		err = job_begin_live(cv->v, &cv->run.temp_dir, &cv->log);
+		if (!err)
+			(void)request_write(job_dir(cv->log), REQUEST_NONE);
+		return err;
+	}
 	err = job_begin(cv->v, &cv->run, &cv->past, &cv->log);
 	if (err)
 		return err;
@@ -278,7 +332,8 @@ static int begin(struct convert *cv)
 
 int convert_run(struct convert *cv)
 {
-	struct queue *const all[] = {&cv->ready, &cv->staged, &cv->to_commit, &cv->committed, &cv->synced_staged, &cv->synced_committed};
+	struct queue *const all[] = {&cv->ready,         &cv->staged,           &cv->to_commit,    &cv->committed,
+				     &cv->synced_staged, &cv->synced_committed, &cv->deferred_sets};
 	int err, code;
 
 	for (size_t i = 0; i < ARRAY_SIZE(all); i++)
@@ -305,6 +360,9 @@ int convert_run(struct convert *cv)
 		err = cv->fatal;
 	if (err)
 		complain(err, cv->v->path, NULL);
+	if (cv->unmounted)
+		report(REPORT_ERROR, "%s: its mount has ended meanwhile; every file is whole; mount it again or go on without",
+		       cv->v->path);
 	code = exit_of(cv, err);
 	report_end(cv, code);
 	job_end(cv->log, !err);

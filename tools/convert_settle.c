@@ -6,6 +6,8 @@
 #include "report.h"
 
 #define DEFERRED_MAX 100000 /* more than that is left for the next run */
+#define BUSY_TRIES 1
+#define BUSY_TRIES_LIVE 3 /* programs use files through the mount all the time, for a moment each */
 
 void settle(struct convert *cv, struct item *it, enum item_result r, const char *text)
 {
@@ -64,37 +66,62 @@ int defer(struct convert *cv, struct item *it)
 		cv->deferred = more;
 		cv->room_deferred = room;
 	}
-	it->tries++;
+	it->tries += it->tries < UINT8_MAX;
 	cv->deferred[cv->n_deferred++] = *it;
 	return 0;
 }
 
-/* Tried again later?  Busy files once (or as long as it takes), others as long as something moves. */
-static bool is_deferred(const struct convert *cv, const struct item *it, const struct chunk *c, enum item_result r)
+/* Tried again later?  Busy files a few times (or as long as it takes), others as long as something moves. */
+static bool is_deferred(const struct convert *cv, unsigned tries, enum item_result r)
 {
-	if (cv->draining || c->set)
+	if (cv->draining)
 		return false;
 	if (r == ITEM_BUSY)
-		return cv->run.busy == BUSY_WAIT || (cv->run.busy == BUSY_SKIP && it->tries < 1);
+		return cv->run.busy == BUSY_WAIT || (cv->run.busy == BUSY_SKIP && tries < (cv->run.live ? BUSY_TRIES_LIVE : BUSY_TRIES));
 	return r == ITEM_COLLISION || r == ITEM_NO_SPACE;
+}
+
+/* All names of a file share its fate.  true: @c is tried again later, and taken over */
+static bool set_deferred(struct convert *cv, struct chunk *c, enum item_result r)
+{
+	if (!c->set || !is_deferred(cv, c->tries, r))
+		return false;
+	c->items[0].collided = r == ITEM_COLLISION;
+	if (c->op == CHUNK_STAGE)
+		cv->counts.read_bytes -= MIN(c->bytes, cv->counts.read_bytes);
+	if (r == ITEM_NO_SPACE)
+		cv->space_low = true;
+	c->tries += c->tries < UINT8_MAX;
+	c->op = CHUNK_STAGE;
+	c->retry = false;
+	c->id = ++cv->next_id;
+	for (size_t i = 0; i < c->n; i++)
+		c->items[i].kills = 0;
+	queue_push(&cv->deferred_sets, c);
+	return true;
 }
 
 static bool needs_commit(const struct convert *cv, const struct item *it)
 {
-	return cv->run.in_place || cv->run.verb == CONVERT_OUT || it->verify;
+	return cv->run.in_place || cv->run.verb == CONVERT_OUT || (it->verify && !it->verified);
 }
 
 static int answer_use(struct convert *cv, struct chunk *c, struct item *it, const struct item_answer *a, const char *text)
 {
 	enum item_result r = (enum item_result)a->result;
 
+	/* what is left of its names is for a run that looks for them anew */
+	if (c->set && c->op == CHUNK_STAGE && (r == ITEM_GONE || (r == ITEM_LINKED && c->tries))) {
+		r = ITEM_BUSY;
+		text = "one of its names was removed or replaced meanwhile";
+	}
+
 	if (r == ITEM_STAGED && c->op == CHUNK_STAGE) {
 		it->stamp = a->stamp;
 		it->out_ino = a->out_ino;
 		it->s = a->s;
 		it->size = a->bytes;
-		if (a->verified)
-			it->verify = false;
+		it->verified = a->verified;
 		memcpy(it->hash, a->hash, HASH_LEN);
 		return 1;
 	}
@@ -107,8 +134,13 @@ static int answer_use(struct convert *cv, struct chunk *c, struct item *it, cons
 		cv->counts.read_bytes -= MIN(it->size, cv->counts.read_bytes);
 	if (r == ITEM_NO_SPACE)
 		cv->space_low = true; /* until what is under way has given space back */
-	if (is_deferred(cv, it, c, r)) {
+	if (r == ITEM_UNMOUNTED) {
+		cv->unmounted = true;
+		r = ITEM_GONE; /* every file is whole; it is looked at again by the next run */
+	}
+	if (!c->set && is_deferred(cv, it->tries, r)) {
 		it->kills = 0;
+		it->collided = r == ITEM_COLLISION;
 		return defer(cv, it);
 	}
 	settle(cv, it, r == ITEM_STAGED || r == ITEM_DONE || r == ITEM_NONE ? ITEM_FAILED : r,
@@ -134,6 +166,8 @@ int answers_take(struct convert *cv, struct chunk *c, const uint8_t *p, size_t l
 		memcpy(text, p + at, a.text_len);
 		text[a.text_len] = 0;
 		at += a.text_len;
+		if (!i && set_deferred(cv, c, a.result))
+			return 0;
 		err = answer_use(cv, c, &c->items[i], &a, text);
 		if (err == 1) {
 			c->items[kept++] = c->items[i];

@@ -30,7 +30,7 @@ void dir_finished(void *arg, struct cdir *d)
 			plan_chunk_ended(cv, d);
 		return;
 	}
-	if (!d->touched)
+	if (!d->touched) /* below a mount never: the daemon sees to it */
 		return;
 	if (cv->run.in_place) {
 		CLEANUP_FD int fd = beneath_open(cv->run.from_fd, d->path, cv->run.one_fs);
@@ -107,7 +107,7 @@ static void flush(struct convert *cv)
 /* Before anything in it changes. */
 static int dir_begin(struct convert *cv, struct cdir *d)
 {
-	if (d->touched || cv->plan)
+	if (d->touched || cv->plan || cv->run.live)
 		return 0;
 	if (cv->run.in_place)
 		return job_dir_open(cv->log, d);

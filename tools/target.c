@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <sys/file.h>
 
+#include "convert.h"
 #include "mounts.h"
 #include "say.h"
 
@@ -263,7 +264,7 @@ int store_resolve(const char *arg, char **ret_store, char **ret_mountpoint)
 	return 0;
 }
 
-pid_t store_holder(const char *store)
+static pid_t holder(const char *store, const char *lock)
 {
 	CLEANUP_FREE char *path = NULL;
 	CLEANUP_FD int fd = -1;
@@ -271,7 +272,7 @@ pid_t store_holder(const char *store)
 	unsigned long pid;
 	ssize_t n;
 
-	if (asprintf(&path, "%s/" TDFS_DIR "/lock", store) < 0)
+	if (asprintf(&path, "%s/" TDFS_DIR "/%s", store, lock) < 0)
 		return 0;
 	fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 	if (fd < 0 || flock(fd, LOCK_SH | LOCK_NB) == 0 || errno != EWOULDBLOCK)
@@ -279,4 +280,14 @@ pid_t store_holder(const char *store)
 	n = pread(fd, text, sizeof(text) - 1, 0);
 	pid = n > 0 ? strtoul(text, NULL, 10) : 0;
 	return pid && pid <= INT32_MAX ? (pid_t)pid : -1;
+}
+
+pid_t store_holder(const char *store)
+{
+	return holder(store, "lock");
+}
+
+pid_t convert_holder(const char *store)
+{
+	return holder(store, VOLUME_CONVERT_DIR "/" CONVERT_LOCK);
 }

@@ -50,6 +50,8 @@ int volume_share(struct volume *v) MUST_CHECK;
 int store_resolve(const char *arg, char **ret_store, char **ret_mountpoint) MUST_CHECK;
 /** store_holder() - pid of the process that has the store's lock; 0 nobody; -1 somebody unknown */
 pid_t store_holder(const char *store);
+/** convert_holder() - likewise of the converter that works below a mount */
+pid_t convert_holder(const char *store);
 /** tdfs_dir() - STORE/.tdfs, malloc'd; NULL if out of memory */
 char *tdfs_dir(const char *store) MUST_CHECK;
 
