@@ -169,7 +169,8 @@ int meta_copy(int from, const struct stat *st, int to, const struct stat *to_st,
 	*what = "mode";
 	/* a file that could not be given its owner must not run with the rights of another */
 	mode = st->st_mode & (owned ? 07777 : 01777);
-	if ((chowned || (now.st_mode & 07777) != mode) && fchmod(to, mode))
+	/* user.* attributes can be set only where the owner may write */
+	if ((chowned || (now.st_mode & 07777) != (mode | 0200)) && fchmod(to, mode | 0200))
 		return -errno;
 	*what = "extended attributes";
 	err = xattrs_copy(from, to, strict, acl_dir);
@@ -177,15 +178,21 @@ int meta_copy(int from, const struct stat *st, int to, const struct stat *to_st,
 		*what = "flags or project id";
 		err = flags_copy(from, to, strict);
 	}
+	if (!err && !(mode & 0200)) {
+		*what = "mode";
+		err = fchmod(to, mode) ? -errno : 0;
+	}
+	if (err)
+		return err;
 	*what = "times";
-	return err ? err : futimens(to, times) ? -errno : 0;
+	return futimens(to, times) ? -errno : 0;
 }
 
 int temp_open(int dir, int temp_dir, mode_t mode, char ret_name[static TEMP_ROOM])
 {
 	static _Atomic unsigned long count; /* of this process: a name is never used twice */
 	struct timespec now;
-	int fd = openat(dir, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, mode & 0777);
+	int fd = openat(dir, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, (mode & 0777) | 0200);
 
 	ret_name[0] = 0;
 	if (fd >= 0 || (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL) || temp_dir < 0)

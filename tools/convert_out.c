@@ -8,6 +8,19 @@
 #include "report.h"
 #include "tree.h"
 
+/* The same content: is it the same otherwise too?  A run that was killed while it took the mark away may have left another mode. */
+static int existing_same(struct one *w, const struct source *src, int fd, const struct stat *st, struct item_answer *a)
+{
+	const char *what = "";
+	int err = w->run->in_place ? meta_copy(src->fd, &src->st, fd, st, true, true, w->acl_dir, &what) : 0;
+
+	if (err)
+		return fail(err, "its %s cannot be kept: %s", what, strerror(-err));
+	a->verified = 1;
+	a->result = w->run->in_place ? ITEM_STAGED : ITEM_ALREADY;
+	return 1;
+}
+
 static int existing_out(struct one *w, const struct source *src, const char *target, struct item_answer *a)
 {
 	const struct manifest *m = src->c->m;
@@ -50,11 +63,7 @@ static int existing_out(struct one *w, const struct source *src, const char *tar
 		err = plain_hash(&w->sealer, fd, m->size, m->seg_default, got);
 	if (!err && memcmp(got, a->hash, HASH_LEN) != 0)
 		err = fail(-EEXIST, "there is a file %s with other content: remove the one that is not wanted", target);
-	if (err)
-		return err;
-	a->verified = 1;
-	a->result = w->run->in_place ? ITEM_STAGED : ITEM_ALREADY;
-	return 1;
+	return err ? err : existing_same(w, src, fd, &s, a);
 }
 
 static int open_to(struct one *w, const struct source *src, bool hash, const char *target, struct item_answer *a)
@@ -153,6 +162,35 @@ void stage_out(struct one *w, const struct item_order *o, const char *name, unsi
 		one_keep(w, &fd, a);
 }
 
+/* An attribute of a file that its owner may not write can be taken away only while he may. */
+static int mark_remove(int fd, const struct stat *st)
+{
+	int err;
+
+	if (fremovexattr(fd, HINT_XATTR) == 0 || errno == ENODATA || errno == ENOTSUP)
+		return 0;
+	if (errno != EACCES || st->st_mode & 0200)
+		return -errno;
+	if (fgetxattr(fd, HINT_XATTR, NULL, 0) < 0 && errno == ENODATA)
+		return 0;
+	if (fchmod(fd, (st->st_mode & 07777) | 0200))
+		return -errno;
+	err = fremovexattr(fd, HINT_XATTR) && errno != ENODATA ? -errno : 0;
+	return fchmod(fd, st->st_mode & 07777) && !err ? -errno : err;
+}
+
+/* A worker that died may have taken the mark away and not given the mode back. */
+static int mode_restore(struct one *w, int fd, const struct stat *st, const char *target)
+{
+	char source[NAME_ROOM];
+	struct stat of;
+
+	if (name_store(target, true, source) || fstatat(w->from_dir, source, &of, AT_SYMLINK_NOFOLLOW) || of.st_mode & 0200 ||
+	    (st->st_mode & 07777) != ((of.st_mode & 07777) | 0200))
+		return 0;
+	return fchmod(fd, of.st_mode & 07777) ? -errno : 0;
+}
+
 /* Reread the plain file and take the mark away that says it may not be durable. */
 static int settle_out(struct one *w, const struct item_order *o, const char *target)
 {
@@ -170,9 +208,12 @@ static int settle_out(struct one *w, const struct item_order *o, const char *tar
 		if (!err && memcmp(got, o->hash, HASH_LEN) != 0)
 			err = fail(-EBADMSG, "%s does not hold what was decrypted", target);
 	}
-	if (!err && fremovexattr(fd, HINT_XATTR) && errno != ENODATA && errno != ENOTSUP)
-		err = fail(-errno, "%s: its mark: %s", target, strerror(errno));
-	return err;
+	if (err)
+		return err;
+	err = mark_remove(fd, &st);
+	if (!err && o->retry)
+		err = mode_restore(w, fd, &st, target);
+	return err ? fail(err, "%s: its mark: %s", target, strerror(-err)) : 0;
 }
 
 void commit_out(struct one *w, const struct item_order *o, const char *name, unsigned links, struct item_answer *a)
