@@ -84,6 +84,8 @@ static json_t *answer(struct control *c, const char *line)
 		ret = quiesce_answer(c, json_integer_value(json_object_get(req, "seconds")));
 	else if (!strcmp(op, "thaw"))
 		ret = call_answer(c->calls.quiesce(c->calls.arg, 0));
+	else if (!strcmp(op, "open"))
+		ret = call_answer(c->calls.open(c->calls.arg));
 	else
 		ret = error_answer(-EOPNOTSUPP, "unknown request");
 	json_decref(req);

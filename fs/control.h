@@ -3,7 +3,7 @@
  * The control socket STORE/.tdfs/control of a mounted daemon: 0600, peer checked by SO_PEERCRED (same uid or root), one JSON object per
  * line each way.
  *
- * Request {"v":1,"op":"status"|"sync"|"unmount"|"quiesce"|"thaw"|"convert"}, answer {"v":1,"ok":true,...} or
+ * Request {"v":1,"op":"status"|"sync"|"unmount"|"quiesce"|"thaw"|"open"|"convert"}, answer {"v":1,"ok":true,...} or
  * {"v":1,"ok":false,"errno":n,"error":"text"}. status answers: pid, mountpoint, uptime, store, read_only, files {live, dirty}, dirty_bytes,
  * log {half_used, flushes}, counters {commits, seals, fsyncs, bad_segments}, inodes, nodes, state, quiesced (seconds
  * left).  "quiesce" has "seconds", the most it may last.
@@ -29,6 +29,7 @@ struct control_calls { /* called on the control thread */
 	int (*sync)(void *arg);
 	int (*unmount)(void *arg); /* start leaving; the answer is sent before the daemon goes */
 	int (*quiesce)(void *arg, unsigned seconds); /* 0: thaw */
+	int (*open)(void *arg);                      /* plain files may lie in the store from now on */
 	/* "convert"; on a thread of its own: begin, one call for each request (takes nothing over), end */
 	int (*talk_begin)(void *arg, void **ret);
 	json_t *(*talk)(void *talk, const json_t *request);

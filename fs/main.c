@@ -61,14 +61,19 @@ static int on_sync(void *arg)
 
 static int on_strict(void *arg)
 {
-	struct running *r = arg;
-
-	int err = volume_state_write(r->opened.volume, VOLUME_STRICT);
+	const struct volume *v = ((struct running *)arg)->opened.volume;
+	int err = volume_state_write(v, VOLUME_STRICT);
 
 	if (!err)
-		report(REPORT_NOTE, "%s: the conversion is finished: a plain file in the store is none of its files from now on",
-		       r->opened.volume->path);
+		report(REPORT_NOTE, "%s: the conversion is finished: a plain file in the store is none of its files from now on", v->path);
 	return err;
+}
+
+static int on_open(void *arg)
+{
+	struct running *r = arg;
+
+	return quiesce_take_plain(&r->mount, r->opened.volume);
 }
 
 static int on_talk(void *arg, void **ret)
@@ -266,6 +271,7 @@ static int helpers_start(struct running *r)
 						   .sync = on_sync,
 						   .quiesce = on_quiesce,
 						   .unmount = on_unmount,
+						   .open = on_open,
 						   .talk_begin = on_talk,
 						   .talk = on_request,
 						   .talk_end = on_talk_end};

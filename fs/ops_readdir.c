@@ -201,10 +201,10 @@ static int fill_reply(struct fill *f, off_t off)
 			return -errno;
 		d->pos = off;
 		d->at = d->len = 0;
-		set_reading(&f->m->tree, d, true);
 		if (!off)
 			prefetch_listed(f->m->tree.store, d->fd);
 	}
+	set_reading(&f->m->tree, d, true); /* also on the way, should the conversion have begun meanwhile */
 	for (;;) {
 		const struct dirent64 *de = (const struct dirent64 *)(d->buf + d->at);
 

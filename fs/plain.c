@@ -17,10 +17,19 @@ struct plain_entry {
 	uint64_t watcher; /* 0: none, or its watch has ended */
 };
 
+/* -1: there is none */
+static int temp_dir_open(const struct store *st)
+{
+	int dir CLEANUP_FD = openat(st->tdfs_fd, VOLUME_CONVERT_DIR, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+	if (dir < 0 || st->opt.read_only || (mkdirat(dir, "tmp", 0700) && errno != EEXIST))
+		return -1;
+	return openat(dir, "tmp", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+}
+
 int plain_new(struct store *st, bool on, struct plain **ret)
 {
 	struct plain *p = calloc(1, sizeof(*p));
-	int dir CLEANUP_FD = openat(st->tdfs_fd, VOLUME_CONVERT_DIR, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 
 	if (!p)
 		return -ENOMEM;
@@ -28,9 +37,7 @@ int plain_new(struct store *st, bool on, struct plain **ret)
 	mutex_init(&p->sync_lock);
 	cond_init(&p->released);
 	signal(SIGIO, SIG_IGN); /* of a lease that somebody breaks below the mount */
-	p->temp_dir = -1;
-	if (on && dir >= 0 && !st->opt.read_only && (!mkdirat(dir, "tmp", 0700) || errno == EEXIST))
-		p->temp_dir = openat(dir, "tmp", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	p->temp_dir = on ? temp_dir_open(st) : -1;
 	p->on = st->converting = on;
 	p->sync_fd = on ? openat(st->root_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
 	if (on && p->sync_fd < 0) {
@@ -41,6 +48,16 @@ int plain_new(struct store *st, bool on, struct plain **ret)
 	}
 	*ret = p;
 	return 0;
+}
+
+void plain_start(const struct tree *t)
+{
+	struct plain *p = t->plain;
+
+	if (p->temp_dir < 0) /* else of the conversion before */
+		p->temp_dir = temp_dir_open(t->store);
+	t->store->converting = true;
+	p->on = true;
 }
 
 void plain_free(struct plain *p)

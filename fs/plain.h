@@ -42,6 +42,8 @@ struct plain {
 /** plain_new() - @on: the volume's state; 0 or -errno */
 int plain_new(struct store *st, bool on, struct plain **ret) MUST_CHECK;
 void plain_free(struct plain *p);
+/** plain_start() - plain files are served from now on; everything of the volume is sealed, and nothing changes until this returns */
+void plain_start(const struct tree *t);
 static inline bool plain_on(const struct tree *t)
 {
 	return t->plain && t->plain->on;

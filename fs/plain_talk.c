@@ -79,7 +79,7 @@ int plain_talk_begin(const struct plain_talk_calls *calls, struct plain_talk **r
 	struct plain_talk *c;
 
 	if (!plain_on(calls->tree))
-		return fail(-EROFS, "the volume is strict: `tdfs convert open` opens it for plain files, which needs it unmounted");
+		return fail(-EROFS, "the volume is strict: `tdfs convert open` opens it for plain files");
 	if (calls->tree->store->opt.read_only)
 		return fail(-EROFS, "it is mounted read-only");
 	c = calloc(1, sizeof(*c));

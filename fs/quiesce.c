@@ -2,6 +2,7 @@
 #include "quiesce.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <time.h>
 
 #include "kernel_sync.h"
@@ -9,7 +10,9 @@
 #include "report.h"
 #include "reseg.h"
 #include "status.h"
+#include "volume_state.h"
 
+#define TAKE_PLAIN_S 600  /* it goes on by itself after that */
 #define PATIENCE_MS 60000 /* for one request: truncate(2) to a length far away writes as long as that takes */
 
 int quiesce_begin(struct mount *m, unsigned seconds)
@@ -52,6 +55,30 @@ int quiesce_end(struct mount *m)
 	reseg_hold(m->tree.store, 0);
 	report(REPORT_NOTE, "%s: quiesced no more", m->cfg->mountpoint);
 	return 0;
+}
+
+int quiesce_take_plain(struct mount *m, struct volume *v)
+{
+	int err, end;
+
+	if (plain_on(&m->tree))
+		return 0;
+	if (m->cfg->exclusive)
+		return fail(-EBUSY,
+			    "it is mounted with -o cache=exclusive, which trusts that nobody puts anything into the store; unmount it first");
+	if (m->tree.store->opt.read_only)
+		return fail(-EROFS, "it is mounted read-only");
+	err = quiesce_begin(m, TAKE_PLAIN_S);
+	if (err)
+		return err;
+	err = volume_state_write(v, VOLUME_CONVERTING);
+	if (!err) {
+		plain_start(&m->tree);
+		(void)poll(NULL, 0, (int)(m->timeout * 1000) + 100);
+		report(REPORT_NOTE, "%s: is being converted from now on: plain files in the store are shown", v->path);
+	}
+	end = quiesce_end(m);
+	return err ? err : end == -EALREADY ? 0 : end;
 }
 
 unsigned idle_for(struct mount *m)
