@@ -48,7 +48,7 @@ struct config {
 	enum foreign_policy foreign;
 	size_t cache_bytes; /* -o segcache=SIZE */
 	unsigned max_threads;
-	/* a volume that is being converted, before it is served; an exit code, reported.  NULL: nothing to be done */
+	/* before a volume is served, not read-only; an exit code, reported.  NULL: nothing to be done */
 	int (*prepare)(struct volume *v);
 	unsigned key_ttl_s; /* -o key_ttl=TIME: a key from a remote KAS is used for this long */
 	unsigned grace_s;   /* -o offline_grace=TIME: and this much longer while that KAS cannot be asked */

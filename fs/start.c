@@ -288,7 +288,7 @@ static enum exit_code prepare(const struct config *c, struct opened *o)
 	if (volume_state_read(o->volume, &s))
 		report(REPORT_WARN, "%s", fail_text());
 	o->converting = s == VOLUME_CONVERTING;
-	return o->converting && !o->read_only && c->prepare ? (enum exit_code)c->prepare(o->volume) : EXIT_TDFS_OK;
+	return !o->read_only && c->prepare ? (enum exit_code)c->prepare(o->volume) : EXIT_TDFS_OK;
 }
 
 enum exit_code start_open(const struct config *c, int (*get)(void *arg, struct credential *ret), void *arg, struct opened *ret)

@@ -228,6 +228,25 @@ int session_run(struct session *s, const struct convert_args *a)
 	return convert_run(s->cv);
 }
 
+/* What a rewrap that was cut short has made of a file with several names: two files.  Before anything else they become one again. */
+static int rejoin(const struct session *s)
+{
+	struct convert *cv = calloc(1, sizeof(*cv));
+	int code = cv ? log_recover(s->v) : complain(-ENOMEM, NULL, NULL);
+
+	if (!code) {
+		cv->v = s->v;
+		cv->run = s->cv->run;
+		cv->run.verb = CONVERT_REWRAP;
+		cv->from_name = cv->to_name = s->cv->from_name;
+		cv->json = s->cv->json;
+		cv->quiet = s->cv->quiet;
+		code = convert_run(cv);
+	}
+	free(cv);
+	return code;
+}
+
 int convert_main(const struct convert_args *a, enum convert_verb verb, bool only_recover, int n, char **pos)
 {
 	CLEANUP(session_close) struct session s = SESSION_NEW;
@@ -235,6 +254,8 @@ int convert_main(const struct convert_args *a, enum convert_verb verb, bool only
 	int code = session_trees(a, verb, n, pos, &store, &other);
 
 	s.live = !code && verb == CONVERT_IN && a->in_place && !only_recover && live_serves(store);
+	if (!code && !s.live)
+		code = live_refuse(store, only_recover ? CONVERT_REWRAP : verb, a->in_place);
 	if (!code)
 		code = s.cv ? session_open(&s, a, verb, store, other) : complain(-ENOMEM, NULL, NULL);
 	if (!code)
@@ -242,6 +263,11 @@ int convert_main(const struct convert_args *a, enum convert_verb verb, bool only
 	if (code)
 		return code;
 	s.cv->run.recover = only_recover;
+	if (only_recover && job_half_sets(s.v)) {
+		code = rejoin(&s);
+		if (code)
+			return code;
+	}
 	return a->dry_run ? report_dry_run(s.cv, a->json) : session_run(&s, a);
 }
 
@@ -293,7 +319,8 @@ static const struct command convert_out = {
     .name = "out",
     .summary = "files of a volume become plain files",
     .usage = "STORE DEST | --in-place STORE",
-    .notes = "Stopped or killed: the same command goes on.\n",
+    .notes = "Stopped or killed: the same command goes on. The store must not be mounted: a\n"
+	     "mount is copied out of with cp -a.\n",
     .options = rows,
     .args_size = sizeof(struct convert_args),
     .min_args = 1,
@@ -311,6 +338,8 @@ static const struct command convert_recover = {
     .name = "recover",
     .summary = "finish or take back what a killed conversion left, no more",
     .usage = "STORE",
+    .notes = "Names of one file, of which a killed rewrap has replaced a part, become one file\n"
+	     "again. The store must not be mounted.\n",
     .options = recover_rows,
     .args_size = sizeof(struct recover_args),
     .min_args = 1,

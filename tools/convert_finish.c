@@ -14,6 +14,7 @@
 
 #define TOLD_MAX 20
 #define TRIES 10
+#define ASK_MS 700000 /* everything in a mount is sealed first */
 
 struct args {
 	struct credential_source cred;
@@ -214,21 +215,88 @@ static int finish_main(const void *args, int n, char **pos)
 	return code;
 }
 
+/*
+ * Before a mount: what an unmounted run that was killed has left is for `tdfs convert` to judge, which reads whole files; and folders are
+ * spelled as in a store, so that the mount has one spelling to know (@spell: they may be changed to that).
+ */
+static int prepare(struct convert *cv, bool spell)
+{
+	const struct job_past *past = &cv->past;
+	int err;
+
+	clock_gettime(CLOCK_REALTIME, &cv->run.started);
+	err = job_begin(cv->v, &cv->run, &cv->past, &cv->log);
+	if (err)
+		return err;
+	if (past->any && !past->clean)
+		err = fail(-EBUSY, "a conversion was cut short; `tdfs convert recover %s` first", cv->v->path);
+	else if (!past->names_done)
+		err = spell ? names_stage(cv) : fail(-EBUSY, "its folders have plain names: unmount it first");
+	if (!err && cv->counts.failed)
+		err = fail(-EEXIST, "a folder could not be given the name that it has in a store");
+	job_end(cv->log, !err);
+	return err;
+}
+
+static int prepare_volume(struct volume *v, bool spell)
+{
+	struct convert *cv = calloc(1, sizeof(*cv));
+	struct stat st;
+	int err = !cv ? -ENOMEM : fstat(v->store_fd, &st) ? -errno : 0;
+
+	if (!err) {
+		cv->v = v;
+		cv->run = (struct convert_run){
+		    .verb = CONVERT_IN, .in_place = true, .one_fs = true, .v = v, .from_fd = v->store_fd, .to_fd = v->store_fd};
+		cv->run.dev = st.st_dev;
+		cv->from_name = cv->to_name = v->path;
+		fail_clear();
+		err = prepare(cv, spell);
+	}
+	if (cv && cv->failed_list)
+		fclose(cv->failed_list);
+	free(cv);
+	return err;
+}
+
+/* By the daemon that has it mounted; 1: nobody has */
+static int open_mounted(struct volume *v)
+{
+	CLEANUP_FREE char *dir = tdfs_dir(v->path);
+	json_t *answer = NULL;
+	int err = dir ? control_call(dir, "status", ASK_MS, &answer) : -ENOMEM;
+
+	json_decref(answer);
+	answer = NULL;
+	if (err == -ENOENT || err == -ECONNREFUSED)
+		return 1;
+	if (!err)
+		err = prepare_volume(v, false);
+	if (!err)
+		err = control_call(dir, "open", ASK_MS, &answer);
+	json_decref(answer);
+	return err;
+}
+
 static int open_main(const void *args, int n, char **pos)
 {
 	const struct args *a = args;
 	CLEANUP(volume_cleanup) struct volume *v = NULL;
 	CLEANUP_FD int lock = -1;
-	struct control_talk *talk = NULL;
 	int code = volume_get(pos[0], &a->cred, &v), err;
 
-	if (!code)
-		code = take(v, &lock, &talk);
-	control_talk_close(talk);
 	if (code)
 		return code;
 	fail_clear();
-	err = volume_state_write(v, VOLUME_CONVERTING);
+	lock = live_hold(v);
+	err = lock < 0 ? lock : open_mounted(v);
+	if (err == 1) {
+		fail_clear();
+		code = volume_hold(v);
+		if (code)
+			return code;
+		err = volume_state_write(v, VOLUME_CONVERTING);
+	}
 	if (err)
 		return complain(err, v->path, NULL);
 	if (a->json)
@@ -248,7 +316,8 @@ const struct command convert_open = {
     .name = "open",
     .summary = "let plain files lie beside sealed ones until `finish`",
     .usage = "STORE",
-    .notes = "`tdfs init --in-place` does it too. A mount shows them meanwhile.\n",
+    .notes = "`tdfs init --in-place` does it too. A mount shows them meanwhile, also one that\n"
+	     "is there already: it is held still for a second or two.\n",
     .options = rows,
     .args_size = sizeof(struct args),
     .min_args = 1,
@@ -267,48 +336,23 @@ const struct command convert_finish = {
     .run = finish_main,
 };
 
-/*
- * Before a mount: what an unmounted run that was killed has left is for `tdfs convert` to judge, which reads whole files; and folders are
- * spelled as in a store, so that the mount has one spelling to know.
- */
-static int prepare(struct convert *cv)
-{
-	const struct job_past *past = &cv->past;
-	int err;
-
-	clock_gettime(CLOCK_REALTIME, &cv->run.started);
-	err = job_begin(cv->v, &cv->run, &cv->past, &cv->log);
-	if (err)
-		return err;
-	if (past->any && !past->clean)
-		err = fail(-EBUSY, "a conversion was cut short; `tdfs convert recover %s` first", cv->v->path);
-	else if (!past->names_done)
-		err = names_stage(cv);
-	if (!err && cv->counts.failed)
-		err = fail(-EEXIST, "a folder could not be given the name that it has in a store");
-	job_end(cv->log, !err);
-	return err;
-}
-
 int live_prepare(struct volume *v)
 {
-	struct convert *cv = calloc(1, sizeof(*cv));
-	struct stat st;
-	int err = cv ? 0 : -ENOMEM;
+	enum volume_state state;
+	int err;
 
-	if (!err && fstat(v->store_fd, &st))
-		err = -errno;
-	if (!err) {
-		cv->v = v;
-		cv->run = (struct convert_run){
-		    .verb = CONVERT_IN, .in_place = true, .one_fs = true, .v = v, .from_fd = v->store_fd, .to_fd = v->store_fd};
-		cv->run.dev = st.st_dev;
-		cv->from_name = cv->to_name = v->path;
+	fail_clear();
+	if (job_half_sets(v)) /* who writes to one of its names would not be seen at the others */
+		return complain(
+		    fail(-EBUSY,
+			 "a `tdfs convert rewrap` was cut short in a file with several names; `tdfs convert recover %s` makes it "
+			 "one again",
+			 v->path),
+		    v->path, NULL);
+	if (volume_state_read(v, &state) || state != VOLUME_CONVERTING) {
 		fail_clear();
-		err = prepare(cv);
+		return EXIT_TDFS_OK;
 	}
-	if (cv && cv->failed_list)
-		fclose(cv->failed_list);
-	free(cv);
+	err = prepare_volume(v, true);
 	return err ? complain(err, v->path, NULL) : EXIT_TDFS_OK;
 }

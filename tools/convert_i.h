@@ -95,6 +95,8 @@ struct convert {
 	struct link_set **sets;
 	size_t n_sets_room, n_sets;
 	uint64_t total; /* files, by the first look; 0: not known */
+	uint64_t *half; /* inode numbers of files that were met and wait half replaced */
+	size_t n_half;
 
 	/* under way */
 	struct chunk *filling;

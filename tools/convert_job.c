@@ -10,7 +10,6 @@
 #include "encode.h"
 #include "report.h"
 
-#define TEMP_DIR "tmp"
 #define JOURNAL_LONG ((uint64_t)8 << 20) /* then it is begun anew */
 
 /* --- lines --- */
@@ -96,36 +95,6 @@ static int dirs_make(const struct volume *v, struct job_log *j)
 	if (j->dir < 0 || (mkdirat(j->dir, TEMP_DIR, 0700) && errno != EEXIST))
 		return fail(-errno, "%s/%s/%s: %s", v->path, TDFS_DIR, CONVERT_DIR, strerror(errno));
 	return 0;
-}
-
-struct cleaning {
-	int fd;
-	bool rewrap;
-};
-
-/* What has taken over some names of a set, and stays here until it has all, is needed by the run that goes on. */
-static int temp_remove(void *arg, const char *name, unsigned char d_type, ino_t ino)
-{
-	const struct cleaning *c = arg;
-	struct stat st;
-
-	if (*name == REWRAP_SET && !strchr(name, '.') && fstatat(c->fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_nlink > 1) {
-		if (c->rewrap)
-			return 0;
-		return fail(-EBUSY, "an interrupted `tdfs convert rewrap` has replaced some names of a file: run it again first");
-	}
-	(void)unlinkat(c->fd, name, 0);
-	return 0;
-}
-
-/* Files without a place that a killed run has left; nobody else uses the directory while the volume is locked. */
-static int temp_clean(const struct job_log *j, bool rewrap)
-{
-	CLEANUP_FD int fd = openat(j->dir, TEMP_DIR, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	struct io io = io_posix(j->dir);
-	struct cleaning c = {fd, rewrap};
-
-	return fd < 0 ? -errno : io.list(io.ctx, fd, temp_remove, &c);
 }
 
 static int dir_line(struct job_log *j, const char *path, const struct timespec times[2])
@@ -218,7 +187,7 @@ int job_begin(const struct volume *v, const struct convert_run *run, struct job_
 	j->key = derive(v->vk, "convert");
 	err = j->key ? dirs_make(v, j) : -ENOMEM;
 	if (!err)
-		err = temp_clean(j, run->verb == CONVERT_REWRAP);
+		err = past_temp_clean(j, run->verb == CONVERT_REWRAP);
 	if (!err) {
 		err = past_read(j);
 		if (err == -EBADMSG || err == -EPROTO || err == -EFBIG) { /* edited: everything is looked at anew */
@@ -244,6 +213,7 @@ int job_begin(const struct volume *v, const struct convert_run *run, struct job_
 		log_free(j);
 		return err;
 	}
+	j->past.half_sets = j->half_sets;
 	*ret_past = j->past;
 	*ret = j;
 	return 0;
@@ -260,7 +230,7 @@ static int begin_bare(const struct volume *v, bool clean, int *ret_temp_dir, str
 	j->dir = j->fd = -1;
 	err = dirs_make(v, j);
 	if (!err && clean)
-		err = temp_clean(j, false);
+		err = past_temp_clean(j, false);
 	if (!err) {
 		*ret_temp_dir = openat(j->dir, TEMP_DIR, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 		err = *ret_temp_dir < 0 ? -errno : 0;

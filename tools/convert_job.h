@@ -19,6 +19,7 @@ struct job_log; /* opaque */
 /* What the last run has left. */
 struct job_past {
 	bool any, clean;         /* there was one; it came to its end */
+	bool half_sets;          /* rewrap: of some files it has replaced a part of the names */
 	char *moved_from;        /* rewrap --new-dek: the KAS key from which files are moved away; borrowed from the log */
 	bool names_done;         /* names of directories and others are spelled as the verb wants */
 	struct timespec durable; /* unclean: what was made before is durable */
@@ -35,6 +36,11 @@ int job_begin(const struct volume *v, const struct convert_run *run, struct job_
 int job_begin_plan(const struct volume *v, int dir, int *ret_temp_dir, struct job_log **ret) MUST_CHECK;
 /** job_begin_live() - no journal either: what a run below a mount has left is the daemon's to judge */
 int job_begin_live(const struct volume *v, int *ret_temp_dir, struct job_log **ret) MUST_CHECK;
+/** job_half_sets() - has a rewrap that was cut short replaced a part of the names of some file, so that it is two now?
+ * `tdfs convert recover` makes them one again */
+bool job_half_sets(const struct volume *v);
+/** job_half_end() - the whole store was walked: what waits for none of @inos waits for nobody */
+void job_half_end(const struct job_log *j, const uint64_t *inos, size_t n);
 /** job_dir() - descriptor of .tdfs/convert; borrowed */
 int job_dir(const struct job_log *j);
 /** job_barrier() - everything made before @when is durable */

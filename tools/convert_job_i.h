@@ -6,6 +6,7 @@
 #include "convert_job.h"
 
 #define JOURNAL "journal"
+#define TEMP_DIR "tmp"
 #define MAC_HEX 32 /* 16 bytes of it */
 
 struct open_dir {
@@ -20,7 +21,7 @@ struct job_log {
 	struct secret *key;
 	uint8_t chain[MAC_LEN]; /* each line's MAC covers the one before */
 	uint64_t off;
-	bool failed;
+	bool failed, half_sets;
 	int way;
 	char *moved_from;
 	struct timespec durable; /* what was made before is */
@@ -42,5 +43,7 @@ int past_dir_remember(struct job_log *j, char *path, const struct timespec times
 struct open_dir *past_dir_find(struct job_log *j, const char *path);
 void past_dir_forget(struct job_log *j, const char *path);
 void past_renames_forget(struct job_log *j);
+/** past_temp_clean() - remove what killed runs have left; @rewrap: but what is half in place, else -EBUSY, fail() tells.  0 or -errno */
+int past_temp_clean(struct job_log *j, bool rewrap) MUST_CHECK;
 
 #endif

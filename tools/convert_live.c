@@ -7,9 +7,8 @@
 #include <stdio.h>
 #include <sys/file.h>
 
-#include "convert.h"
 #include "encode.h"
-#include "report.h"
+#include "say.h"
 #include "target.h"
 
 #define ANSWER_MS 10000
@@ -49,22 +48,49 @@ int live_hold(const struct volume *v)
 	return err;
 }
 
-bool live_serves(const char *store)
+/* What the daemon that has it mounted says; NULL: nobody has */
+static json_t *status_of(const char *store)
 {
 	CLEANUP_FREE char *dir = tdfs_dir(store);
 	json_t *status = NULL;
-	const char *state;
-	bool yes;
 
 	fail_clear();
-	if (!dir || control_call(dir, "status", ANSWER_MS, &status)) {
+	if (!dir || control_call(dir, "status", ANSWER_MS, &status))
 		fail_clear();
-		return false;
-	}
-	state = json_string_value(json_object_get(status, "state"));
-	yes = state && strcmp(state, "converting") == 0;
+	return status;
+}
+
+bool live_serves(const char *store)
+{
+	json_t *status = status_of(store);
+	const char *state = json_string_value(json_object_get(status, "state"));
+	bool yes = state && strcmp(state, "converting") == 0;
+
 	json_decref(status);
 	return yes;
+}
+
+int live_refuse(const char *store, enum convert_verb verb, bool in_place)
+{
+	json_t *status = status_of(store);
+	const char *where = json_string_value(json_object_get(status, "mountpoint"));
+	CLEANUP_FREE char *shown = path_text(where ? where : "MOUNTPOINT");
+
+	if (!status)
+		return EXIT_TDFS_OK;
+	if (verb == CONVERT_IN && in_place)
+		report(REPORT_ERROR,
+		       "%s: is mounted at %s and strict; `tdfs convert open %s` first, then the same command; or: tdfs umount %s", store,
+		       shown, store, shown);
+	else if (verb == CONVERT_IN)
+		report(REPORT_ERROR, "%s: is mounted at %s: copy into the mount, or first: tdfs umount %s", store, shown, shown);
+	else if (verb == CONVERT_OUT && !in_place)
+		report(REPORT_ERROR, "%s: is mounted at %s: copy out of the mount, or first: tdfs umount %s", store, shown, shown);
+	else
+		report(REPORT_ERROR, "%s: is mounted at %s, which keeps the files' keys and changes; first: tdfs umount %s", store, shown,
+		       shown);
+	json_decref(status);
+	return EXIT_TDFS_BUSY;
 }
 
 int live_talk_open(const struct volume *v, struct control_talk **ret)

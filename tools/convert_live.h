@@ -7,16 +7,19 @@
 #define TDFS_CONVERT_LIVE_H
 
 #include "control.h"
+#include "convert.h"
 #include "options.h"
 #include "volume.h"
 
 /** live_serves() - has somebody @store mounted, and does it show plain files?  No secret is needed */
 bool live_serves(const char *store);
+/** live_refuse() - does a mount stand in the way of this verb?  An exit code, reported with what to do; EXIT_TDFS_OK: no mount */
+int live_refuse(const char *store, enum convert_verb verb, bool in_place);
 /** live_mounted() - is the store mounted and being converted?  1; 0 not mounted; -errno: mounted otherwise, fail() tells */
 int live_mounted(const struct volume *v) MUST_CHECK;
 /** live_hold() - one converter at a time, mounted or not: a descriptor to be kept; -EBUSY; -errno.  fail() tells */
 int live_hold(const struct volume *v) MUST_CHECK;
-/** live_prepare() - a volume that is being converted is about to be mounted; an exit code, reported */
+/** live_prepare() - a volume is about to be mounted, for writing too; an exit code, reported */
 int live_prepare(struct volume *v);
 
 /** live_talk_open() - a conversation with the daemon; 0; -EPIPE there is none any more; -errno.  fail() tells */

@@ -23,6 +23,7 @@ struct one { /* a worker's hands */
 	} * kept;
 	size_t n_kept, max_kept;
 	bool acl_dir;
+	bool set;   /* of the file at hand all names come together, be it the last one that is left of several */
 	bool flags; /* of the file at hand: it has some that are to be kept, or it is not known */
 };
 
@@ -33,7 +34,7 @@ void one_leave(struct one *w);
 /* All fill in @a; what went wrong is in fail_text(). */
 typedef void one_fn(struct one *w, const struct item_order *o, const char *name, unsigned links, struct item_answer *a);
 one_fn stage_in, stage_out, stage_rewrap, stage_live; /* @links: names the file is expected to have */
-/* @links: names that go with it: only the check and the verification when there are more */
+/* @links: names that go with it: only the check and the verification of a set */
 one_fn commit_in, commit_out, commit_rewrap, commit_live;
 /** live_swap() - commit_live() of all names of a file, the first of which is @name in the directory that is current */
 void live_swap(struct one *w, const struct item_order *o, const char *name, char *const *paths, size_t n, struct item_answer *a);
@@ -48,6 +49,7 @@ void rewrap_set_end(struct one *w, const struct item_order *o);
 void waiting_name(const struct convert_run *run, uint64_t ino, bool set, char ret[static TEMP_ROOM]);
 int waiting_open(struct one *w, const struct item_order *o, bool set);
 int waiting_check(struct one *w, const struct item_order *o, bool set) MUST_CHECK;
+/* waiting_drop() - but for what has taken over some of the names already: the run that goes on needs it */
 void waiting_drop(struct one *w, const struct item_order *o, bool set);
 
 /* made from the file as it is now? */

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Reading the journal that the last run has left. */
 #include <errno.h>
+#include <fcntl.h>
 
 #include "convert_job_i.h"
 #include "encode.h"
 #include "options.h"
+#include "report.h"
 
 #define JOURNAL_MAX ((size_t)64 << 20)
 
@@ -232,4 +234,91 @@ void past_forget(struct job_log *j)
 	free(STEAL(j->moved_from));
 	j->past = (struct job_past){.any = true, .durable = {.tv_sec = 1}};
 	j->renames_complete = false;
+}
+
+/* --- files without a place --- */
+
+struct cleaning {
+	int fd;
+	bool rewrap, half;
+	const uint64_t *inos;
+	size_t n;
+};
+
+/* Has it taken over some names of a set, and not yet all? */
+static bool is_half(int temp_dir, const char *name)
+{
+	struct stat st;
+
+	return *name == REWRAP_SET && !strchr(name, '.') && fstatat(temp_dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_nlink > 1;
+}
+
+static int half_look(void *arg, const char *name, unsigned char d_type, ino_t ino)
+{
+	struct cleaning *c = arg;
+
+	c->half |= is_half(c->fd, name);
+	return 0;
+}
+
+bool job_half_sets(const struct volume *v)
+{
+	CLEANUP_FD int fd = openat(v->dir_fd, CONVERT_DIR "/" TEMP_DIR, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	struct cleaning c = {.fd = fd};
+	struct io io = io_posix(v->store_fd);
+
+	return fd >= 0 && io.list(io.ctx, fd, half_look, &c) == 0 && c.half;
+}
+
+/* What has taken over some names of a set, and stays here until it has all, is needed by the run that goes on. */
+static int temp_remove(void *arg, const char *name, unsigned char d_type, ino_t ino)
+{
+	struct cleaning *c = arg;
+
+	if (is_half(c->fd, name)) {
+		c->half = true;
+		if (c->rewrap)
+			return 0;
+		return fail(
+		    -EBUSY,
+		    "an interrupted `tdfs convert rewrap` has replaced some names of a file: run it again, or `tdfs convert recover`");
+	}
+	(void)unlinkat(c->fd, name, 0);
+	return 0;
+}
+
+/* Files without a place that a killed run has left; nobody else uses the directory while the volume is locked. */
+int past_temp_clean(struct job_log *j, bool rewrap)
+{
+	CLEANUP_FD int fd = openat(j->dir, TEMP_DIR, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	struct io io = io_posix(j->dir);
+	struct cleaning c = {.fd = fd, .rewrap = rewrap};
+	int err = fd < 0 ? -errno : io.list(io.ctx, fd, temp_remove, &c);
+
+	j->half_sets = c.half;
+	return err;
+}
+
+static int half_drop(void *arg, const char *name, unsigned char d_type, ino_t ino)
+{
+	const struct cleaning *c = arg;
+	uint64_t of;
+
+	if (*name != REWRAP_SET || number_parse(name + 1, &of))
+		return 0;
+	for (size_t i = 0; i < c->n; i++)
+		if (c->inos[i] == of)
+			return 0;
+	(void)unlinkat(c->fd, name, 0);
+	return 0;
+}
+
+void job_half_end(const struct job_log *j, const uint64_t *inos, size_t n)
+{
+	CLEANUP_FD int fd = openat(j->dir, TEMP_DIR, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	struct cleaning c = {.fd = fd, .inos = inos, .n = n};
+	struct io io = io_posix(j->dir);
+
+	if (fd >= 0)
+		(void)!io.list(io.ctx, fd, half_drop, &c);
 }

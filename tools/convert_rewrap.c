@@ -104,49 +104,84 @@ static int write_new(struct one *w, int fd, const struct stat *st, const struct 
 	return 0;
 }
 
+/* What a run that was stopped has made of this file is half in place: the rest follows.  0 yes, 1 no, -errno */
+static int set_go_on(struct one *w, int fd, const struct stat *st, const char *temp_name, struct item_answer *a)
+{
+	CLEANUP(container_cleanup) struct container *c = NULL;
+	struct whole whole;
+	struct io io;
+	int err;
+
+	if (!w->set || faccessat(w->run->temp_dir, temp_name, F_OK, AT_SYMLINK_NOFOLLOW))
+		return 1;
+	if (!one_is_sealed(w, fd, st, a))
+		return a->result == ITEM_FAILED ? -EBADMSG : 1;
+	err = whole_read(&w->sealer, &w->io, fd, (uint64_t)st->st_size, &whole, &io);
+	if (!err)
+		err = sealed_open(w->run->v, &io, fd, &c);
+	if (err)
+		return err;
+	a->bytes = c->m->size;
+	return set_resumed(w, &io, fd, c, temp_name, a);
+}
+
+/* The new file, in .tdfs/convert/tmp */
+static int make_new(struct one *w, int fd, const struct stat *st, const struct container *c, const struct item_order *o,
+		    const char *temp_name, struct item_answer *a)
+{
+	CLEANUP_FD int temp = -1;
+	int err;
+
+	(void)unlinkat(w->run->temp_dir, temp_name, 0); /* of a worker that died, or of names that are no more */
+	temp = openat(w->run->temp_dir, temp_name, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (temp < 0)
+		return fail(-errno, "making the new file: %s", strerror(errno));
+	err = write_new(w, fd, st, c, o, temp, a);
+	if (err)
+		(void)unlinkat(w->run->temp_dir, temp_name, 0);
+	return err;
+}
+
 void stage_rewrap(struct one *w, const struct item_order *o, const char *name, unsigned links, struct item_answer *a)
 {
 	CLEANUP(container_cleanup) struct container *c = NULL;
 	CLEANUP_FD int fd = -1;
-	CLEANUP_FD int temp = -1;
 	char temp_name[TEMP_ROOM];
 	struct whole whole;
 	struct stat st;
 	struct io io;
-	int err = 1;
+	int err;
 
 	if (!name_is_tdf(name)) {
 		a->result = ITEM_PLAIN;
 		return;
 	}
-	if (!one_look(w, name, &fd, &st, a) || !open_source(w, fd, &st, &whole, &io, &c, a) || !one_ready(w, fd, links, &st, a))
+	if (!one_look(w, name, &fd, &st, a))
 		return;
-	waiting_name(w->run, st.st_ino, links > 1, temp_name);
-	if (links > 1)
-		err = set_resumed(w, &io, fd, c, temp_name, a);
-	if (err != 1) {
-		if (err)
-			a->result = (uint8_t)one_fail(err);
+	waiting_name(w->run, st.st_ino, w->set, temp_name);
+	err = set_go_on(w, fd, &st, temp_name, a);
+	if (err == 1 && w->run->recover) {
+		a->result = ITEM_PLAIN;
 		return;
 	}
-	(void)unlinkat(w->run->temp_dir, temp_name, 0); /* of a worker that died, or of names that are no more */
-	temp = openat(w->run->temp_dir, temp_name, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0600);
-	err = temp < 0 ? fail(-errno, "making the new file: %s", strerror(errno)) : write_new(w, fd, &st, c, o, temp, a);
-	if (err) {
-		if (temp >= 0)
-			(void)unlinkat(w->run->temp_dir, temp_name, 0);
+	if (err == 1) {
+		*a = (struct item_answer){.stamp = a->stamp};
+		if (!open_source(w, fd, &st, &whole, &io, &c, a) || !one_ready(w, fd, links, &st, a))
+			return;
+		err = make_new(w, fd, &st, c, o, temp_name, a);
+	}
+	if (err)
 		a->result = (uint8_t)one_fail(err);
-	}
-	if (links == 1)
+	if (!w->set)
 		one_keep(w, &fd, a);
 }
 
 /* The new file takes over @name. */
-static int name_take(struct one *w, const char *temp_name, unsigned links, const char *name)
+static int name_take(struct one *w, const char *temp_name, const char *name)
 {
 	char link_name[TEMP_ROOM + 2];
 
-	if (links == 1)
+	if (!w->set)
 		return renameat(w->run->temp_dir, temp_name, w->from_dir, name) ? -errno : 0;
 	snprintf(link_name, sizeof(link_name), "%s.n", temp_name);
 	if (unlinkat(w->run->temp_dir, link_name, 0) && errno != ENOENT)
@@ -171,7 +206,7 @@ void waiting_drop(struct one *w, const struct item_order *o, bool set)
 
 	waiting_name(w->run, o->stamp.ino, set, temp_name);
 	/* another file may have got the inode number since, and be waiting in its place */
-	if (fstatat(w->run->temp_dir, temp_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_ino == o->out_ino)
+	if (fstatat(w->run->temp_dir, temp_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_ino == o->out_ino && st.st_nlink == 1)
 		(void)unlinkat(w->run->temp_dir, temp_name, 0);
 }
 
@@ -194,23 +229,23 @@ void commit_rewrap(struct one *w, const struct item_order *o, const char *name, 
 	struct stat now;
 	int err, still;
 
-	waiting_name(w->run, o->stamp.ino, links > 1, temp_name);
+	waiting_name(w->run, o->stamp.ino, w->set, temp_name);
 	/* a worker that died here may have come to the end */
 	if (o->retry && fstatat(w->from_dir, name, &now, AT_SYMLINK_NOFOLLOW) == 0 && now.st_ino == o->out_ino) {
 		a->result = ITEM_DONE;
 		return;
 	}
-	err = waiting_check(w, o, links > 1);
+	err = waiting_check(w, o, w->set);
 	if (err)
 		a->result = (uint8_t)one_fail(err);
 	else if ((still = one_still(w, o, name, links, &fd, a)) == 0)
 		a->result = ITEM_GONE;
-	else if (still > 0 && links == 1 && (err = name_take(w, temp_name, links, name)) != 0)
+	else if (still > 0 && !w->set && (err = name_take(w, temp_name, name)) != 0)
 		a->result = (uint8_t)one_fail(fail(err, "putting the new file in its place: %s", strerror(-err)));
 	else if (still > 0)
 		a->result = ITEM_DONE;
 	if (a->result != ITEM_DONE)
-		waiting_drop(w, o, links > 1);
+		waiting_drop(w, o, w->set);
 }
 
 int rewrap_name(struct one *w, const struct item_order *o, const char *name)
@@ -222,7 +257,7 @@ int rewrap_name(struct one *w, const struct item_order *o, const char *name)
 	waiting_name(w->run, o->stamp.ino, true, temp_name);
 	if (fstatat(w->from_dir, name, &st, AT_SYMLINK_NOFOLLOW) || st.st_ino != o->stamp.ino)
 		return 0; /* gone, or somebody else's by now */
-	err = name_take(w, temp_name, 2, name);
+	err = name_take(w, temp_name, name);
 	return err ? fail(err, "putting the new file in the place of %s: %s", name, strerror(-err)) : 0;
 }
 

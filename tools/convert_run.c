@@ -276,7 +276,10 @@ static int finish(struct convert *cv)
 	}
 	if (!cv->run.files_from && cv->run.in_place)
 		job_dirs_left(cv->log, dir_left, cv);
-	if (cv->run.verb == CONVERT_REWRAP && !cv->run.files_from && !cv->counts.failed && !cv->counts.busy && !cv->counts.skipped)
+	if (!cv->run.files_from && cv->run.verb == CONVERT_REWRAP && !cv->counts.failed) /* it has seen every file */
+		job_half_end(cv->log, cv->half, cv->n_half);
+	if (cv->run.verb == CONVERT_REWRAP && !cv->run.recover && !cv->run.files_from && !cv->counts.failed && !cv->counts.busy &&
+	    !cv->counts.skipped)
 		err = job_moved_done(cv->log);
 	/* while sealed files are left the tree stays a store, in its spelling */
 	if (cv->run.in_place && cv->run.verb == CONVERT_OUT && !cv->run.recover && !cv->run.files_from && !cv->counts.failed &&
@@ -311,6 +314,7 @@ static int begin(struct convert *cv)
 	if (cv->plan) {
 		/* a run that was killed may have made what is not durable: it is compared with what it was made from */
 		cv->run.suspect_from = (struct timespec){cv->plan->head.made, 0};
+		cv->past.half_sets = cv->run.verb == CONVERT_REWRAP; /* perhaps */
 		return job_begin_plan(cv->v, cv->plan->run_dir, &cv->run.temp_dir, &cv->log);
 	}
 	if (cv->run.live) {
@@ -367,6 +371,7 @@ int convert_run(struct convert *cv)
 	report_end(cv, code);
 	job_end(cv->log, !err);
 	cv->log = NULL;
+	free(STEAL(cv->half));
 	close_fd(&cv->run.temp_dir);
 	return code;
 }

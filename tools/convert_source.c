@@ -3,7 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 
-#include "convert_file.h"
+#include "convert_one.h"
 #include "convert_i.h"
 #include "name.h"
 #include "report.h"
@@ -126,18 +126,38 @@ static bool wants_verify(struct convert *cv)
 	}
 }
 
+/* A file of which a rewrap that was cut short has replaced other names?  1, 0, -ENOMEM.  Then this may be the only one that is left. */
+static int is_half(struct convert *cv, uint64_t ino)
+{
+	char name[TEMP_ROOM];
+	uint64_t *more;
+
+	if (!cv->past.half_sets)
+		return 0;
+	waiting_name(&cv->run, ino, true, name);
+	if (faccessat(cv->run.temp_dir, name, F_OK, AT_SYMLINK_NOFOLLOW))
+		return 0;
+	more = realloc(cv->half, (cv->n_half + 1) * sizeof(*more));
+	if (!more)
+		return -ENOMEM;
+	cv->half = more;
+	cv->half[cv->n_half++] = ino;
+	return 1;
+}
+
 static int add_regular(struct convert *cv, struct cdir *dir, const char *name, const struct stat *st)
 {
 	struct item it = {.path = cdir_join(dir, name), .dir = cdir_get(dir), .size = (uint64_t)st->st_size, .verify = wants_verify(cv)};
 	struct chunk *c = NULL;
 	bool complete = false;
 	int err = it.path ? dir_begin(cv, dir) : -ENOMEM;
+	int half = err ? err : is_half(cv, st->st_ino);
 
-	if (err) {
+	if (half < 0) {
 		convert_item_free(cv, &it);
-		return err;
+		return half;
 	}
-	if (st->st_nlink > 1) {
+	if (st->st_nlink > 1 || half) {
 		err = sets_add(cv, st, &it, &complete, &c);
 		if (!err && complete)
 			queue_push(&cv->ready, c);

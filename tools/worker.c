@@ -131,6 +131,7 @@ static int chunk_do(struct worker *w, enum chunk_op op, const struct job *jobs, 
 		if (i == n / 2 && w->one.run->verify != VERIFY_POLICY_NONE)
 			prefetch_next(w);
 		atomic_store_explicit(&w->cell->item, (uint32_t)i, memory_order_release);
+		w->one.set = false;
 		one_do(&w->one, op, &jobs[i], 1, &a);
 		err = answer_add(w, &a);
 	}
@@ -144,6 +145,7 @@ static int set_do(struct worker *w, enum chunk_op op, const struct job *jobs, si
 	int err = 0;
 
 	atomic_store_explicit(&w->cell->item, 0, memory_order_release);
+	w->one.set = true;
 	(op == CHUNK_STAGE ? set_stage : set_commit)(&w->one, jobs, n, &a);
 	for (size_t i = 0; !err && i < n; i++) {
 		err = answer_add(w, &a);
