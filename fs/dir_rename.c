@@ -61,6 +61,16 @@ static int before_rename(const struct tree *t, const struct side *from)
 	return err;
 }
 
+/* Nor may a name that nothing had show content from before the O_TRUNC that came before the rename. */
+static int before_move(const struct tree *t, const struct stat *st)
+{
+	struct inode *f = inode_find(t->store, st->st_dev, st->st_ino);
+	int err = f && inode_is_replaced(f) ? inode_before_rename(f) : 0;
+
+	content_put(f);
+	return err;
+}
+
 /* The source has a new name: tell its content and its node */
 static void moved(const struct tree *t, const struct side *from, const struct side *to, const struct stat *st)
 {
@@ -175,6 +185,10 @@ static int replace(const struct tree *t, const struct side *from, const struct s
 				return err;
 		}
 		dir_keep(t, &old);
+	} else if (S_ISREG(st.st_mode)) {
+		err = before_move(t, &st);
+		if (err)
+			return err;
 	}
 	plain_move(t, moves);
 	err = replace_steps(t, from, to, over, &old);

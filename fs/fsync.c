@@ -109,6 +109,16 @@ int inode_fsync(struct inode *f, bool data_only)
 	return err;
 }
 
+bool inode_is_replaced(struct inode *f)
+{
+	bool replaced;
+
+	rwlock_read(&f->lock);
+	replaced = f->content == CONTENT_REPLACED;
+	rwlock_unlock(&f->lock);
+	return replaced;
+}
+
 int inode_before_rename(struct inode *f)
 {
 #ifdef TEST_NO_RENAME_EARLY

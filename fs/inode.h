@@ -70,6 +70,8 @@ void inode_changed(struct inode *f);
 /** inode_writable_fd() - borrowed descriptor of the store file (fchmod, xattrs, fstat) */
 int inode_fd(struct inode *f);
 
+/** inode_is_replaced() - it was cut to nothing and its new content is in memory alone: what is in the store is older than the cut */
+bool inode_is_replaced(struct inode *f);
 /** inode_before_rename() - before the file replaces another name: its content is committed and durable enough that a crash shows the old
  * target or this content, never less */
 int inode_before_rename(struct inode *f) MUST_CHECK;
