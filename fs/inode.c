@@ -107,10 +107,11 @@ void inode_forget_content(struct inode *f)
 	segcache_drop_all(f->st->cache, f->id);
 }
 
-static void bury(struct store *st, struct redo_pin *pin)
+/* Of a file that is not gone the log has to keep what it holds: for the next mount. */
+static void bury(struct inode *f, struct redo_pin *pin)
 {
-	if (pin->runs)
-		redo_bury(st->redo, pin);
+	if (pin->runs && f->unlinked)
+		redo_bury(f->st->redo, pin);
 }
 
 void inode_free(struct inode *f)
@@ -119,9 +120,9 @@ void inode_free(struct inode *f)
 
 	inode_forget_content(f);
 	reseg_free(f);
-	bury(st, &f->pin);
-	bury(st, &f->void_pin);
-	bury(st, &f->apply.pin);
+	bury(f, &f->pin);
+	bury(f, &f->void_pin);
+	bury(f, &f->apply.pin);
 	free(f->apply.images);
 	free(f->apply.tail);
 	free(f->segs);

@@ -188,7 +188,7 @@ static int seal_log_locked(struct inode *f, bool commit, uint64_t *ret_lsn)
 			return seal_voided(f);
 		break;
 	default:
-		if (reseg_ready(f)) {
+		if (reseg_ready(f) && f->st->held_until <= now_ns()) {
 			err = reseg_seal(f);
 			if (!err) {
 				*ret_lsn = f->apply.lsn;

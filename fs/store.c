@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/btrfs.h>
 #include <linux/magic.h>
 #include <stdio.h>
@@ -15,6 +16,7 @@
 #include "lease.h"
 #include "prefetch.h"
 #include "report.h"
+#include "reseg.h"
 #include "writeback.h"
 
 #define BUCKETS 16384
@@ -164,8 +166,10 @@ bool store_may_take(const struct store *st, uint64_t bytes)
 int store_close(struct store *st)
 {
 	bool changed = st->changed || st->recovered.files;
-	int err = changed ? store_sync(st) : 0;
+	int err;
 
+	reseg_hold(st, UINT_MAX); /* what would be put into the log behind the last look at it is retired with it */
+	err = changed ? store_sync(st) : 0;
 	prefetch_stop(st);
 	leases_stop(st);
 	writeback_stop(st);

@@ -399,6 +399,54 @@ static void test_told(void **state)
 	finish(f);
 }
 
+/* What the background thread may do between the last look of an unmount's sync and its end. */
+static void turn_in_hook(struct file *f)
+{
+	for (unsigned i = 0; i < 4; i++)
+		(void)reseg_turn(f->w->st);
+}
+
+/* An unmount retires the log: no copy may get into it once everything was sealed. */
+static void test_unmounted(void **state)
+{
+	struct world *w = *state;
+	struct file *f = sealed_file(w, "a");
+
+	file_write(w, f, 0, 10, 2);
+	f->f->invocations = RESEG_KEY_USES;
+	seal(f);
+	assert_true(reseg_busy(f->f));
+	fault_hook(w, FAULT_SYNCFS, turn_in_hook, f);
+	world_restart(w);
+	assert_null(w->faults.hook);
+	fault_clear(w);
+	file_reopen(w, f);
+	file_check(w, f);
+	file_check_at_rest(w, f);
+	assert_int_equal(n_copies(w), 0);
+	finish(f);
+}
+
+/* A copy that waits for room in the log waits for the end of a quiesce too: a seal of what is there meanwhile does not take it. */
+static void test_held(void **state)
+{
+	struct world *w = *state;
+	struct file *f = sealed_file(w, "a");
+
+	assert_int_equal(begin(f, 4 * S), 0);
+	while (!build(f, UINT64_MAX))
+		;
+	reseg_hold(w->st, 100);
+	seal(f);
+	assert_false(seal_pending(f->f));
+	assert_int_equal(record_of(f).s, S);
+	reseg_hold(w->st, 0);
+	seal(f);
+	assert_int_equal(record_of(f).s, 4 * S);
+	file_check_at_rest(w, f);
+	finish(f);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -410,6 +458,8 @@ int main(int argc, char **argv)
 	    cmocka_unit_test_setup_teardown(test_rekey, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_spilled, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_told, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_unmounted, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_held, setup, teardown),
 	};
 
 	if (argc > 1)
