@@ -84,16 +84,17 @@ static int take_room(struct inode *f, struct reseg *r)
 static int make_key(struct inode *f, struct reseg *r)
 {
 	struct store *st = f->st;
+	const char *policy = f->tmpl->policy; /* it is the same content: never that of new files */
 	CLEANUP_FREE char *key_access = NULL;
 	int err;
 
 	r->dek = secret_random();
 	if (!r->dek)
 		return fail(-EIO, "no random bytes for a data key");
-	err = kas_wrap(st->keys.kas, r->dek, st->keys.policy, &key_access);
+	err = kas_wrap(st->keys.kas, r->dek, policy, &key_access);
 	if (err)
 		return err;
-	r->tmpl = tail_template_new(r->s, key_access, st->keys.policy);
+	r->tmpl = tail_template_new(r->s, key_access, policy);
 	return r->tmpl ? 0 : -ENOMEM;
 }
 

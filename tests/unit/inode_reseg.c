@@ -447,6 +447,26 @@ static void test_held(void **state)
 	finish(f);
 }
 
+/* Its policy is its own, whatever that of new files is. */
+static void test_policy(void **state)
+{
+	struct world *w = *state;
+	struct file *f = sealed_file(w, "a");
+	char *policy = NULL;
+
+	w->st->keys.policy = "eyJib2R5Ijp7ImRhdGFBdHRyaWJ1dGVzIjpbXSwiZGlzc2VtIjpbXX19";
+	assert_int_equal(begin(f, 4 * S), 0);
+	while (!build(f, UINT64_MAX))
+		;
+	seal(f);
+	assert_int_equal(record_of(f).s, 4 * S);
+	assert_int_equal(inode_policy(f->f, &policy), 0);
+	assert_string_equal(policy, BED_POLICY);
+	free(policy);
+	file_check_at_rest(w, f);
+	finish(f);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -460,6 +480,7 @@ int main(int argc, char **argv)
 	    cmocka_unit_test_setup_teardown(test_told, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_unmounted, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_held, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_policy, setup, teardown),
 	};
 
 	if (argc > 1)
