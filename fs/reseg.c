@@ -63,7 +63,8 @@ void reseg_give_up(struct inode *f)
 
 static bool is_usable(const struct inode *f)
 {
-	return f->content == CONTENT_SEALED && !f->unlinked && !f->error && !f->lost && !f->st->failed && f->fd_write;
+	return f->content == CONTENT_SEALED && !f->unlinked && !f->error && !f->lost && !f->st->failed && f->fd_write &&
+	       f->lease.state == LEASE_GOOD;
 }
 
 bool reseg_ready(const struct inode *f)
@@ -91,7 +92,7 @@ static int make_key(struct inode *f, struct reseg *r)
 	r->dek = secret_random();
 	if (!r->dek)
 		return fail(-EIO, "no random bytes for a data key");
-	err = kas_wrap(st->keys.kas, r->dek, policy, &key_access);
+	err = kas_wrap_again(st->keys.kas, r->dek, policy, &key_access);
 	if (err)
 		return err;
 	r->tmpl = tail_template_new(r->s, key_access, policy);

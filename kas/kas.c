@@ -214,7 +214,7 @@ static void remember(struct kas *k, const struct writer *w, const struct wrap_ma
 	kas_seed(k, &ka, policy, share);
 }
 
-static int wrap_each(struct kas *k, struct secret *const *shares, const char *policy, char **ret)
+static int wrap_each(struct kas *k, struct secret *const *shares, const char *policy, bool is_new, char **ret)
 {
 	CLEANUP_FREE char *text = strdup("[");
 	char sid[16];
@@ -223,7 +223,7 @@ static int wrap_each(struct kas *k, struct secret *const *shares, const char *po
 		const struct writer *w = &k->writers[i];
 		struct wrap_made made = {.ephemeral_pem = NULL};
 		const struct wrap_frame frame = {text, k->n_splits > 1 ? sid : NULL, i + 1 < k->n_writers ? "," : "]",
-						 w->key && k->n_remotes ? &made : NULL};
+						 w->key && k->n_remotes && is_new ? &made : NULL};
 		char *more;
 		int err;
 
@@ -245,7 +245,7 @@ static int wrap_each(struct kas *k, struct secret *const *shares, const char *po
 	return 0;
 }
 
-int kas_wrap(struct kas *k, const struct secret *dek, const char *policy, char **ret)
+static int wrap(struct kas *k, const struct secret *dek, const char *policy, bool is_new, char **ret)
 {
 	static const struct wrap_frame alone = {"[", NULL, "]", NULL};
 	struct secret *shares[KAS_WRITERS_MAX] = {NULL};
@@ -257,10 +257,20 @@ int kas_wrap(struct kas *k, const struct secret *dek, const char *policy, char *
 		return fail(-ENOKEY, "there is no KAS key to write with");
 	err = make_shares(dek, k->n_splits, shares);
 	if (!err)
-		err = wrap_each(k, shares, policy, ret);
+		err = wrap_each(k, shares, policy, is_new, ret);
 	for (unsigned i = 0; i < k->n_splits; i++)
 		secret_free(shares[i]);
 	return err;
+}
+
+int kas_wrap(struct kas *k, const struct secret *dek, const char *policy, char **ret)
+{
+	return wrap(k, dek, policy, true, ret);
+}
+
+int kas_wrap_again(struct kas *k, const struct secret *dek, const char *policy, char **ret)
+{
+	return wrap(k, dek, policy, false, ret);
 }
 
 bool kas_is_current(const struct kas *k, const struct manifest *m)

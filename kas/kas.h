@@ -61,6 +61,10 @@ uint64_t kas_wrap_until(const struct kas *k);
  * Blocks: never.  Return: 0; -ENOKEY no key to write with; -EIO; -ENOMEM */
 int kas_wrap(struct kas *k, const struct secret *dek, const char *policy, char **ret) MUST_CHECK;
 
+/** kas_wrap_again() - the same for a fresh key of content that is there already: a remote KAS is asked before it is used longer than the key
+ * before */
+int kas_wrap_again(struct kas *k, const struct secret *dek, const char *policy, char **ret) MUST_CHECK;
+
 /** kas_is_current() - are its key access objects for those keys, in that arrangement, that kas_wrap() would make them for now? */
 bool kas_is_current(const struct kas *k, const struct manifest *m);
 

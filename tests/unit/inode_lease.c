@@ -9,6 +9,7 @@
 
 #include "inode_i.h"
 #include "lease.h"
+#include "reseg.h"
 #include "remote.h"
 #include "store_setup.h"
 
@@ -274,13 +275,46 @@ static void test_many(void **state)
 	world_end(&w);
 }
 
+/* A fresh key for the same content is no way around the KAS: it is asked for it when the time of the old one is over, and once it has
+ * refused none is made. */
+static void test_rekeyed(void **state)
+{
+	struct world w;
+	struct inode *f;
+	char *access;
+
+	world_make(&w, 1, 0);
+	make(&w, "a.tdf");
+	store_again(&w);
+	f = get(&w, "a.tdf", true);
+	assert_int_equal(w.kas.n_items, 1);
+	f->invocations = RESEG_KEY_USES;
+	assert_int_equal(inode_write(f, "y", 1, 0), 0);
+	pause_ms(600);
+	while (reseg_turn(w.st))
+		;
+	assert_int_equal(store_sync(w.st), 0);
+	assert_in_range(f->invocations, 1, 1000);
+	pause_ms(300); /* three quarters of the old key's time are over, of the new one's not even a half */
+	w.kas.err = -EACCES;
+	leases_renew(w.st);
+	assert_int_equal(w.kas.n_items, 2);
+	assert_int_equal(read_one(f), -EACCES);
+	access = strdup(f->tmpl->key_access);
+	f->invocations = RESEG_KEY_USES;
+	assert_false(reseg_turn(w.st));
+	assert_string_equal(f->tmpl->key_access, access);
+	assert_int_equal(f->invocations, RESEG_KEY_USES);
+	free(access);
+	put(f, true);
+	world_end(&w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_refused),
-	    cmocka_unit_test(test_away),
-	    cmocka_unit_test(test_own),
-	    cmocka_unit_test(test_many),
+	    cmocka_unit_test(test_refused), cmocka_unit_test(test_away), cmocka_unit_test(test_own),
+	    cmocka_unit_test(test_rekeyed), cmocka_unit_test(test_many),
 	};
 
 	report_limit(REPORT_ERROR);
