@@ -16,6 +16,7 @@
 struct leases {
 	struct store *st;
 	pthread_t renewer, ender;
+	bool ended; /* the second was joined */
 	struct mutex lock; /* a leaf */
 	/* guarded by lock */
 	struct cond wake;
@@ -341,18 +342,28 @@ int leases_start(struct store *st)
 	return fail(err, "no thread to renew keys: %s", strerror(-err));
 }
 
+void leases_stop_ending(struct store *st)
+{
+	struct leases *l = st->leases;
+
+	if (!l || l->ended)
+		return;
+	mutex_lock(&l->lock);
+	l->stop = true;
+	cond_broadcast(&l->wake);
+	mutex_unlock(&l->lock);
+	pthread_join(l->ender, NULL);
+	l->ended = true;
+}
+
 void leases_stop(struct store *st)
 {
 	struct leases *l = st->leases;
 
 	if (!l)
 		return;
-	mutex_lock(&l->lock);
-	l->stop = true;
-	cond_broadcast(&l->wake);
-	mutex_unlock(&l->lock);
+	leases_stop_ending(st);
 	pthread_join(l->renewer, NULL);
-	pthread_join(l->ender, NULL);
 	cond_destroy(&l->wake);
 	mutex_destroy(&l->lock);
 	free(l);

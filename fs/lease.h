@@ -18,6 +18,10 @@ struct leases;
 
 /** leases_start() - the two threads; nothing for a store without a remote KAS, and with no_threads */
 int leases_start(struct store *st) MUST_CHECK;
+/** leases_stop_ending() - store_keys.lost is under way no more and not called again: before what it needs goes.  Waits for the call under
+ * way, never for a KAS; nothing is read any more afterwards but by the store itself */
+void leases_stop_ending(struct store *st);
+/** leases_stop() - both; waits for a KAS that is being asked */
 void leases_stop(struct store *st);
 
 /** leases_renew() - what the first thread does: renew what is due; blocks on the KAS */

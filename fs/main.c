@@ -12,6 +12,7 @@
 
 #include "control.h"
 #include "kernel_sync.h"
+#include "lease.h"
 #include "ops.h"
 #include "plain.h"
 #include "plain_talk.h"
@@ -361,6 +362,7 @@ static enum exit_code serve(const struct config *c, int (*get)(void *arg, struct
 		*ret_served = r.control || r.sync;
 		closer_stop(&r.mount);
 		mount_drop_handles(&r.mount);
+		leases_stop_ending(r.opened.store); /* it tells the kernel through the session and the nodes */
 		fuse_session_destroy(r.mount.se);
 		gate_destroy(&r.mount.gate);
 	}

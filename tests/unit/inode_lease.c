@@ -310,11 +310,40 @@ static void test_rekeyed(void **state)
 	world_end(&w);
 }
 
+/* At the end of a mount nobody is told of a key any more: what was to be told is gone. */
+static void test_stopped(void **state)
+{
+	const struct store_options opt = {.segment_size = SEG_MIN, .cache_bytes = 1 << 20, .dirty_bytes = 1 << 24};
+	struct world w;
+	struct inode *f;
+
+	world_make(&w, 100, 0);
+	make(&w, "a.tdf");
+	make(&w, "b.tdf");
+	store_again(&w);
+	assert_int_equal(store_close(w.st), 0);
+	assert_int_equal(store_open(&w.bed.io, w.bed.root, w.bed.tdfs, &w.bed.keys, &opt, nothing, NULL, &w.st), 0);
+	f = get(&w, "a.tdf", false);
+	f->lease.state = LEASE_ENDED;
+	for (unsigned i = 0; i < 100 && f->lease.state != LEASE_SHUT; i++)
+		pause_ms(50);
+	assert_int_equal(w.n_lost, 1);
+	put(f, false);
+	f = get(&w, "b.tdf", false);
+	leases_stop_ending(w.st);
+	f->lease.state = LEASE_ENDED;
+	pause_ms(600);
+	assert_int_equal(w.n_lost, 1);
+	put(f, false);
+	world_end(&w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_refused), cmocka_unit_test(test_away), cmocka_unit_test(test_own),
-	    cmocka_unit_test(test_rekeyed), cmocka_unit_test(test_many),
+	    cmocka_unit_test(test_rekeyed),
+	    cmocka_unit_test(test_stopped), cmocka_unit_test(test_many),
 	};
 
 	report_limit(REPORT_ERROR);
