@@ -299,7 +299,7 @@ static void wait_for_gap(struct inode *f, uint64_t off)
 /* A commit must fit into the log: who would add to more than that commits first. */
 bool inode_too_dirty(const struct inode *f)
 {
-	return f->content == CONTENT_SEALED && f->dirty > (f->fresh ? GROW_OTHER_MAX + 2 * (uint64_t)f->s : 2 * DIRTY_MAX);
+	return f->content == CONTENT_SEALED && f->dirty > (f->fresh && !f->unlinked ? GROW_OTHER_MAX + 2 * (uint64_t)f->s : 2 * DIRTY_MAX);
 }
 
 /* With the lock held for writing when it returns 0: room in memory, and the end of the file not before @off. */

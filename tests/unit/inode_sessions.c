@@ -218,6 +218,43 @@ static void test_written_while_sealed(void **state)
 	file_close(w, f);
 }
 
+/* Removed while it grows: nothing of it is committed any more, so that no writer may wait for that. */
+static void test_removed_while_it_grows(void **state)
+{
+	struct world *w = *state;
+	struct file *f = file_create(w, "a");
+
+	file_write(w, f, 0, 1000, 1);
+	file_fsync(w, f);
+	file_write(w, f, f->size, 3 << 20, 2);
+	assert_true(f->f->fresh);
+	file_unlink(w, f);
+	alarm(60);
+	for (int i = 0; i < 20; i++)
+		file_write(w, f, (uint64_t)i * 150000, 140000, 3 + i);
+	for (int i = 0; i < 12; i++)
+		file_write(w, f, f->size, 700000, 40 + i);
+	file_check(w, f);
+	file_close(w, f);
+
+	/* the same where every write is an fsync, which has nothing to do for them; and one that was never sealed is not kept in memory */
+	w->st->opt.strict = true;
+	f = file_create(w, "a");
+	file_write(w, f, 0, 1000, 1);
+	file_unlink(w, f);
+	for (int i = 0; i < 12; i++)
+		file_write(w, f, (uint64_t)i * 800000, 800000, 3 + i);
+	file_check(w, f);
+	file_close(w, f);
+	f = file_create(w, "b");
+	file_unlink(w, f);
+	file_write(w, f, 0, 9 << 20, 2);
+	assert_in_range(f->f->dirty, 0, 2 << 20);
+	file_check(w, f);
+	file_close(w, f);
+	alarm(0);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -226,6 +263,7 @@ int main(int argc, char **argv)
 	    cmocka_unit_test_setup_teardown(test_readers_let_writers_in, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_sessions_in_threads, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_written_while_sealed, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_removed_while_it_grows, setup, teardown),
 	};
 
 	if (argc > 1)
