@@ -352,7 +352,7 @@ bool kas_is_remote(const struct kas *k)
 /* What OpenTDF calls the algorithm of a key; "" if it has no name there. */
 static void algorithm_name(EVP_PKEY *key, char ret[static 32])
 {
-	char group[32] = "";
+	char group[28] = "";
 
 	if (pubkey_type(key) == WRAP_RSA)
 		snprintf(ret, 32, "rsa:%d", EVP_PKEY_get_bits(key));
