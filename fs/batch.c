@@ -80,6 +80,21 @@ static int item_fd(const struct item *it)
 	return it->step == ITEM_LOGGED && a->whole && a->copy_fd >= 0 ? a->copy_fd : it->f->fd;
 }
 
+/* Somebody's fsync may have been told of a write of ours that was lost, by the same descriptor: then the log keeps what it has, for the next
+ * mount. */
+static bool told_others(struct inode *f)
+{
+	const struct timespec moment = {.tv_nsec = 1000000};
+	bool lost;
+
+	while (f->n_syncing)
+		nanosleep(&moment, NULL);
+	rwlock_read(&f->lock);
+	lost = f->lost;
+	rwlock_unlock(&f->lock);
+	return lost;
+}
+
 /*
  * The kernel tells a lost write once to each descriptor.  syncfs has one of its own, so that no other syncfs (of the log, of a sync) takes
  * the news away; what it says is about all that was written since the last batch, which is enough for what was put in place in this one.  A
@@ -105,6 +120,8 @@ static int sync_items(struct store *st, struct item *items, size_t n)
 		it->sync_err = all && it->step == ITEM_LOGGED && !it->f->apply.whole ? all_err : st->io.sync(st->io.ctx, item_fd(it), true);
 		if (!it->sync_err && !st->io.names_with_files)
 			it->sync_err = all_err;
+		if (!it->sync_err && it->step == ITEM_LOGGED && told_others(it->f))
+			it->sync_err = -EIO;
 		it->synced = !it->sync_err;
 		first = first ? first : it->sync_err;
 	}

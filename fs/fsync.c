@@ -55,14 +55,17 @@ int inode_sync_names(struct inode *f, int fd)
 
 static int sync_base(struct inode *f, unsigned seq)
 {
-	int err = inode_sync_names(f, inode_fd(f)); /* the descriptor stays open as long as the object, even when a writable one takes over */
+	int err;
 
+	f->n_syncing++;
+	err = inode_sync_names(f, inode_fd(f)); /* the descriptor stays open as long as the object, even when a writable one takes over */
 	rwlock_write(&f->lock);
 	if (err)
 		inode_lost(f);
 	else if (f->meta_seq == seq)
 		f->durable = true;
 	rwlock_unlock(&f->lock);
+	f->n_syncing--;
 	return err;
 }
 

@@ -172,6 +172,7 @@ struct inode {
 	unsigned meta_seq;  /* + 1 whenever durable becomes false */
 	uint64_t write_seq; /* + 1 at every change of content */
 	int error;          /* a lost write: every fsync says so until the last close */
+	_Atomic unsigned n_syncing; /* calls of fsync that sync the store file just now, and say so here when that has failed */
 	bool lost; /* ... and for good, because nobody can know what is on the disk: it stays live, so that no later sync is believed */
 	unsigned handles, writers;
 	_Atomic uint64_t read_end;             /* of the last read */

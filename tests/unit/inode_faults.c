@@ -318,6 +318,38 @@ static void test_half_a_commit(void **state)
 	file_close(w, f);
 }
 
+static void fsync_in_hook(struct file *f)
+{
+	fault_set(f->w, FAULT_SYNC, ON_FILE, 1, -EIO, 1);
+	assert_int_equal(inode_fsync(f->f, false), -EIO);
+	fault_clear(f->w);
+}
+
+/* While a seal's sync goes on an fsync by the same descriptor is told that the disk has lost something: the log keeps what the seal put in
+ * place. */
+static void test_sync_that_told_somebody_else(void **state)
+{
+	struct world *w = *state;
+	struct file *f = file_create(w, "told");
+
+	file_write(w, f, 0, 20 * S, 1);
+	file_fsync(w, f);
+	file_write(w, f, 5, 3 * S, 2);
+	file_fsync(w, f);
+	inode_changed(f->f); /* so that the next one syncs the store file too */
+	fault_hook(w, FAULT_SYNC, fsync_in_hook, f);
+	(void)!writeback_seal(w->st, &f->f, 1, true);
+	assert_null(w->faults.hook);
+	assert_true(f->f->lost);
+	assert_true(f->f->apply.pending);
+	file_check(w, f);
+	world_kill(w);
+	file_reopen(w, f);
+	file_check(w, f);
+	file_unlink(w, f);
+	file_close(w, f);
+}
+
 /* One byte of a stored segment flipped behind the engine's back. */
 static void rot(struct world *w, struct file *f, uint64_t segment)
 {
@@ -432,6 +464,7 @@ int main(int argc, char **argv)
 	    cmocka_unit_test_setup_teardown(test_one_lost_of_many, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_name_is_synced, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_half_a_commit, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_sync_that_told_somebody_else, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_overwrite_mends, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_killed_in_a_new_seal, setup, teardown),
 	    cmocka_unit_test(test_random),
