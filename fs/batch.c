@@ -80,8 +80,8 @@ static int item_fd(const struct item *it)
 	return it->step == ITEM_LOGGED && a->whole && a->copy_fd >= 0 ? a->copy_fd : it->f->fd;
 }
 
-/* Somebody's fsync may have been told of a write of ours that was lost, by the same descriptor: then the log keeps what it has, for the next
- * mount. */
+/* Somebody's fsync may have been told of a write of ours that was lost, by the same descriptor: then the log keeps what it has, for the
+ * next mount. */
 static bool told_others(struct inode *f)
 {
 	const struct timespec moment = {.tv_nsec = 1000000};

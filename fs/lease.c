@@ -16,7 +16,7 @@
 struct leases {
 	struct store *st;
 	pthread_t renewer, ender;
-	bool ended; /* the second was joined */
+	bool ended;        /* the second was joined */
 	struct mutex lock; /* a leaf */
 	/* guarded by lock */
 	struct cond wake;
