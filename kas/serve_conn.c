@@ -54,6 +54,11 @@ static void peer_set(struct front *f, struct conn *c, const struct sockaddr *a)
 		inet_ntop(AF_INET, &v4->sin_addr, text, sizeof(text));
 		parts[1] = (struct part){&v4->sin_addr, 4};
 		port = ntohs(v4->sin_port);
+	} else if (a && a->sa_family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(&v6->sin6_addr)) {
+		/* IPv4 by a socket for both: they all have the same /64 */
+		inet_ntop(AF_INET, &v6->sin6_addr.s6_addr[12], text, sizeof(text));
+		parts[1] = (struct part){&v6->sin6_addr.s6_addr[12], 4};
+		port = ntohs(v6->sin6_port);
 	} else if (a && a->sa_family == AF_INET6) {
 		inet_ntop(AF_INET6, &v6->sin6_addr, text, sizeof(text));
 		parts[1] = (struct part){&v6->sin6_addr, 8}; /* one site has as many addresses as it likes */
