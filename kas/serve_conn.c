@@ -82,7 +82,7 @@ static void peer_local(struct conn *c)
 	snprintf(c->peer, sizeof(c->peer), "pid %ld", (long)who.pid);
 }
 
-/* All places taken: the one that has waited longest for a request goes.  Caller holds the lock. */
+/* All places taken: of those whose request is not there, or the body of one without a token, the oldest goes.  Caller holds the lock. */
 static void make_place(struct front *f)
 {
 	if (f->n_conns < f->config->connections)

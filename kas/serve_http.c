@@ -4,7 +4,7 @@
  *
  * Time is bounded per phase, not per byte: so long for the head of a request (also between two requests), so long for its body, so long for
  * the answer.  Who is later is cut off by serve_run()'s clock.  When all places are taken, the connection that has waited longest for its
- * next request goes.
+ * next request, or for the body of one without a good token, goes.
  */
 #include "serve_http.h"
 
@@ -220,7 +220,8 @@ static int request_begin(struct front *f, struct request *q)
 	if (!q->answered && n > q->call.body_max && q->call.route->post)
 		too_much(q, CODE_RESOURCE_EXHAUSTED, "the body is too large");
 	q->body = buffer_of(q->call.body_max);
-	conn_phase(f, q->conn, PHASE_BODY, f->config->receive);
+	/* a stranger's body is no reason to stay when places are wanted */
+	conn_phase(f, q->conn, q->call.token || q->call.local ? PHASE_BODY : PHASE_HEAD, f->config->receive);
 	/* a small body is read and dropped first: a connection closed with bytes unread may lose the answer on its way */
 	return q->answered && (expect || n > DRAIN_MAX) ? 2 : 0;
 }

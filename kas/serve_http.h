@@ -8,7 +8,7 @@
 #include "lock.h"
 #include "serve_i.h"
 
-enum phase { PHASE_HEAD, PHASE_BODY, PHASE_ANSWER };
+enum phase { PHASE_HEAD /* or a body without a good token */, PHASE_BODY, PHASE_ANSWER };
 
 struct conn {
 	/* fixed once it is in the list */
