@@ -93,7 +93,7 @@ static int judge(struct rewrap *r, const char *b64)
 		return 0;
 	json_decref(r->policy);
 	r->policy = NULL;
-	r->policy_b64 = b64;
+	r->policy_b64 = NULL; /* until it is judged: else what is out of memory now has the last one's verdict next time */
 	text = len <= BASE64_LEN(ACCESS_POLICY_MAX) ? malloc(len + 1) : NULL;
 	if (!text && len <= BASE64_LEN(ACCESS_POLICY_MAX))
 		return -ENOMEM;
@@ -103,6 +103,7 @@ static int judge(struct rewrap *r, const char *b64)
 	log_policy(r);
 	if (err == -ENOMEM)
 		return err;
+	r->policy_b64 = b64;
 	if (err)
 		r->verdict = fail(-EACCES, "policy malformed");
 	else if (!r->s->access)

@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Parts of the KAS server that no request reaches in a given order: memory that is short. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#undef fail /* ours is another */
+
+#include <errno.h>
+#include <stdio.h>
+#include <time.h>
+
+#include "aead.h"
+#include "encode.h"
+#include "manifest.h"
+#include "report.h"
+#include "serve_i.h"
+
+#define URL "https://kas.example.org"
+
+/* --- memory is short --- */
+
+static size_t fail_size; /* of the next malloc() that gets nothing; 0: none */
+
+void *__real_malloc(size_t n);
+void *__wrap_malloc(size_t n);
+
+void *__wrap_malloc(size_t n)
+{
+	if (fail_size && n == fail_size) {
+		fail_size = 0;
+		return NULL;
+	}
+	return __real_malloc(n);
+}
+
+/* Two files of one policy that the rules refuse, and the memory for judging it is not there the first time: the second is judged. */
+static void test_judge_no_memory(void **state)
+{
+	static struct serve_config config = {.url = (char *)URL, .issuer = (char *)"https://i", .audience = (char *)"a"};
+	char policy[256], path[] = "/tmp/tdfs-unit-audit-XXXXXX", binding[89], key[BASE64_LEN(EC_WRAPPED_LEN) + 1];
+	static const char text[] = "{\"uuid\":\"u\",\"body\":{\"dataAttributes\":[],\"dissem\":[\"bob\"]}}";
+	json_t *rules = json_loads("{\"unrestricted\":\"allow\"}", 0, NULL), *claims = json_loads("{\"sub\":\"alice\"}", 0, NULL);
+	struct serve s = {.config = &config, .kas = kas_new(), .limits = limits_new(10, 1000), .sessions = wrappers_new()};
+	struct token token = {.refs = 2, .claims = claims, .subject = "alice"};
+	struct call c = {.method = "POST", .path = "/kas.AccessService/Rewrap", .peer = "unit", .content_type = "application/json"};
+	struct secret *kek = NULL, *dek = secret_random();
+	EVP_PKEY *kas = pubkey_new_ec(), *client = pubkey_new_ec();
+	uint8_t wrapped[EC_WRAPPED_LEN];
+	char *ephemeral = NULL, *pem = pubkey_pem(client), *body, *srt = NULL, *request;
+	json_t *object, *wrapper, *answer, *results;
+	int fd = mkstemp(path);
+
+	assert_true(fd >= 0 && s.kas && s.limits && s.sessions && dek && kas && client && pem);
+	close(fd);
+	assert_int_equal(audit_open(path, &s.audit), 0);
+	assert_int_equal(access_parse(rules, &s.access), 0);
+	base64_encode(text, sizeof(text) - 1, policy);
+	assert_int_equal(policy_binding(policy, dek, binding), 0);
+	assert_int_equal(ec_kek_new(kas, &kek, &ephemeral), 0);
+	assert_int_equal(aead_seal(kek, dek->b, SECRET_LEN, wrapped), 0);
+	base64_encode(wrapped, sizeof(wrapped), key);
+	assert_int_equal(kas_add_local(s.kas, "e1", NULL, kas), 0);
+	object = json_pack("{s:s,s:s,s:s,s:s,s:s}", "type", "ec-wrapped", "kid", "e1", "wrappedKey", key, "policyBinding", binding,
+			   "ephemeralPublicKey", ephemeral);
+	wrapper = json_pack("{s:s,s:[{s:{s:s,s:s},s:[{s:s,s:O},{s:s,s:O}]}]}", "clientPublicKey", pem, "requests", "policy", "id", "p",
+			    "body", policy, "keyAccessObjects", "keyAccessObjectId", "1", "keyAccessObject", object, "keyAccessObjectId",
+			    "2", "keyAccessObject", object);
+	body = json_dumps(wrapper, 0);
+	json_decref(wrapper);
+	wrapper = json_pack("{s:s,s:I}", "requestBody", body, "exp", (json_int_t)time(NULL) + 60);
+	assert_int_equal(jws_sign(client, JOSE_ES256, NULL, wrapper, &srt), 0);
+	assert_true(asprintf(&request, "{\"signedRequestToken\":\"%s\"}", srt) > 0);
+
+	assert_int_equal(serve_begin(&s, &c), 0); /* without the issuer's keys nobody is asked for a token */
+	c.token = &token;
+	fail_size = strlen(policy) + 1; /* what the policy is decoded into */
+	serve_finish(&s, &c, request, strlen(request));
+	assert_int_equal(fail_size, 0);
+	assert_int_equal(c.status, 200);
+	answer = json_loadb(c.body.p, c.body.len, 0, NULL);
+	results = json_object_get(json_array_get(json_object_get(answer, "responses"), 0), "results");
+	assert_int_equal(json_array_size(results), 2);
+	assert_non_null(strstr(json_string_value(json_object_get(json_array_get(results, 0), "error")), "Internal"));
+	assert_string_equal(json_string_value(json_object_get(json_array_get(results, 1), "status")), "fail");
+	assert_non_null(strstr(json_string_value(json_object_get(json_array_get(results, 1), "error")), "forbidden"));
+
+	json_decref(answer);
+	call_free(&c);
+	json_decref(wrapper);
+	json_decref(object);
+	json_decref(rules);
+	json_decref(claims);
+	free(request);
+	free(srt);
+	free(body);
+	free(pem);
+	free(ephemeral);
+	secret_free(kek);
+	secret_free(dek);
+	EVP_PKEY_free(client);
+	kas_free(s.kas);
+	limits_free(s.limits);
+	wrappers_free(s.sessions);
+	audit_free(s.audit);
+	access_free(s.access);
+	unlink(path);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(test_judge_no_memory),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
