@@ -12,6 +12,7 @@
 #define WAYS 4
 
 struct replays {
+	uint8_t salt[16];  /* fixed: else others could choose a "jti" that lands in a proof's set, and push it out */
 	struct mutex lock; /* a leaf */
 	/* guarded by lock */
 	struct seen {
@@ -24,8 +25,13 @@ struct replays *replays_new(void)
 {
 	struct replays *r = calloc(1, sizeof(*r));
 
-	if (r)
-		mutex_init(&r->lock);
+	if (!r)
+		return NULL;
+	mutex_init(&r->lock);
+	if (random_bytes(r->salt, sizeof(r->salt))) {
+		replays_free(r);
+		return NULL;
+	}
 	return r;
 }
 
@@ -123,7 +129,7 @@ int dpop_check(struct replays *r, const struct dpop_request *q, const char *proo
 	if (!err)
 		err = jwk_thumbprint(jwk, jkt);
 	if (!err)
-		err = sha256((struct part[]){{jkt, JWK_THUMBPRINT_LEN}, {jti, strlen(jti)}}, 2, hash);
+		err = sha256((struct part[]){{r->salt, sizeof(r->salt)}, {jkt, JWK_THUMBPRINT_LEN}, {jti, strlen(jti)}}, 3, hash);
 	if (!err && !first_use(r, hash, q->now, q->now + DPOP_AGE + DPOP_AHEAD))
 		err = fail(-EACCES, "the DPoP proof was used before");
 	if (err)

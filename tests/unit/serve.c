@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Parts of the KAS server that no request reaches in a given order: memory that is short. */
+/* Parts of the KAS server that no request reaches in a given order: replays that are pushed out, memory that is short. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -19,6 +19,7 @@
 #include "serve_i.h"
 
 #define URL "https://kas.example.org"
+#define TOKEN "a.token.text"
 
 /* --- memory is short --- */
 
@@ -109,10 +110,77 @@ static void test_judge_no_memory(void **state)
 	unlink(path);
 }
 
+/* --- replays --- */
+
+static char *proof_make(EVP_PKEY *key, const char *jti, int64_t now)
+{
+	json_t *header = json_pack("{s:s,s:o}", "typ", "dpop+jwt", "jwk", jwk_from_key(key)), *claims;
+	uint8_t hash[32];
+	char *ath, *text = NULL;
+
+	assert_int_equal(sha256(&(struct part){TOKEN, strlen(TOKEN)}, 1, hash), 0);
+	ath = base64url_encode(hash, sizeof(hash));
+	claims = json_pack("{s:s,s:s,s:s,s:I,s:s}", "jti", jti, "htm", "POST", "htu", URL "/x", "iat", (json_int_t)now, "ath", ath);
+	assert_int_equal(jws_sign(key, JOSE_ES256, header, claims, &text), 0);
+	json_decref(header);
+	json_decref(claims);
+	free(ath);
+	return text;
+}
+
+static int use(struct replays *r, const char *proof, int64_t now)
+{
+	const struct dpop_request q = {"POST", URL, "/x", TOKEN, now};
+	char jkt[JWK_THUMBPRINT_LEN + 1];
+	json_t *jwk = NULL;
+	int err = dpop_check(r, &q, proof, strlen(proof), &jwk, jkt);
+
+	json_decref(jwk);
+	return err;
+}
+
+/* Who has seen a proof cannot make some of his own that push it out of the server's memory, and use it again. */
+static void test_replay_pushed_out(void **state)
+{
+	struct replays *r = replays_new();
+	EVP_PKEY *key = pubkey_new_ec(), *other = pubkey_new_ec();
+	json_t *jwk = jwk_from_key(key), *jwk2 = jwk_from_key(other);
+	char jkt[JWK_THUMBPRINT_LEN + 1], jkt2[JWK_THUMBPRINT_LEN + 1], jti[24];
+	int64_t now = 1000000000;
+	uint8_t want[32], hash[32];
+	char *seen = proof_make(key, "once", now);
+	size_t made = 0;
+
+	assert_non_null(r);
+	assert_int_equal(jwk_thumbprint(jwk, jkt), 0);
+	assert_int_equal(jwk_thumbprint(jwk2, jkt2), 0);
+	assert_int_equal(use(r, seen, now), 0);
+	assert_int_equal(sha256((struct part[]){{jkt, JWK_THUMBPRINT_LEN}, {"once", 4}}, 2, want), 0);
+	for (unsigned i = 0; made < 8; i++) { /* as many as a set has places, twice over */
+		snprintf(jti, sizeof(jti), "%u", i);
+		assert_int_equal(sha256((struct part[]){{jkt2, JWK_THUMBPRINT_LEN}, {jti, strlen(jti)}}, 2, hash), 0);
+		if (memcmp(hash, want, 2) == 0) {
+			char *p = proof_make(other, jti, now + 1);
+
+			assert_int_equal(use(r, p, now + 1), 0);
+			free(p);
+			made++;
+		}
+	}
+	assert_int_equal(use(r, seen, now + 1), -EACCES);
+	free(seen);
+	json_decref(jwk);
+	json_decref(jwk2);
+	EVP_PKEY_free(key);
+	EVP_PKEY_free(other);
+	replays_free(r);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_judge_no_memory),
+	    cmocka_unit_test(test_replay_pushed_out),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
