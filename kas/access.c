@@ -167,7 +167,11 @@ static int check_dissem(const struct access *a, const json_t *list, const json_t
 		return -EACCES;
 	}
 	for (size_t p = 0; p < a->n_people; p++) {
-		const json_t *claim = claim_get(claims, a->people[p]);
+		const json_t *claim = claim_get(claims, a->people[p]), *verified = json_object_get(claims, "email_verified");
+
+		/* an address that the issuer has not seen to be his may be anybody's (OpenID Connect Core 5.7) */
+		if (strcmp(a->people[p], "email") == 0 && verified && !json_is_true(verified))
+			continue;
 
 		/* the case of an address does not matter, that of a name may */
 		json_array_foreach((json_t *)list, i, each)
