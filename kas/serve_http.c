@@ -26,7 +26,7 @@ struct request {
 	struct conn *conn;
 	struct buffer body;
 	size_t n_read;
-	bool begun, answered;
+	bool begun, answered, last; /* last: the connection is closed after it */
 };
 
 /* --- answers --- */
@@ -132,6 +132,8 @@ static enum MHD_Result answer(struct front *f, struct request *q)
 	if (c->type)
 		MHD_add_response_header(r, "Content-Type", c->type);
 	MHD_add_response_header(r, "Cache-Control", "no-store");
+	if (q->last)
+		MHD_add_response_header(r, "Connection", "close");
 	conn_phase(f, q->conn, PHASE_ANSWER, f->config->send);
 	yes = MHD_queue_response(q->conn->mhd, c->status, r);
 	MHD_destroy_response(r);
@@ -199,6 +201,30 @@ static void too_much(struct request *q, enum serve_code code, const char *text)
 	q->answered = true;
 }
 
+/* How often the head says where the body ends; more than once also for what is said in an odd way. */
+static enum MHD_Result count_lengths(void *cls, enum MHD_ValueKind kind, const char *name, const char *value)
+{
+	unsigned *n = cls;
+	bool coding = strncasecmp(name, "Transfer-Encoding", 17) == 0;
+
+	if (coding || strncasecmp(name, "Content-Length", 14) == 0)
+		*n += strpbrk(name, " \t") || (coding && (!value || strcasecmp(value, "chunked"))) ? 2 : 1;
+	return MHD_YES;
+}
+
+/* Else we and a proxy before us might see two requests begin in different places, and one caller's bytes in another's (RFC 9112 6.3). */
+static bool end_is_plain(struct request *q)
+{
+	unsigned n = 0;
+
+	(void)MHD_get_connection_values(q->conn->mhd, MHD_HEADER_KIND, count_lengths, &n);
+	if (n > 1) {
+		q->begun = q->last = true;
+		too_much(q, CODE_INVALID_ARGUMENT, "where the body ends is said twice, or in a way that is not known");
+	}
+	return n <= 1;
+}
+
 /* The head is there.  0: go on; 1: wait, the connection is suspended; 2: answer now */
 static int request_begin(struct front *f, struct request *q)
 {
@@ -207,6 +233,8 @@ static int request_begin(struct front *f, struct request *q)
 	uint64_t seen;
 	int rc;
 
+	if (!end_is_plain(q))
+		return 2;
 	do {
 		seen = __atomic_load_n(&f->n_done, __ATOMIC_ACQUIRE);
 		rc = serve_begin(f->serve, &q->call);
