@@ -131,14 +131,21 @@ int volume_policies_put(const struct volume *v, FILE *f)
 
 /* --- changing --- */
 
-/* The entry of @dir; or a new one; NULL: no memory */
-static struct volume_policy *entry_of(struct volume *v, const char *dir)
+static struct volume_policy *entry_find(const struct volume *v, const char *dir)
 {
-	struct volume_policy *more;
-
 	for (size_t i = 0; i < v->n_policies; i++)
 		if (strcmp(v->policies[i].dir, dir) == 0)
 			return &v->policies[i];
+	return NULL;
+}
+
+/* The entry of @dir; or a new one; NULL: no memory */
+static struct volume_policy *entry_of(struct volume *v, const char *dir)
+{
+	struct volume_policy *more = entry_find(v, dir);
+
+	if (more)
+		return more;
 	more = realloc(v->policies, (v->n_policies + 1) * sizeof(*more));
 	if (!more)
 		return NULL;
@@ -168,7 +175,7 @@ int volume_policy_set(struct volume *v, const char *dir, const char *text, size_
 		err = volume_change_begin(v, &locked);
 	if (err)
 		return err;
-	if (*dir && v->n_policies >= VOLUME_POLICIES_MAX)
+	if (*dir && v->n_policies >= VOLUME_POLICIES_MAX && !entry_find(v, dir))
 		return fail(-ENOSPC, "%d directories have a policy of their own already", VOLUME_POLICIES_MAX);
 	b64 = malloc(BASE64_LEN(len) + 1);
 	p = *dir ? entry_of(v, dir) : NULL;

@@ -199,7 +199,7 @@ static void test_policies(void **state)
 	char *store = copy_of("policies");
 	struct volume *v = must_open(store, &key_file);
 	const char *was, *of_a;
-	char *of_ab;
+	char *of_ab, dir[16];
 
 	assert_int_equal(volume_policy_set(v, "a", one, strlen(one)), 0);
 	assert_int_equal(volume_policy_set(v, "a/b", two, strlen(two)), 0);
@@ -228,6 +228,16 @@ static void test_policies(void **state)
 	volume_free(v);
 	v = must_open(store, &key_file);
 	assert_int_equal(v->n_policies, 0);
+	/* when there is no room for another, those that are there can be changed and taken away */
+	for (size_t i = 0; i < VOLUME_POLICIES_MAX; i++) {
+		snprintf(dir, sizeof(dir), "d%zu", i);
+		assert_int_equal(volume_policy_set(v, dir, one, strlen(one)), 0);
+	}
+	assert_int_equal(volume_policy_set(v, "more", one, strlen(one)), -ENOSPC);
+	assert_int_equal(volume_policy_set(v, "d7", two, strlen(two)), 0);
+	assert_string_equal(volume_policy_at(v, "d7"), of_ab);
+	assert_int_equal(volume_policy_set(v, "d8", NULL, 0), 0);
+	assert_int_equal(volume_policy_set(v, "more", one, strlen(one)), 0);
 	volume_free(v);
 	free(of_ab);
 	free(store);
