@@ -112,6 +112,8 @@ void buffer_json(struct buffer *b, const char *s, size_t most)
 
 		if (p[i] == '"' || p[i] == '\\')
 			buffer_printf(b, "\\%c", p[i]);
+		else if (n == 2 && p[i] == 0xc2 && p[i + 1] < 0xa0) /* C1: a terminal that shows the log would obey */
+			buffer_printf(b, "\\u%04x", p[i + 1]);
 		else if (!n || p[i] < 0x20 || p[i] == 0x7f)
 			buffer_printf(b, "\\u%04x", n ? p[i] : 0xfffd);
 		else
