@@ -64,13 +64,15 @@ static int open_keys(const struct args *a, char **pos, struct kas **ret, char **
 	return EXIT_TDFS_OK;
 }
 
-static int open_socket(const struct args *a, struct serve_config *c)
+/* @ret_made: the socket's file is ours to remove, not systemd's */
+static int open_socket(const struct args *a, struct serve_config *c, bool *ret_made)
 {
 	int err = serve_listen_given(&c->listen_fd, &c->is_unix);
 
 	if (err == -ENOENT && a->socket) {
 		c->is_unix = true;
 		err = serve_listen_unix(a->socket, &c->listen_fd);
+		*ret_made = !err;
 	} else if (err == -ENOENT) {
 		err = serve_listen_tcp(a->listen ? a->listen : LISTEN_DEFAULT, &c->listen_fd);
 	}
@@ -163,6 +165,7 @@ static int serve_main(const void *args, int n, char **pos)
 	CLEANUP_FREE char *cert = NULL, *key = NULL, *url = NULL;
 	struct kas *kas = NULL;
 	int code = check_args(a, n), err = 0;
+	bool made = false;
 
 	if (code)
 		return code;
@@ -170,7 +173,7 @@ static int serve_main(const void *args, int n, char **pos)
 	fail_clear();
 	err = serve_config_load(a->config, &c);
 	if (!err)
-		err = open_socket(a, c);
+		err = open_socket(a, c, &made);
 	if (!err && a->cert)
 		err = read_pem(a->cert, false, &cert);
 	if (!err && a->key)
@@ -180,7 +183,7 @@ static int serve_main(const void *args, int n, char **pos)
 		c->key = key;
 		err = run(a, c, kas, url);
 	}
-	if (a->socket && c && c->listen_fd >= 0)
+	if (made)
 		(void)unlink(a->socket);
 	if (key)
 		wipe(key, strlen(key));
