@@ -157,7 +157,8 @@ static json_t *id_of(const char *name)
 
 static json_t *pair_of(const char *fqn, int rule)
 {
-	const char *v = strstr(fqn, "/value/"), *a = strstr(fqn, "/attr/");
+	/* access_rule() has found both, in any case */
+	const char *v = strcasestr(fqn, "/value/"), *a = strcasestr(fqn, "/attr/");
 	json_t *def = json_stringn(fqn, (size_t)(v - fqn)), *ns = json_stringn(fqn, (size_t)(a - fqn));
 	json_t *name = json_stringn(a + 6, (size_t)(v - a - 6)), *host = json_string(strstr(json_string_value(ns), "//") + 2);
 
