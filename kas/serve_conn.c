@@ -164,7 +164,7 @@ void front_keys_done(void *arg)
 	size_t n = 0;
 
 	mutex_lock(&f->lock);
-	f->n_done++;
+	__atomic_fetch_add(&f->n_done, 1, __ATOMIC_RELEASE);
 	due = calloc(f->n_conns + 1, sizeof(*due));
 	for (struct conn *c = f->first; c && due; c = c->next)
 		if (c->waiting) {

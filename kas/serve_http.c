@@ -240,7 +240,7 @@ static int request_begin(struct front *f, struct request *q)
 		rc = serve_begin(f->serve, &q->call);
 		if (rc == -EAGAIN && conn_suspend(f, q->conn, seen))
 			return 1;
-	} while (rc == -EAGAIN && !f->stopping);
+	} while (rc == -EAGAIN && !__atomic_load_n(&f->stopping, __ATOMIC_RELAXED));
 	q->begun = true;
 	q->answered = rc != 0;
 	if (rc == -EAGAIN)
@@ -338,7 +338,7 @@ void front_stop(struct front *f)
 		return;
 	(void)MHD_quiesce_daemon(f->mhd);
 	mutex_lock(&f->lock);
-	f->stopping = true;
+	__atomic_store_n(&f->stopping, true, __ATOMIC_RELAXED);
 	mutex_unlock(&f->lock);
 	front_keys_done(f);
 	/* answers under way may still go out */

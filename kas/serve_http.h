@@ -40,7 +40,7 @@ struct front {
 	struct conn *first, *last;
 	size_t n_conns;
 	uint64_t n_done; /* attempts at the issuer's keys; read without the lock, too */
-	bool stopping;
+	bool stopping;   /* likewise */
 };
 
 /** front_init() - before front_keys_done() may be called; 0, -EIO */
