@@ -124,9 +124,9 @@ static bool kid_ok(const char *kid)
 	return len && len <= KID_MAX;
 }
 
-static int key_take(const struct remote *r, const json_t *j, const struct kind *k, char **ret_pem, char **ret_kid)
+static int key_take(const struct remote *r, const json_t *j, const char *member, const struct kind *k, char **ret_pem, char **ret_kid)
 {
-	const char *pem = json_string_value(json_object_get(j, "publicKey")), *kid = json_string_value(json_object_get(j, "kid"));
+	const char *pem = json_string_value(json_object_get(j, member)), *kid = json_string_value(json_object_get(j, "kid"));
 	CLEANUP_FREE char *good = NULL, *name = NULL;
 	EVP_PKEY *key = NULL;
 	int err;
@@ -148,19 +148,24 @@ static int key_take(const struct remote *r, const json_t *j, const struct kind *
 	return 0;
 }
 
+static const struct kind *kind_of(const char *algorithm)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
+		if (strcmp(kinds[i].algorithm, algorithm) == 0)
+			return &kinds[i];
+	return NULL;
+}
+
 int remote_public_key(struct remote *r, const char *algorithm, char **ret_pem, char **ret_kid)
 {
 	CLEANUP_ANSWER struct http_answer a = {0};
-	const struct kind *k = NULL;
+	const struct kind *k = kind_of(algorithm);
 	char body[100], query[64], error[160];
 	struct exchange x = {
 	    .connect = CONNECT_PUBLIC_KEY, .rest = REST_PUBLIC_KEY, .rest_get = query, .body = body, .answer_max = ANSWER_BASE};
 	json_t *j;
 	int err;
 
-	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
-		if (strcmp(kinds[i].algorithm, algorithm) == 0)
-			k = &kinds[i];
 	if (!k)
 		return fail(-EINVAL, "\"%.40s\" is no key algorithm: ec:secp256r1, ec:secp384r1, ec:secp521r1, rsa:2048, rsa:4096",
 			    algorithm);
@@ -174,7 +179,7 @@ int remote_public_key(struct remote *r, const char *algorithm, char **ret_pem, c
 	if (a.status != 200)
 		return fail(-ENOENT, "%s has no key for %s (%s)", r->name, algorithm, error);
 	j = json_loadb(a.body, a.len, JSON_REJECT_DUPLICATES, NULL);
-	err = key_take(r, j, k, ret_pem, ret_kid);
+	err = key_take(r, j, "publicKey", k, ret_pem, ret_kid);
 	json_decref(j);
 	return err;
 }
@@ -203,4 +208,43 @@ int remote_well_known(struct remote *r, char **ret)
 	if (!err)
 		*ret = text;
 	return err;
+}
+
+/* Of the configuration's base_key; *@ret_kind is the table's */
+static int base_key_take(const struct remote *r, const json_t *base, const struct kind **ret_kind, char **ret_pem, char **ret_kid)
+{
+	const char *url = json_string_value(json_object_get(base, "kas_uri")), *algorithm;
+	const json_t *key = json_object_get(base, "public_key");
+
+	if (!url || !key)
+		return fail(-ENOENT, "%s names no base key", r->name);
+	if (!remote_serves(r, url))
+		return fail(-ENOENT, "the base key that %s names is another KAS's (%.200s)", r->name, url);
+	algorithm = json_string_value(json_object_get(key, "algorithm"));
+	*ret_kind = algorithm ? kind_of(algorithm) : NULL;
+	if (!*ret_kind)
+		return fail(-ENOENT, "the base key of %s is of a kind that is not supported (%.40s)", r->name, algorithm ? algorithm : "?");
+	return key_take(r, key, "pem", *ret_kind, ret_pem, ret_kid);
+}
+
+int remote_base_key(struct remote *r, char **ret_algorithm, char **ret_pem, char **ret_kid)
+{
+	CLEANUP_FREE char *text = NULL, *pem = NULL, *kid = NULL;
+	const struct kind *kind;
+	json_t *j;
+	int err = remote_well_known(r, &text);
+
+	if (err)
+		return err;
+	j = json_loads(text, 0, NULL);
+	err = base_key_take(r, json_object_get(j, "base_key"), &kind, &pem, &kid);
+	json_decref(j);
+	if (err)
+		return err;
+	*ret_algorithm = strdup(kind->algorithm);
+	if (!*ret_algorithm)
+		return -ENOMEM;
+	*ret_pem = STEAL(pem);
+	*ret_kid = STEAL(kid);
+	return 0;
 }

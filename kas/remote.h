@@ -56,6 +56,10 @@ int remote_public_key(struct remote *r, const char *algorithm, char **ret_pem, c
  * 0; -ENOENT; -ETIMEDOUT; -EIO; -EPROTO; -ENOMEM */
 int remote_well_known(struct remote *r, char **ret) MUST_CHECK;
 
+/** remote_base_key() - the key that the platform wants new files wrapped for, if it names one of this KAS (the same origin) that we can use
+ * @ret_algorithm: as above; all three malloc'd.  No token is sent.  0; -ENOENT there is none such, else as remote_public_key() */
+int remote_base_key(struct remote *r, char **ret_algorithm, char **ret_pem, char **ret_kid) MUST_CHECK;
+
 struct remote_item {
 	const struct key_access *ka; /* in: must be one that remote_serves() */
 	const char *policy;          /* in: base64, as in the manifest */

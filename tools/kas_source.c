@@ -150,6 +150,22 @@ static int fetch_key(struct volume_remote *conf, const char *alg)
 	return err ? err : take(&conf->algorithm, alg);
 }
 
+/* What the platform wants new files wrapped for; if it names nothing that we can use, @ret_none and no error */
+static int fetch_base_key(struct volume_remote *conf, bool *ret_none)
+{
+	struct remote *r = NULL;
+	int err = open_public(conf, &r), base = 0;
+
+	clear_key(conf);
+	if (!err)
+		base = remote_base_key(r, &conf->algorithm, &conf->pem, &conf->kid);
+	remote_free(r);
+	if (base && base != -ENOENT && base != -ENOMEM) /* an older server may have no such thing: its key decides */
+		report(REPORT_NOTE, "%s: no base key: %s", conf->url, cause_text(base));
+	*ret_none = base && base != -ENOMEM;
+	return base == -ENOMEM ? base : err;
+}
+
 /* Does it unwrap what is wrapped for this key?  0; -EBADMSG, -ENOTSUP it does not; else it could not be tried */
 static int probe(const struct volume_remote *conf)
 {
@@ -189,16 +205,22 @@ static int probe(const struct volume_remote *conf)
 
 static int key_of(const struct kas_source *s, struct volume_remote *r)
 {
-	int err;
+	bool any = !s->key_file && !s->alg, fetch = !s->key_file;
+	int err = 0;
 
 	clear_key(r);
-	err = s->key_file ? read_key(s, r) : fetch_key(r, s->alg ? s->alg : ALG_DEFAULT);
-	if (err == -ENOENT && !s->key_file && !s->alg)
+	if (s->key_file)
+		err = read_key(s, r);
+	else if (any)
+		err = fetch_base_key(r, &fetch);
+	if (!err && fetch)
+		err = fetch_key(r, s->alg ? s->alg : ALG_DEFAULT);
+	if (err == -ENOENT && any)
 		err = fetch_key(r, ALG_OTHER);
 	if (err || s->no_probe)
 		return err;
 	err = probe(r);
-	if ((err == -EBADMSG || err == -ENOTSUP) && !s->key_file && !s->alg && strcmp(r->algorithm, ALG_OTHER)) {
+	if ((err == -EBADMSG || err == -ENOTSUP) && any && strcmp(r->algorithm, ALG_OTHER)) {
 		report(REPORT_NOTE, "%s: does not unwrap for its %s key (%s): its %s key is taken", r->url, r->algorithm, fail_text(),
 		       ALG_OTHER);
 		err = fetch_key(r, ALG_OTHER);

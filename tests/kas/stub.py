@@ -47,6 +47,7 @@ class Kas:
         self.wrong_key = False           # answers with other keys than asked for
         self.refuse_tokens = False       # 401 for every token
         self.forget = set()              # numbers of policies that are left out of the answer
+        self.base_key = {}               # of the configuration
         self.double = False              # every result twice, the second one a lie
         self.counts, self.errors, self.tokens, self.seen = collections.Counter(), [], set(), set()
         self.server = Server(self.answer, tls, port, ahead=ahead)
@@ -214,7 +215,7 @@ class Kas:
 
     def route(self, q):
         if q.path == "/.well-known/opentdf-configuration":
-            return {"platform_issuer": self.issuer.url, "base_key": {}}
+            return {"platform_issuer": self.issuer.url, "base_key": self.base_key}
         if self.connect and q.path == "/kas.AccessService/PublicKey" and q.method == "POST":
             return self.public_key(q.json().get("algorithm", ""))
         if self.connect and q.path == "/kas.AccessService/Rewrap" and q.method == "POST":
