@@ -134,6 +134,8 @@ static int check_proof(struct serve *s, struct call *c, const char *token, int64
 		err = dpop_check(s->replays, &q, c->dpop, strlen(c->dpop), &c->proof_key, jkt);
 	else if (*c->token->jkt || s->config->dpop_required)
 		err = fail(-EACCES, "a DPoP proof is needed");
+	if (!err && s->config->dpop_required && !*c->token->jkt) /* whoever took it would make a proof of his own */
+		err = fail(-EACCES, "the access token is bound to no key, and DPoP is demanded");
 	if (!err && *c->token->jkt && strcmp(jkt, c->token->jkt))
 		err = fail(-EACCES, "the DPoP proof is by another key than the token is bound to");
 	c->challenge = err == -EACCES;

@@ -62,9 +62,10 @@ class Server:
 
     def start(self):
         self.err = open(self.path("stderr"), "ab")
+        said = self.err.tell()  # of an earlier start
         self.p = subprocess.Popen(self.args, stdin=subprocess.DEVNULL, stdout=self.err, stderr=self.err, env={**os.environ, **(self.env or {})})
         for _ in range(1200):
-            if b"is being served" in open(self.path("stderr"), "rb").read():
+            if b"is being served" in open(self.path("stderr"), "rb").read()[said:]:
                 return
             if self.p.poll() is not None:
                 check("the server starts", False, self.p.returncode, self.said())
