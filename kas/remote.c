@@ -230,7 +230,7 @@ static int base_key_take(const struct remote *r, const json_t *base, const struc
 int remote_base_key(struct remote *r, char **ret_algorithm, char **ret_pem, char **ret_kid)
 {
 	CLEANUP_FREE char *text = NULL, *pem = NULL, *kid = NULL;
-	const struct kind *kind;
+	const struct kind *kind = NULL;
 	json_t *j;
 	int err = remote_well_known(r, &text);
 

@@ -60,6 +60,10 @@ int remote_well_known(struct remote *r, char **ret) MUST_CHECK;
  * @ret_algorithm: as above; all three malloc'd.  No token is sent.  0; -ENOENT there is none such, else as remote_public_key() */
 int remote_base_key(struct remote *r, char **ret_algorithm, char **ret_pem, char **ret_kid) MUST_CHECK;
 
+/** remote_attributes() - does the platform know these attributes (https://NAMESPACE/attr/NAME/value/VALUE)?  A token is sent.
+ * 0; -ENOENT one of them not; -EACCES it does not tell us; -ETIMEDOUT, -EIO, -EPROTO it could not be asked; -ENOMEM.  fail() says which. */
+int remote_attributes(struct remote *r, const char *const *fqns, size_t n) MUST_CHECK;
+
 struct remote_item {
 	const struct key_access *ka; /* in: must be one that remote_serves() */
 	const char *policy;          /* in: base64, as in the manifest */

@@ -60,6 +60,7 @@ struct exchange {
 	const char *rest_get; /* not NULL: by GET, with this query */
 	const char *body;     /* of a public call: JSON; of a rewrap: the requestBody, to be signed; NULL with get */
 	bool sign;            /* a rewrap: with token and signed request token */
+	bool token;           /* with token, the body as it is */
 	size_t answer_max;
 	int64_t deadline;
 };

@@ -101,10 +101,10 @@ static int send_once(struct remote *r, const struct exchange *x, const struct at
 	uuid_format(uuid, id + strlen(id));
 	if (!t->rest)
 		headers[n++] = "Connect-Protocol-Version: 1";
-	if (x->sign) {
+	if (x->sign || x->token) {
 		htu = url_text(&r->url, path);
 		err = htu ? oidc_authorize(r->oidc, "POST", htu, t->nonce, t->skew, x->deadline, auth) : -ENOMEM;
-		if (!err)
+		if (!err && x->sign)
 			err = request_token(auth->key, x->body, t->skew, &srt);
 		headers[n++] = auth->authorization;
 		headers[n++] = auth->dpop; /* or NULL, which ends the list */
@@ -187,7 +187,7 @@ static int judge(struct remote *r, const struct exchange *x, struct attempt *t, 
 		t->rest = !t->rest;
 		return 1;
 	}
-	if (a->status == 401 && x->sign) {
+	if (a->status == 401 && (x->sign || x->token)) {
 		if (again_after_401(r, t, a, auth))
 			return 1;
 		if (*error)

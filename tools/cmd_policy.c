@@ -11,7 +11,9 @@
 #include "encode.h"
 #include "policy_make.h"
 #include "say.h"
+#include "remote.h"
 #include "target.h"
+#include "volume_remote.h"
 
 #define POLICY_XATTR "user.tdfs.policy"
 
@@ -19,7 +21,7 @@ struct set_args {
 	struct credential_source cred;
 	struct policy_words words;
 	const char *file;
-	bool inherit;
+	bool inherit, unchecked;
 };
 
 struct show_args {
@@ -201,6 +203,50 @@ static int policy_text(const struct set_args *a, char **ret, size_t *ret_len)
 	return *ret ? 0 : -ENOMEM;
 }
 
+static int ask_one(const struct volume_remote *conf, const char *const *fqns, size_t n)
+{
+	struct remote *r = NULL;
+	int err = volume_remote_new(conf, &r);
+
+	if (!err)
+		err = remote_attributes(r, fqns, n);
+	remote_free(r);
+	return err;
+}
+
+/* With an attribute that the KAS of new files does not know these would open for nobody; an exit code */
+static int check_attributes(const struct volume *v, const char *policy)
+{
+	json_t *j = policy ? json_loads(policy, 0, NULL) : NULL;
+	const json_t *list = json_object_get(json_object_get(j, "body"), "dataAttributes"), *each;
+	const char *fqns[64];
+	int code = EXIT_TDFS_OK;
+	size_t n = 0, k;
+
+	json_array_foreach(list, k, each)
+	{
+		const char *fqn = json_string_value(json_object_get(each, "attribute"));
+
+		if (fqn && n < ARRAY_SIZE(fqns))
+			fqns[n++] = fqn;
+	}
+	for (size_t i = 0; i < v->n_remotes && n && !code; i++) {
+		const char *url = v->remotes[i].url;
+		int err;
+
+		if (v->remotes[i].split < 0)
+			continue;
+		fail_clear();
+		err = ask_one(&v->remotes[i], fqns, n);
+		if (err == -ENOENT)
+			code = complain(err, url, "files with it would open for nobody; --unchecked sets it all the same");
+		else if (err)
+			report(REPORT_NOTE, "%s: whether it knows the attributes could not be found out: %s", url, cause_text(err));
+	}
+	json_decref(j);
+	return code;
+}
+
 static int set_main(const void *args, int n, char **pos)
 {
 	const struct set_args *a = args;
@@ -227,6 +273,8 @@ static int set_main(const void *args, int n, char **pos)
 	code = volume_get(store, &a->cred, &v);
 	if (!code)
 		code = volume_hold(v);
+	if (!code && !a->unchecked)
+		code = check_attributes(v, text);
 	if (code)
 		return code;
 	fail_clear();
@@ -249,6 +297,7 @@ static const struct option_row set_rows[] = {
     {OPTION_TEXT, 0, "expiry", "TIME", offsetof(struct set_args, words.expiry), "until then, where the KAS looks at it"},
     {OPTION_TEXT, 0, "policy", "FILE", offsetof(struct set_args, file), "a whole policy (JSON) instead"},
     {OPTION_FLAG, 0, "inherit", NULL, offsetof(struct set_args, inherit), "again that of the directory above"},
+    {OPTION_FLAG, 0, "unchecked", NULL, offsetof(struct set_args, unchecked), "do not ask the KAS whether it knows the attributes"},
     CREDENTIAL_ROWS(struct set_args, cred),
     {0},
 };

@@ -47,6 +47,7 @@ class Kas:
         self.wrong_key = False           # answers with other keys than asked for
         self.refuse_tokens = False       # 401 for every token
         self.forget = set()              # numbers of policies that are left out of the answer
+        self.known = None                # attributes that the platform has; None: it cannot be asked
         self.base_key = {}               # of the configuration
         self.double = False              # every result twice, the second one a lie
         self.counts, self.errors, self.tokens, self.seen = collections.Counter(), [], set(), set()
@@ -220,6 +221,11 @@ class Kas:
             return self.public_key(q.json().get("algorithm", ""))
         if self.connect and q.path == "/kas.AccessService/Rewrap" and q.method == "POST":
             return self.rewrap(q)
+        if self.known is not None and q.path == "/policy.attributes.AttributesService/GetAttributeValuesByFqns" and q.method == "POST":
+            self.authenticate(q)
+            if not set(q.json()["fqns"]) <= self.known:
+                raise Refused(404, "not_found", "resource not found")
+            return {"fqnAttributeValues": {f: {"attribute": {}, "value": {}} for f in q.json()["fqns"]}}
         if self.rest and q.path == self.prefix + "/v2/kas_public_key":
             return self.public_key(q.query.get("algorithm", ""))
         if self.rest and q.path == self.prefix + "/v2/rewrap" and q.method == "POST":
