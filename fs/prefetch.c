@@ -11,7 +11,8 @@
 #include "lock.h"
 #include "name.h"
 
-#define WINDOW_MAX 499u /* and the file that is opened: one request */
+#define WINDOW_MAX 499u                 /* and the file that is opened: one request */
+#define WINDOW_FIRST 127u               /* of a directory that was listed: somebody waits for it, and the next one comes meanwhile */
 #define DIRS 64u                        /* that are walked at a time */
 #define SIZE_MAX_READ ((off_t)64 << 20) /* larger files have a manifest that is not read for nothing */
 #define WAIT_NS 15000000000u            /* for somebody who asks for this directory */
@@ -24,9 +25,9 @@ struct walk { /* of one directory */
 	bool listed;
 	bool busy;       /* somebody gathers and asks */
 	unsigned misses; /* keys that nobody knew */
-	unsigned window; /* keys asked for last time, and how many of them have not been used */
-	unsigned left;
-	off_t pos; /* where the next window begins; -1: at the end, 0: not known */
+	unsigned window; /* keys asked for last time */
+	unsigned left;   /* keys that were asked for and have not been used */
+	off_t pos;       /* where the next window begins; -1: at the end, 0: not known */
 };
 
 struct prefetch {
@@ -122,7 +123,8 @@ static void run(struct prefetch *p, struct walk *walk, struct window *w, const s
 			manifest_free((struct manifest *)w->want[i].m);
 	}
 	mutex_lock(&p->lock);
-	walk->window = walk->left = (unsigned)w->n;
+	walk->window = (unsigned)w->n;
+	walk->left = own ? walk->window : walk->left + walk->window;
 	walk->pos = w->want ? w->pos : 0;
 	if (w->n + !!own && !got) { /* away: nothing is gathered for nothing until something comes */
 		walk->listed = false;
@@ -163,16 +165,16 @@ static unsigned window_of(struct walk *w)
 	static const unsigned grows[] = {0, 8, 64, WINDOW_MAX};
 
 	w->misses = MIN(w->misses + 1, (unsigned)ARRAY_SIZE(grows));
-	return w->listed ? WINDOW_MAX : grows[w->misses - 1];
+	return w->listed && w->misses == 1 ? WINDOW_FIRST : w->listed ? WINDOW_MAX : grows[w->misses - 1];
 }
 
 /* The lock is held, for a file whose key is known: is it time for the next window?  Takes the walk. */
 static bool next_wanted(struct prefetch *p, struct walk *w)
 {
-	if (!w->left || w->busy)
+	if (!w->left)
 		return false;
 	w->left--;
-	if (w->left > w->window / 2 || w->pos <= 0 || p->next_fd >= 0)
+	if (w->busy || w->left > (w->listed ? WINDOW_MAX : w->window / 2) || w->pos <= 0 || p->next_fd >= 0)
 		return false;
 	w->busy = true;
 	return true;
