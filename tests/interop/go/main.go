@@ -2,7 +2,9 @@
 
 // The published Go SDK as a test partner:
 //
-//	interop enc|dec|bulk [-platform URL] [-id ID] [-secret SECRET] [-kas URL] [-wrap rsa:2048|ec:secp256r1] [-session ec:secp256r1] [-attr FQN]... [-segment N] [-mode v4.2.2] [-json] IN OUT [IN OUT]...
+//	interop enc|dec|bulk -platform URL -id ID -secret FILE [-kas URL] [-wrap rsa:2048|ec:secp256r1] [-session ec:secp256r1] [-attr FQN]... [-segment N] [-mode v4.2.2] [-wire json|get|grpc] IN OUT [IN OUT]...
+//
+// The same program builds with v0.35.0 and v0.4.7.  SSL_CERT_FILE names the CA of an https platform.
 package main
 
 import (
@@ -12,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"connectrpc.com/connect"
 	"github.com/opentdf/platform/lib/ocrypto"
@@ -34,20 +37,30 @@ func main() {
 	var attrs list
 	verb := os.Args[1]
 	f := flag.NewFlagSet(verb, flag.ExitOnError)
-	platform := f.String("platform", "http://localhost:8080", "")
-	id := f.String("id", "go", "")
-	secret := f.String("secret", "secret", "")
+	platform := f.String("platform", "", "")
+	id := f.String("id", "", "")
+	secret := f.String("secret", "", "")
 	kas := f.String("kas", "", "")
 	wrap := f.String("wrap", "", "")
 	session := f.String("session", "", "")
 	mode := f.String("mode", "", "")
 	segment := f.Int64("segment", 0, "")
-	json := f.Bool("json", false, "")
+	wire := f.String("wire", "", "")
 	f.Var(&attrs, "attr", "")
 	must(f.Parse(os.Args[2:]))
-	opts := []sdk.Option{sdk.WithClientCredentials(*id, *secret, nil), sdk.WithInsecurePlaintextConn()}
-	if *json {
+	key, err := os.ReadFile(*secret)
+	must(err)
+	opts := []sdk.Option{sdk.WithClientCredentials(*id, strings.TrimSpace(string(key)), nil)}
+	if strings.HasPrefix(*platform, "http://") {
+		opts = append(opts, sdk.WithInsecurePlaintextConn())
+	}
+	switch *wire {
+	case "json":
 		opts = append(opts, sdk.WithExtraClientOptions(connect.WithProtoJSON()))
+	case "get":
+		opts = append(opts, sdk.WithExtraClientOptions(connect.WithHTTPGet()))
+	case "grpc":
+		opts = append(opts, sdk.WithExtraClientOptions(connect.WithGRPC()))
 	}
 	client, err := sdk.New(*platform, opts...)
 	must(err)
