@@ -28,7 +28,8 @@ struct log {
 	struct keep *kept; /* memory the records point into */
 	uint64_t n_groups, last_lsn, last_epoch, retired;
 	int half;     /* of the last group */
-	uint64_t end; /* where the next one goes */
+	uint64_t end;      /* where the next one goes */
+	bool other_needed; /* the other half holds something that is not retired */
 
 	bool damaged;            /* something that was durable cannot be read */
 	bool lost_front;         /* ... and it came before what can be read */

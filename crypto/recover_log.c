@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Recovery's own records, behind the last group of the log and in its epoch.  What was reserved for the SEALs that are now made has been
- * kept free, and the log keeps a spare block besides.  Each group is synced before the next one is written, as everywhere.
+ * kept free, and the log keeps a spare part besides.  Where there is no room all the same (a log that went on behind the last group of a
+ * half because the other could not be written) and nothing in the other half is needed, they go to its start: the last group here says that
+ * it is all retired.  Each group is synced before the next one is written, as everywhere.
  */
 #include <errno.h>
 
@@ -35,11 +37,27 @@ static int grow(struct log_out *o, size_t need)
 	return 0;
 }
 
+/* What was added and not flushed comes along. */
+static bool change_half(struct log_out *o)
+{
+	struct log *l = o->l;
+
+	if (l->other_needed || l->damaged)
+		return false;
+	l->half = 1 - l->half;
+	l->end = 0;
+	l->last_epoch++;
+	l->other_needed = true;
+	return true;
+}
+
 int out_seal(struct log_out *o, struct plan *p)
 {
 	struct redo_rec *rec = &p->built;
 	int err;
 
+	if (redo_rec_len(rec) + REDO_BLOCK > room_left(o))
+		(void)change_half(o);
 	if (redo_side_wanted(o->l->half_size, rec->seal.tail_len) || redo_rec_len(rec) + REDO_BLOCK > room_left(o)) {
 		err = redo_side_put(o->l->io, o->log_dir, rec->seal.tail, rec->seal.tail_len, p->built_side);
 		if (err)
@@ -72,7 +90,7 @@ int out_flush(struct log_out *o, bool retire)
 	if (!o->len)
 		o->len = REDO_HEADER;
 	padded = redo_align(o->len);
-	if (l->end + padded > l->half_size)
+	if (l->end + padded > l->half_size && !change_half(o))
 		return fail(-ENOSPC, "there is no room left in the log to finish the recovery");
 	err = grow(o, padded);
 	if (err)

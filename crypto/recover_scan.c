@@ -338,6 +338,8 @@ static int scan(struct log *l, struct groups run[2], struct groups *all)
 	err = look_past_end(l, l->retired == l->last_lsn, &found);
 	if (err)
 		return err;
+	for (size_t i = 0; i < all->n; i++)
+		l->other_needed |= all->g[i].half != l->half && all->g[i].lsn > l->retired;
 	/* the last group before a change of half retires what the other half held (redo.c) */
 	l->lost_front = all->g[0].lsn > l->retired + 1;
 	l->damaged = found || all->unreadable || l->lost_front;

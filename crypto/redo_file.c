@@ -124,7 +124,8 @@ int redo_open(const struct io *io, int dirfd, int store_fd, const uint8_t volume
 	*r->fill = (struct redo_group_buf){.len = REDO_HEADER, .lsn = next_lsn, .epoch = next_epoch, .half = half};
 	r->runs[0] = (struct redo_run){.first_lsn = next_lsn, .groups = 1, .halves = (uint8_t)(1 << half)};
 	/* recovery has applied and synced everything before */
-	r->durable = r->retired_sealed = next_lsn - 1;
+	r->durable = r->retired_sealed = r->retired_durable = next_lsn - 1;
+	r->start[0] = r->start[1] = next_lsn;
 	*ret = r;
 	return 0;
 }

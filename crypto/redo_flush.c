@@ -52,8 +52,12 @@ static bool half_live(struct redo *r, int half, bool *ret_only_buried)
 }
 
 /*
- * Where the queue may go in half @to: what stands before *ret_off there stays.  If nothing is durable in the half that fails, the last
- * group of the other one is what tells the next mount that nothing is missing: the queue goes behind it, not over it.
+ * Where the queue may go in half @to, whose start stays as it is where something there is still needed: after a power cut in the middle of
+ * a write over it the next mount has only the other half.
+ *
+ * If nothing is durable in the half that fails, the last group of the other one is what tells the next mount that nothing is missing: the
+ * queue goes behind it, as long as recovery still has room behind the queue.  Else the half that fails must have said that everything in
+ * the other one is retired.
  */
 static int move_where(struct redo *r, int to, uint64_t *ret_off)
 {
@@ -65,7 +69,9 @@ static int move_where(struct redo *r, int to, uint64_t *ret_off)
 #ifdef TEST_NO_FIRST_GROUP
 	off = 0;
 #endif
-	if (off && off + len <= r->half_size) {
+	if (off) {
+		if (off + len + r->reserved + 2 * REDO_BLOCK > r->half_size)
+			return -ENOSPC;
 		*ret_off = off;
 		return 0;
 	}
@@ -73,6 +79,10 @@ static int move_where(struct redo *r, int to, uint64_t *ret_off)
 		return -EIO;
 	if (half_live(r, to, &only_buried))
 		return -EBUSY;
+#ifndef TEST_NO_MOVE_RETIRED
+	if (r->head->off && r->end[to] && r->retired_durable + 1 < r->start[1 - to])
+		return -EBUSY;
+#endif
 	*ret_off = 0;
 	return len <= r->half_size ? 0 : -ENOSPC;
 }
@@ -122,6 +132,9 @@ static void head_durable(struct redo *r)
 
 	r->where[r->n_where++] = (struct redo_where){g->lsn, g->off, g->half};
 	r->durable = g->lsn;
+	r->retired_durable = r->retired_sealed;
+	if (!g->off)
+		r->start[g->half] = g->lsn;
 	r->end[g->half] = g->off + redo_align(g->len);
 	r->n_flushes++;
 	r->n_bytes += redo_align(g->len);

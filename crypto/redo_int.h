@@ -58,7 +58,8 @@ struct redo {
 	bool writing;                       /* a leader is at work on head */
 	bool syncing_names;
 	bool dead;
-	uint64_t durable, retired_sealed;
+	uint64_t durable, retired_sealed, retired_durable; /* retired LSN: of the last group that was sealed; of the last durable one */
+	uint64_t start[2]; /* LSN of the durable group at the start of each half */
 	uint64_t end[2]; /* behind the last durable group of each half; 0: there is none */
 	uint64_t reserved; /* of all pins */
 	struct redo_run runs[REDO_RUNS];

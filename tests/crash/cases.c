@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <stdio.h>
 
+#include "redo_int.h"
 #include "report.h"
 #include "world.h"
 
@@ -200,6 +201,24 @@ static void first_group_later(struct world *w)
 		world_violation(w, "one failed sync of the log must not stop it");
 }
 
+/* The other half has just become free, no group says so yet, and the next one cannot be written where it should. */
+static void move_retired(struct world *w)
+{
+	start(w);
+	world_create(w, C);
+	while (!w->st->redo->fill->half) {
+		world_write(w, C, 0, FILL);
+		world_fsync(w, C);
+	}
+	world_seal(w, A, true);
+	world_seal(w, C, true);
+	world_write(w, A, 0, 100);
+	w->faults = true;
+	simdisk_fail(w->disk, SIM_WRITE, 1, false, -ENOSPC, "log.1");
+	if (world_fsync(w, A))
+		w->failed = true;
+}
+
 static void apply_retry(struct world *w)
 {
 	start(w);
@@ -375,6 +394,7 @@ static const struct test_case {
     {"apply-retry", apply_retry, true},
     {"first-group", first_group, false},
     {"first-group-later", first_group_later, true},
+    {"move-retired", move_retired, true},
     {"rec-early", rec_early, false},
     {"rec-chain", rec_chain, false},
     {"one-flush-new", one_flush_new, false},

@@ -341,6 +341,37 @@ static void test_sync_fails_twice(void **state)
 	free(bytes);
 }
 
+/* A group that cannot be written in the other half goes on behind the last one, but never into the room that recovery will need. */
+static void test_moves_behind(void **state)
+{
+	struct bed *b = *state;
+	uint8_t *mb = pattern(1 << 20, 1);
+	struct redo_rec rec = image_rec(1, 1, mb, 1 << 20);
+	struct redo_pin pin = {0}, pins[2] = {{0}};
+	uint64_t lsn;
+
+	for (unsigned reserve = 0; reserve < 2; reserve++) {
+		for (int i = 0; i < 13; i++) {
+			assert_int_equal(redo_append(b->r, &rec, 1, &pin, 1000, false, &lsn, NULL), 0);
+			assert_int_equal(redo_flush(b->r, lsn), 0);
+		}
+		/* what is left: 3 MiB less a few blocks */
+		assert_int_equal(redo_append(b->r, &rec, 1, &pins[reserve], reserve ? 2 << 20 : 1000, false, &lsn, NULL), 0);
+		b->fail_syncs = 1;
+		assert_int_equal(redo_flush(b->r, lsn), reserve ? -EIO : 0);
+		assert_int_equal(redo_is_dead(b->r), reserve);
+		if (reserve)
+			break;
+		redo_unpin(b->r, &pin);
+		redo_unpin(b->r, &pins[0]);
+		redo_close(b->r);
+		assert_int_equal(bed_open_log(b), 0);
+	}
+	redo_unpin(b->r, &pin);
+	redo_unpin(b->r, &pins[1]);
+	free(mb);
+}
+
 /* A failed write moves what is queued as well: a closed group before the change of half and the one after it. */
 static void test_write_fails_with_queue(void **state)
 {
@@ -441,7 +472,7 @@ int main(void)
 	    T(test_read_back),        T(test_group_commit),           T(test_threads_wrap), T(test_space),
 	    T(test_names_durable),    T(test_reservations),           T(test_limits),       T(test_sync_fails),
 	    T(test_sync_fails_twice), T(test_write_fails_with_queue), T(test_retired),      T(test_side),
-	    T(test_create),
+	    T(test_create),           T(test_moves_behind),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
