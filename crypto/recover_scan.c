@@ -193,14 +193,17 @@ static int look_in_half(struct log *l, int half, uint64_t from, uint64_t to, uin
 }
 
 /*
- * @clean: the last group retires all others, as an unmount leaves it, or there is none.  Then a file that has anything in a group which was lost bears the LIVE mark, so a
- * look at where the next groups would stand is enough, and a mount needn't read the whole log.
+ * @clean: the last group retires all others, as an unmount leaves it, or there is none.  The next group stands right behind it or at the
+ * start of the other half, and one that proves that it is missing right behind that: looking past the largest group is enough, and a mount
+ * needn't read the whole log.  A longer damage is known by the LIVE mark of the files that have anything there.
  */
 static int look_past_end(struct log *l, bool clean, uint64_t *ret_found)
 {
+	uint64_t past = MAX(l->half_size / 4, REDO_GROUP_CLOSE + 2 * REDO_BLOCK);
+
 	for (int half = 0; half < 2; half++) {
 		uint64_t from = clean && half == l->half ? l->end : 0;
-		uint64_t to = clean ? MIN(from + l->half_size / 4, l->half_size) : l->half_size;
+		uint64_t to = clean ? MIN(from + past, l->half_size) : l->half_size;
 		int err = look_in_half(l, half, from, to, ret_found);
 
 		if (err)
@@ -335,11 +338,11 @@ static int scan(struct log *l, struct groups run[2], struct groups *all)
 	l->end = last->off + redo_align(last->len);
 	for (size_t i = 0; i < all->n; i++)
 		l->retired = MAX(l->retired, all->g[i].retired_lsn);
+	for (size_t i = 0; i < all->n; i++)
+		l->other_needed |= all->g[i].half != l->half && all->g[i].lsn > l->retired;
 	err = look_past_end(l, l->retired == l->last_lsn, &found);
 	if (err)
 		return err;
-	for (size_t i = 0; i < all->n; i++)
-		l->other_needed |= all->g[i].half != l->half && all->g[i].lsn > l->retired;
 	/* the last group before a change of half retires what the other half held (redo.c) */
 	l->lost_front = all->g[0].lsn > l->retired + 1;
 	l->damaged = found || all->unreadable || l->lost_front;

@@ -165,6 +165,39 @@ static void test_damage_after_clean(void **state)
 	content_free(two);
 }
 
+/* The same where the group that is gone is as large as one can be. */
+static void test_large_damage_after_clean(void **state)
+{
+	struct bed *b = *state;
+	struct content *one = content_new(b, 3 * S, 1), *two = content_change(b, one, 3 * S, 1, 50);
+	CLEANUP_FREE uint8_t *bytes = calloc(1, REDO_GROUP_MAX);
+	struct redo_rec big = {.type = REDO_IMAGE, .base = base_of(one, 9, 1), .image = {0, bytes, (uint32_t)((4u << 20) - REDO_BLOCK)}};
+	uint64_t lsn, off;
+
+	write_file(b, "f", one, 1, 1, RECORD_SEALED);
+	write_file(b, "g", one, 2, 1, RECORD_SEALED);
+	commit_one(b, "f", one, two, 1, 1, 1, 0);
+	assert_int_equal(run(b, true), 0);
+	assert_int_equal(
+	    redo_open(&b->io, b->tdfs, b->root, volume, b->k_log, b->got.next_lsn, b->got.next_epoch, b->got.half, b->got.other_end, &b->r),
+	    0);
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(redo_append(b->r, &big, 1, &b->pins[0], 0, false, &lsn, NULL), 0);
+	assert_int_equal(lsn, b->got.next_lsn);
+	assert_int_equal(redo_flush(b->r, lsn), 0);
+	commit_one(b, "g", one, two, 1, 2, 1, 1);
+	log_stop(b);
+	off = group_at(b, "log.1", lsn);
+	flip(b, "log.1", off + 5000000);
+	assert_int_equal(run(b, true), 1);
+	check_file(b, "g", one, 2, 1);
+	flip(b, "log.1", off + 5000000);
+	assert_int_equal(run(b, true), 0);
+	check_file(b, "g", two, 2, 2);
+	content_free(one);
+	content_free(two);
+}
+
 /* The first group after a change of half is torn: what the old half holds is all there is, and that is in order. */
 static void test_torn_after_change(void **state)
 {
@@ -306,8 +339,17 @@ static void test_many(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    T(test_torn),         T(test_damage_inside), T(test_damage_front), T(test_damage_after_clean), T(test_torn_after_change),
-	    T(test_other_volume), T(test_report_only),   T(test_side),         T(test_sync_fails),         T(test_many),
+	    T(test_torn),
+	    T(test_damage_inside),
+	    T(test_damage_front),
+	    T(test_damage_after_clean),
+	    T(test_torn_after_change),
+	    T(test_other_volume),
+	    T(test_report_only),
+	    T(test_side),
+	    T(test_sync_fails),
+	    T(test_many),
+	    T(test_large_damage_after_clean),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
