@@ -4,6 +4,7 @@
  *
  * Outer to inner; a thread that holds one may only take locks further down.  Nobody holds a lock across a FUSE reply.
  *
+ *   store->room_lock     whose turn it is when the log is full                fs/room.c
  *   store->seal_lock     one checkpoint at a time                           fs/writeback.c
  *   node table           names, nodeids, lookup counts; no I/O under it     fs/node.c
  *   inode->lock          one file's content (rwlock; I/O of that file only) fs/inode.c

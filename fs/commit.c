@@ -18,13 +18,22 @@ bool commit_needed(const struct inode *f)
 	return f->content == CONTENT_SEALED && (f->n_segs || f->fresh || f->size != f->com_size || f->times_changed);
 }
 
+/* What the last commit of a growing file may take, and how much longer what it placed makes the tail. */
+static uint64_t growth_estimate(const struct inode *f, uint64_t size)
+{
+	uint64_t most = size + (PLACE_MAX + 512) * (uint64_t)f->s;
+
+	return GROW_OTHER_MAX + GROW_ONE_MAX + 5 * (uint64_t)f->s + 20 * PLACE_MAX + 32768 + tail_len(f->tmpl, most) -
+	       tail_len(f->tmpl, size);
+}
+
 uint32_t seal_estimate(const struct inode *f, bool with_growth)
 {
-	uint64_t tail = tail_len(f->tmpl, MAX(f->size, f->com_size));
+	uint64_t size = MAX(f->size, f->com_size), tail = tail_len(f->tmpl, size);
 	uint64_t n = 48 + 80 + SECTOR + 64 + (redo_side_needed(f->st->redo, tail) ? 32 : tail);
 
 	if (f->intent && with_growth)
-		n += GROW_OTHER_MAX + GROW_ONE_MAX + 5 * (uint64_t)f->s + 20 * PLACE_MAX + 32768;
+		n += growth_estimate(f, size);
 	return (uint32_t)MIN(n, UINT32_MAX);
 }
 

@@ -72,6 +72,7 @@ static int sync_base(struct inode *f, unsigned seq)
 int inode_fsync(struct inode *f, bool data_only)
 {
 	struct store *st = f->st;
+	struct room_turn turn = {.st = st};
 	bool durable, native;
 	uint64_t lsn;
 	unsigned seq;
@@ -79,7 +80,8 @@ int inode_fsync(struct inode *f, bool data_only)
 
 	if (f->plain)
 		return plain_fsync(f, data_only);
-	for (int tries = 0;; tries++) {
+	do {
+		room_turn_wait(&turn);
 		rwlock_write(&f->lock);
 		err = fsync_locked(f);
 		lsn = f->last_lsn;
@@ -87,17 +89,7 @@ int inode_fsync(struct inode *f, bool data_only)
 		native = f->content == CONTENT_SEALED && !f->unlinked;
 		durable = f->durable || f->unlinked;
 		rwlock_unlock(&f->lock);
-		if (err == -EAGAIN && tries < 100)
-			err = writeback_room(st);
-		else if (err == -EBUSY && tries < 100)
-			err = writeback_seal(st, &f, 1, false);
-		else
-			break;
-		if (err)
-			return err;
-	}
-	if (err == -EAGAIN || err == -EBUSY)
-		err = fail(-EIO, "the volume log has no room and cannot be freed");
+	} while (room_turn_again(&turn, f, err, &err));
 	st->n_fsyncs++;
 	if (!err && native && lsn)
 		err = redo_flush(st->redo, lsn);

@@ -263,7 +263,8 @@ static int grow(struct inode *f, uint64_t size)
 		}
 		if (!err && f->size < size && !inode_too_dirty(f)) {
 			alone = alone && (!seq || seq == f->write_seq);
-			err = extend(f, MIN(size, f->size + STEP));
+			/* into the room kept for a growing file's seal no more than a write may bring: after a cut it cannot go in place */
+			err = extend(f, MIN(size, f->size + (f->fresh ? GROW_ONE_MAX : STEP)));
 			inode_touched(f);
 			seq = f->write_seq;
 		}

@@ -296,10 +296,15 @@ static void wait_for_gap(struct inode *f, uint64_t off)
 		f->gap_misses++;
 }
 
-/* A commit must fit into the log: who would add to more than that commits first. */
+/* A commit must fit into the log: who would add to more than that commits first.  An unlinked file is never committed; it gets rid of what
+ * is dirty only above DIRTY_MAX (pressure.c).  Of large segments one write makes two dirty, whatever it is long. */
 bool inode_too_dirty(const struct inode *f)
 {
-	return f->content == CONTENT_SEALED && f->dirty > (f->fresh && !f->unlinked ? GROW_OTHER_MAX + 2 * (uint64_t)f->s : 2 * DIRTY_MAX);
+	uint64_t most = f->s > GROW_ONE_MAX ? DIRTY_MAX : 2 * DIRTY_MAX;
+
+	if (f->fresh && !f->unlinked)
+		most = GROW_OTHER_MAX + 2 * (uint64_t)f->s;
+	return f->content == CONTENT_SEALED && f->dirty > most;
 }
 
 /* With the lock held for writing when it returns 0: room in memory, and the end of the file not before @off. */

@@ -150,42 +150,34 @@ static int pressure_locked(struct inode *f, bool *ret_flush, bool *ret_wait)
 	return f->content == CONTENT_SEALED ? pressure_sealed(f, ret_flush) : 0;
 }
 
-static bool is_gone(struct inode *f)
+static bool is_unlinked(struct inode *f)
 {
-	bool gone;
+	bool yes;
 
 	rwlock_read(&f->lock);
-	gone = f->unlinked;
+	yes = f->unlinked;
 	rwlock_unlock(&f->lock);
-	return gone;
+	return yes;
 }
 
 int inode_pressure(struct inode *f)
 {
 	struct store *st = f->st;
+	struct room_turn turn = {.st = st};
 	bool flush, wait;
 	uint64_t lsn;
 	int err;
 
-	if (st->opt.strict && !is_gone(f)) /* an fsync of what was removed does nothing */
+	if (st->opt.strict && !is_unlinked(f)) /* nothing makes that one durable, but memory has an end */
 		return inode_fsync(f, true);
-	for (int tries = 0;; tries++) {
+	do {
+		room_turn_wait(&turn);
 		flush = wait = false;
 		rwlock_write(&f->lock);
 		err = pressure_locked(f, &flush, &wait);
 		lsn = f->last_lsn;
 		rwlock_unlock(&f->lock);
-		if (wait && tries < 100)
-			err = writeback_seal(st, &f, 1, false);
-		else if (err == -EAGAIN && tries < 100)
-			err = writeback_room(st);
-		else
-			break;
-		if (err)
-			return err;
-	}
-	if (err == -EAGAIN)
-		err = fail(-EIO, "the volume log has no room and cannot be freed");
+	} while (room_turn_again(&turn, f, wait ? -EBUSY : err, &err));
 	if (!err && flush) {
 		err = redo_flush(st->redo, lsn);
 		if (!err)

@@ -104,6 +104,7 @@ static void store_free(struct store *st)
 	free(st->buckets);
 	mutex_destroy(&st->list_lock);
 	mutex_destroy(&st->seal_lock);
+	mutex_destroy(&st->room_lock);
 	free(st);
 }
 
@@ -125,6 +126,7 @@ int store_open(const struct io *io, int root_fd, int tdfs_fd, const struct store
 	st->opt = *opt;
 	mutex_init(&st->list_lock);
 	mutex_init(&st->seal_lock);
+	mutex_init(&st->room_lock);
 	st->n_buckets = BUCKETS;
 	st->buckets = calloc(BUCKETS, sizeof(*st->buckets));
 	st->cache = segcache_new(opt->cache_bytes);

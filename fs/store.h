@@ -81,6 +81,9 @@ struct store {
 
 	_Atomic unsigned n_asking; /* threads that may be waiting for a remote KAS */
 
+	struct mutex room_lock;     /* one at a time makes room in a full log and uses it; outside of seal_lock */
+	_Atomic bool short_of_room; /* ... and needs it all */
+
 	struct mutex seal_lock; /* one checkpoint at a time */
 	/* guarded by seal_lock */
 	uint64_t held_until; /* no re-segmentation until then */

@@ -254,10 +254,10 @@ static void commit_due(struct store *st, const struct due *d)
 			lsn = MAX(lsn, f->last_lsn);
 		rwlock_unlock(&f->lock);
 	}
-	if (lsn && !redo_flush(st->redo, lsn)) {
-		for (size_t i = 0; i < n; i++)
-			commit_mark_live(files[i], lsn);
-	}
+	if (lsn && redo_flush(st->redo, lsn))
+		lsn = 0;
+	for (size_t i = 0; i < n && lsn; i++)
+		commit_mark_live(files[i], lsn);
 	put_all(files, n);
 }
 
@@ -269,12 +269,13 @@ static bool tick(struct store *st)
 	bool more;
 	size_t n;
 
-	commit_due(st, &d);
+	if (!st->short_of_room)
+		commit_due(st, &d);
 	more = reseg_turn(st);
 	if (writeback_collect(st, want_due, &d, &files, &n))
 		return false;
 	if (n)
-		(void)!writeback_seal(st, files, n, true);
+		(void)!writeback_seal(st, files, n, !st->short_of_room);
 	put_all(files, n);
 	return more;
 }
@@ -362,10 +363,10 @@ static int seal_restless(struct inode *f)
 	return err;
 }
 
-/* There may be far more than the log holds at once: as many rounds as it takes, as long as there are fewer files left every now and then.
- */
+/* There may be far more than the log holds at once: as many rounds as it takes, as long as fewer files are left every now and then. */
 int store_sync(struct store *st)
 {
+	CLEANUP(room_turn_end) struct room_turn turn = {.st = st};
 	size_t least = SIZE_MAX;
 	uint64_t start = now_ns();
 	int first_err = 0, err = 0, idle = 0;
@@ -380,6 +381,8 @@ int store_sync(struct store *st)
 		if (err || !n || st->failed || idle > IDLE_ROUNDS)
 			break;
 		least = MIN(least, n);
+		if (idle) /* others' commits, made since, may hold the log */
+			(void)!room_turn_alone(&turn);
 		err = writeback_seal(st, files, n, true);
 		for (size_t i = 0; i < n && idle && !err; i++)
 			err = seal_restless(files[i]);

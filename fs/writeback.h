@@ -29,6 +29,29 @@ int writeback_seal(struct store *st, struct inode **files, size_t n, bool commit
 void writeback_descriptors(struct store *st);
 /** writeback_room() - the log is full: seal what holds it back.  No inode lock may be held.  0; -EIO the log cannot be freed */
 int writeback_room(struct store *st) MUST_CHECK;
+/*
+ * Writing to a log that is full.  Who finds no room has it made and tries again; many who do so at once would take it from each other, so
+ * they go one after the other, and when one has failed a few times all wait for it.  Outside of every lock of the engine.
+ *
+ *   do {
+ *           room_turn_wait(&turn);
+ *           err = ... with the inode's lock: 0, -EAGAIN no room in the log, -EBUSY its seal must be finished first
+ *   } while (room_turn_again(&turn, f, err, &err));
+ */
+struct room_turn { /* zeroed but for st */
+	struct store *st;
+	unsigned tries;
+	bool mine;
+};
+void room_turn_wait(struct room_turn *t);
+/** room_turn_again() - true: room was made, try once more; false: *ret_err is what came of it, and the turn is over.  Blocks: disk */
+bool room_turn_again(struct room_turn *t, struct inode *f, int err, int *ret_err) MUST_CHECK;
+
+/** room_turn_alone() - outside of that loop: wait for the turn, make room, and nobody else commits until room_turn_end().  As
+ * writeback_room() */
+int room_turn_alone(struct room_turn *t) MUST_CHECK;
+void room_turn_end(struct room_turn *t);
+
 /** writeback_collect() - a reference to each listed file that @want says yes to; malloc'd array */
 int writeback_collect(struct store *st, bool (*want)(struct inode *f, void *arg), void *arg, struct inode ***ret, size_t *ret_n) MUST_CHECK;
 

@@ -2,6 +2,7 @@
 /* A file that several threads and openers use at once, with few descriptors, while it is being sealed. */
 #include "faults.h"
 #include "inode_i.h"
+#include "redo_int.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -255,6 +256,63 @@ static void test_removed_while_it_grows(void **state)
 	alarm(0);
 }
 
+/* What is dirty in an unlinked file has to go somewhere, though nothing commits it: where every write is made durable, and where the file
+ * was growing in place when it lost its name.  Without that these writes never come back. */
+static void test_unlinked_lets_go(void **state)
+{
+	struct world *w = *state;
+
+	for (int strict = 0; strict < 2; strict++) {
+		struct file *f = file_create(w, strict ? "b" : "a");
+
+		file_write(w, f, 0, 3 << 20, 1);
+		file_close(w, f);
+		assert_int_equal(store_sync(w->st), 0);
+		file_reopen(w, f);
+		file_write(w, f, 3 << 20, 3 << 19, 2); /* in place, not committed */
+		file_unlink(w, f);
+		w->st->opt.strict = strict;
+		for (uint64_t i = 0; i < 16; i++)
+			file_write(w, f, i * 700000, 700000, (int)i); /* 11 MB */
+		w->st->opt.strict = false;
+		file_check(w, f);
+		file_close(w, f);
+	}
+}
+
+/*
+ * A file that grew in place and was cut can't go on in place, so what it grows by is images: they must fit into the room that was kept for
+ * its seal, since nothing else is left where its own first record holds the other half.
+ */
+static void test_grown_cut_grown(void **state)
+{
+	struct world *w = *state;
+	struct redo *r = w->st->redo;
+	struct file *a = file_create(w, "a"), *b = file_create(w, "b");
+
+	file_write(w, a, 0, 3 << 20, 1);
+	file_write(w, b, 0, 256 << 10, 1);
+	assert_int_equal(store_sync(w->st), 0);
+	file_write(w, a, 3 << 20, 3 << 19, 2); /* in place, not committed */
+	file_cut(w, a, (3 << 20) + 200000);
+	for (int i = 0; i < 1000; i++) {
+		if (r->fill->half && r->fill->off + (600 << 10) + r->reserved + r->spare > r->half_size)
+			break;
+		file_write(w, b, 0, 256 << 10, i);
+		file_fsync(w, b);
+	}
+	assert_true(redo_must_seal(r, &a->f->pin));
+	file_cut(w, a, (3 << 20) + 200000 + (4 << 20));
+	file_fsync(w, a);
+	file_check(w, a);
+	assert_int_equal(store_sync(w->st), 0);
+	file_check_at_rest(w, a);
+	file_unlink(w, a);
+	file_unlink(w, b);
+	file_close(w, a);
+	file_close(w, b);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -264,6 +322,8 @@ int main(int argc, char **argv)
 	    cmocka_unit_test_setup_teardown(test_sessions_in_threads, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_written_while_sealed, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_removed_while_it_grows, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_unlinked_lets_go, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_grown_cut_grown, setup, teardown),
 	};
 
 	if (argc > 1)
