@@ -12,7 +12,7 @@
 #include "name.h"
 
 #define WINDOW_MAX 499u                 /* and the file that is opened: one request */
-#define WINDOW_FIRST 127u               /* of a directory that was listed: somebody waits for it, and the next one comes meanwhile */
+#define WINDOW_FIRST 127u               /* of a listed directory that needs several: somebody waits for it, the next one comes meanwhile */
 #define DIRS 64u                        /* that are walked at a time */
 #define SIZE_MAX_READ ((off_t)64 << 20) /* larger files have a manifest that is not read for nothing */
 #define WAIT_NS 15000000000u            /* for somebody who asks for this directory */
@@ -165,7 +165,7 @@ static unsigned window_of(struct walk *w)
 	static const unsigned grows[] = {0, 8, 64, WINDOW_MAX};
 
 	w->misses = MIN(w->misses + 1, (unsigned)ARRAY_SIZE(grows));
-	return w->listed && w->misses == 1 ? WINDOW_FIRST : w->listed ? WINDOW_MAX : grows[w->misses - 1];
+	return w->listed ? WINDOW_MAX : grows[w->misses - 1];
 }
 
 /* The lock is held, for a file whose key is known: is it time for the next window?  Takes the walk. */
@@ -209,10 +209,24 @@ static void wait_while_busy(struct prefetch *p, struct walk *w)
 		;
 }
 
+/* More files than one request takes?  The descriptor is at its beginning afterwards. */
+static bool dir_is_long(int fd)
+{
+	CLEANUP_FREE char *buf = malloc(DENTS_LEN);
+	unsigned n = 0;
+	ssize_t len;
+
+	while (buf && n <= WINDOW_MAX + 1 && (len = getdents64(fd, buf, DENTS_LEN)) > 0)
+		for (ssize_t at = 0; at < len; at += ((const struct dirent64 *)(buf + at))->d_reclen)
+			n += ((const struct dirent64 *)(buf + at))->d_type != DT_DIR;
+	return lseek(fd, 0, SEEK_SET) == 0 && n > WINDOW_MAX + 1;
+}
+
 static void missed(struct prefetch *p, const struct stat *dir, int dirfd, const char *name, const struct manifest *m)
 {
 	struct window win = {.st = p->st, .fd = -1, .name = name};
 	struct walk *w;
+	bool first = false;
 
 	mutex_lock(&p->lock);
 	w = walk_of(p, dir);
@@ -221,12 +235,16 @@ static void missed(struct prefetch *p, const struct stat *dir, int dirfd, const 
 		w = kas_known(p->st->keys.kas, m) ? NULL : walk_of(p, dir);
 	}
 	win.max = w && !w->busy ? window_of(w) : 0;
-	if (win.max)
+	if (win.max) {
 		w->busy = true;
+		first = w->listed && w->misses == 1;
+	}
 	mutex_unlock(&p->lock);
 	if (!win.max)
 		return;
 	win.fd = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (first && win.fd >= 0 && dir_is_long(win.fd))
+		win.max = WINDOW_FIRST;
 	run(p, w, &win, m);
 	close_fd(&win.fd);
 }
