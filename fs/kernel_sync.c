@@ -92,7 +92,13 @@ static int fetch(const struct mount *m)
 		return 0;
 	if (fd < 0)
 		return -fd;
-	return syncfs(fd) && errno != ENOTCONN ? errno : 0;
+	/* EINTR: a killed program's write-back failed some time ago, which is told here once; what there is now has to be fetched all the same */
+	for (int i = 0; i < 3; i++)
+		if (!syncfs(fd) || errno == ENOTCONN)
+			return 0;
+		else if (errno != EINTR)
+			break;
+	return errno;
 }
 
 /*

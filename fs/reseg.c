@@ -5,7 +5,8 @@
 #include "random.h"
 #include "reseg_i.h"
 
-#define LEFT_MAX ((uint64_t)32 << 20) /* copied with the file's lock held, at the end */
+#define LEFT_MAX ((uint64_t)32 << 20)  /* copied with the file's lock held, at the end ... */
+#define LEFT_MOST ((uint64_t)512 << 20) /* ... and up to this much where it changes as fast as it is copied: a second or two for whoever writes */
 
 /* All but its file. */
 void reseg_forget(struct inode *f)
@@ -200,7 +201,7 @@ static int build_one(struct inode *f, uint64_t *from, uint8_t *buf, uint64_t *re
 	*ret_left = (whole - r->done + r->n_stale) * r->s;
 	/* first to the end; then what was changed behind, unless that never ends */
 	if (r->done == whole && (*ret_left <= LEFT_MAX || r->copied > 2 * f->size))
-		return 0;
+		return *ret_left <= LEFT_MOST ? 0 : fail(-EBUSY, "it changes faster than it can be copied");
 	if (r->done == whole) {
 		for (k = *from; k < r->done && !r->stale[k]; k++)
 			;

@@ -246,7 +246,7 @@ static void test_many(void **state)
 {
 	struct world w;
 	struct inode *f[20];
-	char name[16];
+	char name[24];
 
 	world_make(&w, 1, 0);
 	for (int i = 0; i < 20; i++) {
