@@ -23,6 +23,7 @@ PASS=$TDFS_HOST/pass               # passphrase file
 LOG=$TDFS_HOST/daemon.log
 TOOLS=$TDFS_BUILD/tests/mount
 DAEMON=                            # pid of the daemon started by mount_tdfs
+KILLED=                            # it was killed once
 MOUNT_WRAP=()                      # put before the daemon's command line: env LD_PRELOAD=..., strace ...
 AS_USER=()                         # put before every tdfs command: setpriv ...
 export STORE MNT TMP PASS LOG TOOLS HERE TMPDIR=$TMP
@@ -64,6 +65,8 @@ is_mounted() { grep -qF " $MNT " /proc/self/mounts; }
 try_mount() { # try_mount [mount options]: 0, or the daemon's exit code
 	local i rc=0
 	if plain; then mount --bind "$STORE" "$MNT"; return; fi
+	# a program that was still running when the daemon was killed may have made something in the bare folder
+	if [[ -n $KILLED ]] && ! is_mounted; then find "$MNT" -mindepth 1 -xdev -delete 2>/dev/null || true; fi
 	"${AS_USER[@]}" "${MOUNT_WRAP[@]}" "$TDFS_BIN" mount "$STORE" "$MNT" --passfile "$PASS" -f "$@" >>"$LOG" 2>&1 </dev/null &
 	DAEMON=$!
 	for ((i = 0; i < 1200; i++)); do
@@ -95,6 +98,7 @@ umount_tdfs() { # everything is sealed and the daemon is gone when this returns
 }
 kill9_tdfs() { # the daemon dies without a chance to write anything
 	if plain; then sync; umount -l "$MNT"; return; fi
+	KILLED=yes
 	kill -9 "$DAEMON"
 	wait "$DAEMON" 2>/dev/null || true
 	DAEMON=
