@@ -72,6 +72,8 @@ int io_open_lifted(const struct io *io, int dirfd, const char *name, int flags) 
 /** io_replace() - write a small file so that after a crash the old or the new content is there: temp, fsync, rename, directory fsync; 0 or
  * -errno */
 int io_replace(const struct io *io, int dirfd, const char *name, const void *buf, size_t len, mode_t mode) MUST_CHECK;
+/** io_sync_dir() - make the names in a directory durable; @dirfd may be O_PATH; 0 or -errno.  Blocks: disk */
+int io_sync_dir(const struct io *io, int dirfd) MUST_CHECK;
 /** io_read_file() - a whole file of at most @max bytes into malloc'd memory, NUL added; 0, -EFBIG, -errno */
 int io_read_file(const struct io *io, int dirfd, const char *name, size_t max, char **ret, size_t *ret_len) MUST_CHECK;
 

@@ -61,7 +61,7 @@ int io_open_lifted(const struct io *io, int dirfd, const char *name, int flags)
 	return fd;
 }
 
-static int sync_directory(const struct io *io, int dirfd)
+int io_sync_dir(const struct io *io, int dirfd)
 {
 	int fd = io->open(io->ctx, dirfd, ".", O_RDONLY | O_DIRECTORY, 0), err;
 
@@ -105,7 +105,7 @@ int io_replace(const struct io *io, int dirfd, const char *name, const void *buf
 		(void)io->unlink(io->ctx, dirfd, temp, 0);
 		return fail(err, "cannot write %s: %s", name, strerror(-err));
 	}
-	err = sync_directory(io, dirfd);
+	err = io_sync_dir(io, dirfd);
 	return err ? fail(err, "cannot make %s durable: %s", name, strerror(-err)) : 0;
 }
 

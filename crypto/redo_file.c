@@ -33,17 +33,6 @@ static int create_half(const struct io *io, int dirfd, const char *name, uint64_
 	return err ? fail(err, "cannot write %s, %" PRIu64 " bytes: %s", name, half, strerror(-err)) : 0;
 }
 
-static int sync_dir(const struct io *io, int dirfd)
-{
-	int fd = io->open(io->ctx, dirfd, ".", O_RDONLY | O_DIRECTORY, 0), err;
-
-	if (fd < 0)
-		return fd;
-	err = io->sync(io->ctx, fd, true);
-	io->close(io->ctx, fd);
-	return err;
-}
-
 int redo_create(const struct io *io, int dirfd, uint64_t half)
 {
 	CLEANUP_FREE void *zeros = calloc(1, CHUNK);
@@ -58,7 +47,7 @@ int redo_create(const struct io *io, int dirfd, uint64_t half)
 		return err;
 	err = create_half(io, dirfd, names[1], half, zeros);
 	if (!err)
-		err = sync_dir(io, dirfd);
+		err = io_sync_dir(io, dirfd);
 	if (err) {
 		(void)io->unlink(io->ctx, dirfd, names[0], 0);
 		if (err != -EEXIST)
