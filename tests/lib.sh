@@ -66,8 +66,7 @@ try_mount() { # try_mount [mount options]: 0, or the daemon's exit code
 	local i rc=0
 	if plain; then mount --bind "$STORE" "$MNT"; return; fi
 	# a program that was still running when the daemon was killed may have made something in the bare folder
-	if [[ -n $KILLED ]] && ! is_mounted; then find "$MNT" -mindepth 1 -xdev -delete 2>/dev/null || true; fi
-	"${AS_USER[@]}" "${MOUNT_WRAP[@]}" "$TDFS_BIN" mount "$STORE" "$MNT" --passfile "$PASS" -f "$@" >>"$LOG" 2>&1 </dev/null &
+	"${AS_USER[@]}" "${MOUNT_WRAP[@]}" "$TDFS_BIN" mount "$STORE" "$MNT" --passfile "$PASS" -f ${KILLED:+-o nonempty} "$@" >>"$LOG" 2>&1 </dev/null &
 	DAEMON=$!
 	for ((i = 0; i < 1200; i++)); do
 		if is_mounted && "${AS_USER[@]}" stat -t "$MNT" >/dev/null 2>&1; then return 0; fi
