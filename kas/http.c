@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "http_int.h"
 
-#include <curl/curl.h>
-
 #include <errno.h>
 #include <stdio.h>
 #include <time.h>
 
+#include "lazy.h"
+#include "lazy_i.h"
 #include "lock.h"
 #include "report.h"
 #include "secret.h"
@@ -34,13 +34,6 @@ int64_t http_now(void)
 	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
 
-static void curl_setup(void)
-{
-	/* else whoever sets our environment gets the keys of our connections; read by curl_global_init() */
-	(void)unsetenv("SSLKEYLOGFILE");
-	(void)curl_global_init(CURL_GLOBAL_DEFAULT);
-}
-
 /* What curl would take for a file name or fail on only at the first connection. */
 static int pin_check(const char *pin)
 {
@@ -56,18 +49,17 @@ static int pin_check(const char *pin)
 
 int http_new(const struct http_config *c, struct http **ret)
 {
-	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	struct http *h = calloc(1, sizeof(*h));
-	int err = 0;
+	int err;
 
 	if (!h)
 		return -ENOMEM;
-	lock_check(pthread_once(&once, curl_setup));
 	mutex_init(&h->lock);
 	cond_init(&h->freed);
 	h->connect_ms = c->connect_ms ? c->connect_ms : CONNECT_MS;
 	h->idle_ms = c->idle_ms ? c->idle_ms : IDLE_MS;
-	if (c->ca_file && access(c->ca_file, R_OK))
+	err = lazy_curl();
+	if (!err && c->ca_file && access(c->ca_file, R_OK))
 		err = fail(-errno, "%s: %s", c->ca_file, strerror(errno));
 	if (!err && c->spki_pin)
 		err = pin_check(c->spki_pin);
@@ -87,7 +79,7 @@ void http_free(struct http *h)
 	if (!h)
 		return;
 	for (size_t i = 0; i < h->n_idle; i++)
-		curl_easy_cleanup(h->idle[i]);
+		curl_api->easy_cleanup(h->idle[i]);
 	free(h->ca_file);
 	free(h->pin);
 	cond_destroy(&h->freed);
@@ -113,7 +105,7 @@ static int handle_get(struct http *h, int64_t deadline, CURL **ret)
 	if (err)
 		return fail(-ETIMEDOUT, "%d requests are under way already", HTTP_CONNECTIONS);
 	if (!*ret)
-		*ret = curl_easy_init();
+		*ret = curl_api->easy_init();
 	if (*ret)
 		return 0;
 	mutex_lock(&h->lock);
@@ -124,7 +116,7 @@ static int handle_get(struct http *h, int64_t deadline, CURL **ret)
 
 static void handle_put(struct http *h, CURL *curl)
 {
-	curl_easy_reset(curl); /* keeps connections and the TLS session cache */
+	curl_api->easy_reset(curl); /* keeps connections and the TLS session cache */
 	mutex_lock(&h->lock);
 	h->idle[h->n_idle++] = curl;
 	h->n_busy--;
@@ -145,7 +137,8 @@ static curl_socket_t socket_open(void *arg, curlsocktype purpose, struct curl_so
 
 /* --- one request --- */
 
-#define SET(option, value) (ok = ok && curl_easy_setopt(curl, option, value) == CURLE_OK)
+/* curl's own check of the value's type does not see a call through a pointer: numbers are longs, or curl_off_t where its manual says so */
+#define SET(option, value) (ok = ok && curl_api->easy_setopt(curl, option, value) == CURLE_OK)
 
 static bool set_transport(CURL *curl, const struct http *h, const struct http_request *q, long ms)
 {
@@ -204,7 +197,7 @@ static bool set_request(CURL *curl, struct flight *f, const char *text, struct c
 
 static bool header_add(struct curl_slist **list, const char *line)
 {
-	struct curl_slist *more = curl_slist_append(*list, line);
+	struct curl_slist *more = curl_api->slist_append(*list, line);
 
 	if (more)
 		*list = more;
@@ -272,14 +265,14 @@ static int flight_run(struct flight *f, CURL *curl, long ms)
 	curl_off_t took = 0;
 
 	if (text && headers_make(f->q, &headers) == 0 && set_transport(curl, f->h, f->q, ms) && set_request(curl, f, text, headers) &&
-	    curl_easy_setopt(curl, CURLOPT_ERRORBUFFER, why) == CURLE_OK)
-		code = curl_easy_perform(curl);
-	(void)curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &f->answer.status);
-	(void)curl_easy_getinfo(curl, CURLINFO_TOTAL_TIME_T, &took);
+	    curl_api->easy_setopt(curl, CURLOPT_ERRORBUFFER, why) == CURLE_OK)
+		code = curl_api->easy_perform(curl);
+	(void)curl_api->easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &f->answer.status);
+	(void)curl_api->easy_getinfo(curl, CURLINFO_TOTAL_TIME_T, &took);
 	f->answer.took_us = (unsigned)MIN(took, (curl_off_t)UINT32_MAX);
-	curl_slist_free_all(headers);
+	curl_api->slist_free_all(headers);
 	if (code != CURLE_OK)
-		return flight_fail(f, code, *why ? why : curl_easy_strerror(code));
+		return flight_fail(f, code, *why ? why : curl_api->easy_strerror(code));
 	return f->answer.status >= 200 && f->answer.status <= 599 ? 0 : flight_fail(f, CURLE_WEIRD_SERVER_REPLY, "odd status");
 }
 

@@ -2,11 +2,10 @@
 /* What comes back of an HTTP request: body and the few headers that count, both bounded. */
 #include "http_int.h"
 
-#include <curl/curl.h>
-
 #include <ctype.h>
 #include <errno.h>
 
+#include "lazy_i.h"
 #include "secret.h"
 
 size_t answer_body(char *p, size_t one, size_t len, void *arg)
@@ -73,7 +72,7 @@ size_t answer_header(char *p, size_t one, size_t len, void *arg)
 		for (char *c = a->content_type; *c; c++)
 			*c = (char)tolower((unsigned char)*c);
 	} else if (header_is(p, len, "date", false, value, sizeof(value))) {
-		time_t t = curl_getdate(value, NULL);
+		time_t t = curl_api->getdate(value, NULL);
 
 		a->date = t > 0 ? t : 0;
 	} else if (header_is(p, len, "retry-after", false, value, sizeof(value))) {

@@ -97,8 +97,8 @@ static void make_place(struct front *f)
 
 static void conn_started(struct front *f, struct MHD_Connection *mc, void **ctx)
 {
-	const union MHD_ConnectionInfo *fd = MHD_get_connection_info(mc, MHD_CONNECTION_INFO_CONNECTION_FD),
-				       *addr = MHD_get_connection_info(mc, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
+	const union MHD_ConnectionInfo *fd = mhd_api->get_connection_info(mc, MHD_CONNECTION_INFO_CONNECTION_FD),
+				       *addr = mhd_api->get_connection_info(mc, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
 	struct conn *c = calloc(1, sizeof(*c));
 
 	*ctx = c;
@@ -174,7 +174,7 @@ void front_keys_done(void *arg)
 	mutex_unlock(&f->lock);
 	/* those that are suspended cannot go before they are resumed */
 	for (size_t i = 0; i < n; i++)
-		MHD_resume_connection(due[i]);
+		mhd_api->resume_connection(due[i]);
 	free(due);
 }
 
@@ -187,7 +187,7 @@ bool conn_suspend(struct front *f, struct conn *c, uint64_t seen)
 	yes = f->n_done == seen && !f->stopping;
 	if (yes) {
 		c->waiting = true;
-		MHD_suspend_connection(c->mhd);
+		mhd_api->suspend_connection(c->mhd);
 	}
 	mutex_unlock(&f->lock);
 	return yes;

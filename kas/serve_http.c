@@ -13,6 +13,7 @@
 #include <strings.h>
 
 #include "aead.h"
+#include "lazy.h"
 #include "report.h"
 
 #define THREADS_MAX 32
@@ -79,7 +80,7 @@ static struct MHD_Response *response_grpc(struct call *c)
 		return NULL;
 	s->body = c->body;
 	c->body = (struct buffer){0};
-	r = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, 16384, stream_read, s, stream_free);
+	r = mhd_api->create_response_from_callback(MHD_SIZE_UNKNOWN, 16384, stream_read, s, stream_free);
 	if (!r) {
 		stream_free(s);
 		return NULL;
@@ -87,35 +88,35 @@ static struct MHD_Response *response_grpc(struct call *c)
 	snprintf(status, sizeof(status), "%u", code_grpc(c->code));
 	percent(c->text, text, sizeof(text));
 	if (c->code == CODE_OK) {
-		MHD_add_response_header(r, "Trailer", "grpc-status");
-		MHD_add_response_footer(r, "grpc-status", status);
+		mhd_api->add_response_header(r, "Trailer", "grpc-status");
+		mhd_api->add_response_footer(r, "grpc-status", status);
 	} else {
-		MHD_add_response_header(r, "grpc-status", status);
-		MHD_add_response_header(r, "grpc-message", text);
+		mhd_api->add_response_header(r, "grpc-status", status);
+		mhd_api->add_response_header(r, "grpc-message", text);
 	}
 	return r;
 }
 
 static struct MHD_Response *response_plain(struct call *c)
 {
-	struct MHD_Response *r = MHD_create_response_from_buffer(c->body.len, c->body.p ? (void *)c->body.p : (void *)"",
-								 c->body.p ? MHD_RESPMEM_MUST_FREE : MHD_RESPMEM_PERSISTENT);
+	struct MHD_Response *r = mhd_api->create_response_from_buffer(c->body.len, c->body.p ? (void *)c->body.p : (void *)"",
+								      c->body.p ? MHD_RESPMEM_MUST_FREE : MHD_RESPMEM_PERSISTENT);
 	char text[16];
 
 	if (!r)
 		return NULL;
 	c->body = (struct buffer){0};
 	if (c->status == 401)
-		MHD_add_response_header(r, "WWW-Authenticate",
-					c->challenge ? "DPoP error=\"invalid_dpop_proof\", algs=\"ES256 ES384 RS256 PS256\""
-						     : "Bearer error=\"invalid_token\"");
+		mhd_api->add_response_header(r, "WWW-Authenticate",
+					     c->challenge ? "DPoP error=\"invalid_dpop_proof\", algs=\"ES256 ES384 RS256 PS256\""
+							  : "Bearer error=\"invalid_token\"");
 	if (c->status == 415)
-		MHD_add_response_header(r, "Accept-Post", "application/json, application/proto, application/grpc");
+		mhd_api->add_response_header(r, "Accept-Post", "application/json, application/proto, application/grpc");
 	if (c->status == 405)
-		MHD_add_response_header(r, "Allow", c->route->post ? (c->route->get ? "GET, POST" : "POST") : "GET");
+		mhd_api->add_response_header(r, "Allow", c->route->post ? (c->route->get ? "GET, POST" : "POST") : "GET");
 	if (c->retry_after) {
 		snprintf(text, sizeof(text), "%u", c->retry_after);
-		MHD_add_response_header(r, "Retry-After", text);
+		mhd_api->add_response_header(r, "Retry-After", text);
 	}
 	return r;
 }
@@ -130,13 +131,13 @@ static enum MHD_Result answer(struct front *f, struct request *q)
 	if (!r)
 		return MHD_NO;
 	if (c->type)
-		MHD_add_response_header(r, "Content-Type", c->type);
-	MHD_add_response_header(r, "Cache-Control", "no-store");
+		mhd_api->add_response_header(r, "Content-Type", c->type);
+	mhd_api->add_response_header(r, "Cache-Control", "no-store");
 	if (q->last)
-		MHD_add_response_header(r, "Connection", "close");
+		mhd_api->add_response_header(r, "Connection", "close");
 	conn_phase(f, q->conn, PHASE_ANSWER, f->config->send);
-	yes = MHD_queue_response(q->conn->mhd, c->status, r);
-	MHD_destroy_response(r);
+	yes = mhd_api->queue_response(q->conn->mhd, c->status, r);
+	mhd_api->destroy_response(r);
 	return yes;
 }
 
@@ -144,12 +145,12 @@ static enum MHD_Result answer(struct front *f, struct request *q)
 
 static const char *header(struct MHD_Connection *mc, const char *name)
 {
-	return MHD_lookup_connection_value(mc, MHD_HEADER_KIND, name);
+	return mhd_api->lookup_connection_value(mc, MHD_HEADER_KIND, name);
 }
 
 static const char *argument(void *ctx, const char *name)
 {
-	return MHD_lookup_connection_value(ctx, MHD_GET_ARGUMENT_KIND, name);
+	return mhd_api->lookup_connection_value(ctx, MHD_GET_ARGUMENT_KIND, name);
 }
 
 static struct request *request_new(struct MHD_Connection *mc, struct conn *conn, const char *url, const char *method)
@@ -217,7 +218,7 @@ static bool end_is_plain(struct request *q)
 {
 	unsigned n = 0;
 
-	(void)MHD_get_connection_values(q->conn->mhd, MHD_HEADER_KIND, count_lengths, &n);
+	(void)mhd_api->get_connection_values(q->conn->mhd, MHD_HEADER_KIND, count_lengths, &n);
 	if (n > 1) {
 		q->begun = q->last = true;
 		too_much(q, CODE_INVALID_ARGUMENT, "where the body ends is said twice, or in a way that is not known");
@@ -276,7 +277,7 @@ static void request_body(struct front *f, struct request *q, const char *p, size
 static enum MHD_Result handle(void *cls, struct MHD_Connection *mc, const char *url, const char *method, const char *version,
 			      const char *data, size_t *len, void **ctx)
 {
-	const union MHD_ConnectionInfo *info = MHD_get_connection_info(mc, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+	const union MHD_ConnectionInfo *info = mhd_api->get_connection_info(mc, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
 	struct conn *conn = info ? info->socket_context : NULL;
 	struct request *q = *ctx;
 	struct front *f = cls;
@@ -322,11 +323,15 @@ int front_start(struct front *f)
 	     (void *)"NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2:-RSA:-CIPHER-ALL:+AES-256-GCM:+AES-128-GCM:+CHACHA20-POLY1305"},
 	    {MHD_OPTION_END, 0, NULL}};
 
-	f->mhd = MHD_start_daemon(flags, 0, NULL, NULL, handle, f, MHD_OPTION_LISTEN_SOCKET, c->listen_fd, MHD_OPTION_THREAD_POOL_SIZE,
-				  (unsigned)MAX(2, MIN(cpus, THREADS_MAX)), MHD_OPTION_CONNECTION_LIMIT, c->connections + RESERVE,
-				  MHD_OPTION_CONNECTION_MEMORY_LIMIT, HEAD_MAX, MHD_OPTION_STRICT_FOR_CLIENT, 1,
-				  MHD_OPTION_NOTIFY_CONNECTION, conn_event, f, MHD_OPTION_NOTIFY_COMPLETED, request_done, f,
-				  MHD_OPTION_ARRAY, c->cert ? tls : &tls[3], MHD_OPTION_END);
+	int err = lazy_httpd();
+
+	if (err)
+		return err;
+	f->mhd = mhd_api->start_daemon(flags, 0, NULL, NULL, handle, f, MHD_OPTION_LISTEN_SOCKET, c->listen_fd, MHD_OPTION_THREAD_POOL_SIZE,
+				       (unsigned)MAX(2, MIN(cpus, THREADS_MAX)), MHD_OPTION_CONNECTION_LIMIT, c->connections + RESERVE,
+				       MHD_OPTION_CONNECTION_MEMORY_LIMIT, HEAD_MAX, MHD_OPTION_STRICT_FOR_CLIENT, 1,
+				       MHD_OPTION_NOTIFY_CONNECTION, conn_event, f, MHD_OPTION_NOTIFY_COMPLETED, request_done, f,
+				       MHD_OPTION_ARRAY, c->cert ? tls : &tls[3], MHD_OPTION_END);
 	return f->mhd ? 0 : fail(-EIO, "the HTTP server does not start%s", c->cert ? ": is the key the certificate's, and both PEM?" : "");
 }
 
@@ -336,7 +341,7 @@ void front_stop(struct front *f)
 
 	if (!f->mhd)
 		return;
-	(void)MHD_quiesce_daemon(f->mhd);
+	(void)mhd_api->quiesce_daemon(f->mhd);
 	mutex_lock(&f->lock);
 	__atomic_store_n(&f->stopping, true, __ATOMIC_RELAXED);
 	mutex_unlock(&f->lock);
@@ -353,7 +358,7 @@ void front_stop(struct front *f)
 			break;
 		(void)nanosleep(&tick, NULL);
 	}
-	MHD_stop_daemon(f->mhd);
+	mhd_api->stop_daemon(f->mhd);
 	mutex_destroy(&f->lock);
 	close(f->config->listen_fd);
 	f->mhd = NULL;

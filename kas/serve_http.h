@@ -3,8 +3,7 @@
 #ifndef TDFS_SERVE_HTTP_H
 #define TDFS_SERVE_HTTP_H
 
-#include <microhttpd.h>
-
+#include "lazy_i.h"
 #include "lock.h"
 #include "serve_i.h"
 

@@ -7,6 +7,8 @@
 
 #include "commands.h"
 #include "doctor.h"
+#include "lazy.h"
+#include "report.h"
 #include "say.h"
 #include "target.h"
 
@@ -145,6 +147,14 @@ static void tools_look(struct doctor *d)
 			    "not installed (only the quickstart and curious people use it)");
 }
 
+static void library_look(struct doctor *d, const char *name, const char *what, int err)
+{
+	if (err)
+		doctor_tell(d, DOCTOR_NOTE, name, NULL, "%s", fail_text());
+	else
+		doctor_tell(d, DOCTOR_OK, name, NULL, "%s", what);
+}
+
 static int run(const void *args, int n, char **pos)
 {
 	const struct args *a = args;
@@ -156,6 +166,8 @@ static int run(const void *args, int n, char **pos)
 	cpu_look(&d);
 	limits_look(&d);
 	tools_look(&d);
+	library_look(&d, "curl", "a KAS can be asked", lazy_curl());
+	library_look(&d, "microhttpd", "a KAS can be served", lazy_httpd());
 	if (n)
 		doctor_store(&d, pos[0]);
 	code = d.bad ? EXIT_TDFS_FAILED : EXIT_TDFS_OK;

@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "lazy.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdio.h>
+
+#include "lazy_i.h"
+#include "lazy_soname.h" /* made by the build from what the linker found */
+#include "lock.h"
+#include "report.h"
+
+/* tables and causes: written under pthread_once() only */
+static struct curl_calls curl_table;
+static struct mhd_calls mhd_table;
+static char curl_cause[256], mhd_cause[256]; /* why not; "": all there */
+
+const struct curl_calls *const curl_api = &curl_table;
+const struct mhd_calls *const mhd_api = &mhd_table;
+
+#define CURL_NAME(name) "curl_" #name,
+#define MHD_NAME(name) "MHD_" #name,
+static const char *const curl_names[] = {CURL_CALLS(CURL_NAME)}, *const mhd_names[] = {MHD_CALLS(MHD_NAME)};
+
+_Static_assert(sizeof(curl_table) == sizeof(curl_names) && sizeof(mhd_table) == sizeof(mhd_names) &&
+		   sizeof(void *) == sizeof(void (*)(void)),
+	       "a table is an array of pointers");
+
+/* Symbols are bound now: a library that is not whole is found out here, not in the middle of a request. */
+static void load(const char *soname, const char *const *names, size_t n, void *table, char *cause, size_t max)
+{
+	void *lib = dlopen(soname, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE), *p = lib;
+
+	for (size_t i = 0; p && i < n; i++) {
+		p = dlsym(lib, names[i]);
+		memcpy((char *)table + i * sizeof(p), &p, sizeof(p));
+	}
+	if (!p) {
+		const char *why = dlerror();
+
+		snprintf(cause, max, "%s", why ? why : soname);
+	}
+}
+
+static void curl_start(void)
+{
+	load(CURL_SONAME, curl_names, ARRAY_SIZE(curl_names), &curl_table, curl_cause, sizeof(curl_cause));
+	if (*curl_cause)
+		return;
+	/* else whoever sets our environment gets the keys of our connections; read by curl_global_init() */
+	(void)unsetenv("SSLKEYLOGFILE");
+	if (curl_api->global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
+		snprintf(curl_cause, sizeof(curl_cause), "it does not start");
+}
+
+static void httpd_start(void)
+{
+	load(MHD_SONAME, mhd_names, ARRAY_SIZE(mhd_names), &mhd_table, mhd_cause, sizeof(mhd_cause));
+}
+
+int lazy_curl(void)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+	lock_check(pthread_once(&once, curl_start));
+	return *curl_cause ? fail(-ELIBACC, "%s, which a KAS is asked with, cannot be loaded: %s (Debian: apt-get install --reinstall %s)",
+				  CURL_SONAME, curl_cause, CURL_PACKAGE)
+			   : 0;
+}
+
+int lazy_httpd(void)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+	lock_check(pthread_once(&once, httpd_start));
+	return *mhd_cause ? fail(-ELIBACC, "%s, which a KAS is served with, cannot be loaded: %s (Debian: apt-get install --reinstall %s)",
+				 MHD_SONAME, mhd_cause, MHD_PACKAGE)
+			  : 0;
+}
