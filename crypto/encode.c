@@ -2,6 +2,8 @@
 #include "encode.h"
 
 #include <errno.h>
+#include <stdlib.h>
+#include <string.h>
 
 static const char alphabet[64] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
@@ -48,7 +50,7 @@ static inline uint32_t value_of(uint8_t c, bool lax)
 	return (uint32_t)values[c] - 1;
 }
 
-int base64_decode(const char *s, size_t len, bool lax, void *ret, size_t max, size_t *ret_len)
+static int decode_unbroken(const char *s, size_t len, bool lax, void *ret, size_t max, size_t *ret_len)
 {
 	const uint8_t *c = (const uint8_t *)s;
 	uint8_t *out = ret;
@@ -91,6 +93,22 @@ int base64_decode(const char *s, size_t len, bool lax, void *ret, size_t max, si
 		*out++ = (uint8_t)(v[1] << 4 | v[2] >> 2);
 	*ret_len = n;
 	return 0;
+}
+
+int base64_decode(const char *s, size_t len, bool lax, void *ret, size_t max, size_t *ret_len)
+{
+	CLEANUP_FREE char *joined = NULL;
+	size_t n = 0;
+
+	if (!lax || (!memchr(s, '\n', len) && !memchr(s, '\r', len)))
+		return decode_unbroken(s, len, lax, ret, max, ret_len);
+	joined = malloc(len);
+	if (!joined)
+		return -ENOMEM;
+	for (size_t i = 0; i < len; i++)
+		if (s[i] != '\n' && s[i] != '\r')
+			joined[n++] = s[i];
+	return decode_unbroken(joined, n, true, ret, max, ret_len);
 }
 
 void hex_encode(const void *p, size_t len, char *ret)

@@ -9,8 +9,9 @@
 
 /** base64_encode() - @ret gets BASE64_LEN(len) characters and a NUL */
 void base64_encode(const void *p, size_t len, char *ret);
-/** base64_decode() - standard alphabet with padding; with @lax also the URL alphabet and missing padding (a KAS takes those)
- * @max: room in @ret.  Return: 0; -EPROTO not base64; -ENOSPC too long */
+/** base64_decode() - standard alphabet with padding; with @lax also the URL alphabet, missing padding and line breaks (other
+ * clients and a KAS take those)
+ * @max: room in @ret.  Return: 0; -EPROTO not base64; -ENOSPC too long; -ENOMEM only with line breaks */
 int base64_decode(const char *s, size_t len, bool lax, void *ret, size_t max, size_t *ret_len) MUST_CHECK;
 /** hex_encode() - lower case; 2 * len characters and a NUL */
 void hex_encode(const void *p, size_t len, char *ret);

@@ -38,7 +38,7 @@ static int expect(const json_t *obj, const char *key, const char *want)
 
 static int size_member(const json_t *obj, const char *key, bool needed, uint32_t dflt, uint32_t *ret)
 {
-	const json_t *v = json_object_get(obj, key);
+	const json_t *v = json_member(obj, key);
 
 	if (!v && !needed) {
 		*ret = dflt;
@@ -83,9 +83,11 @@ static int root_parse(const json_t *ii, struct manifest *m)
 	if (!json_is_object(root))
 		return fail(-EPROTO, "the manifest's rootSignature is not an object");
 	err = expect(root, "alg", "HS256");
+	if (err == -ENOTSUP) /* "GMAC", which the format knows, is the last segment's tag alone */
+		return fail(err, "the manifest's rootSignature.alg is not HS256: nothing else protects the list of segments");
 	if (err)
 		return err;
-	if (!json_is_string(sig) || base64_decode(json_string_value(sig), json_string_length(sig), false, text, sizeof(text), &len))
+	if (!json_is_string(sig) || base64_decode(json_string_value(sig), json_string_length(sig), true, text, sizeof(text), &len))
 		return fail(-EPROTO, "the manifest's rootSignature.sig is not base64 of 32 bytes or of 64 hex digits");
 	m->hex = len == 2 * MAC_LEN;
 	if (!m->hex && len == MAC_LEN)
@@ -108,7 +110,7 @@ static int integrity_parse(const json_t *ei, struct manifest *m)
 	if (err)
 		return err;
 	m->seg_hs256 = alg && !strcmp(alg, "HS256");
-	if (!m->seg_hs256 && json_object_get(ii, "segmentHashAlg")) {
+	if (!m->seg_hs256 && json_member(ii, "segmentHashAlg")) {
 		err = expect(ii, "segmentHashAlg", "GMAC");
 		if (err)
 			return err;
@@ -147,7 +149,7 @@ static int hash_decode(const char *base64, size_t base64_len, const struct manif
 	char text[2 * MAC_LEN];
 	size_t len;
 
-	if (base64_decode(base64, base64_len, false, text, sizeof(text), &len))
+	if (base64_decode(base64, base64_len, true, text, sizeof(text), &len))
 		return -EPROTO;
 	if (m->hex)
 		return hex_decode(text, len, ret, m->hash_len);
@@ -321,6 +323,8 @@ static int manifest_parse_any(struct part text, struct manifest **ret)
 
 	if (!m)
 		return -ENOMEM;
+	if (text.len >= 3 && !memcmp(text.p, "\xef\xbb\xbf", 3)) /* a byte order mark: JavaScript's and Python's readers pass over it */
+		text = (struct part){(const char *)text.p + 3, text.len - 3};
 	if (text.len > TEXT_LIMIT)
 		return fail(-EPROTO, "the manifest is larger than %zu bytes", TEXT_LIMIT);
 	err = top_load(text, &segs, &ka, &top);

@@ -181,9 +181,16 @@ const char *printable(const char *text, char buf[static PRINTABLE_LEN])
 	return buf;
 }
 
-int json_text(const json_t *obj, const char *key, bool needed, size_t max, char **ret)
+const json_t *json_member(const json_t *obj, const char *key)
 {
 	const json_t *v = json_object_get(obj, key);
+
+	return json_is_null(v) ? NULL : v;
+}
+
+int json_text(const json_t *obj, const char *key, bool needed, size_t max, char **ret)
+{
+	const json_t *v = json_member(obj, key);
 	char *copy;
 
 	if (!v && needed)
@@ -215,10 +222,12 @@ static int binding_parse(const json_t *obj, struct key_access *ka)
 
 static int wrapped_parse(const json_t *obj, struct key_access *ka)
 {
-	const json_t *w = json_object_get(obj, "wrappedKey");
+	const json_t *w = json_member(obj, "wrappedKey");
 	size_t len = json_string_length(w);
 	int err;
 
+	if (!w && ka->type == WRAP_OTHER) /* "remote" has none; another object may open the file */
+		return 0;
 	if (!json_is_string(w) || len > WRAPPED_TEXT_MAX)
 		return fail(-EPROTO, "the manifest's wrappedKey is not a string of at most %zu bytes", WRAPPED_TEXT_MAX);
 	ka->wrapped = malloc(len + 1);
@@ -244,14 +253,11 @@ static int object_parse(const json_t *obj, struct key_access *ka)
 		return fail(-EPROTO, "an element of the manifest's keyAccess is not an object");
 	for (size_t i = 0; !err && i < ARRAY_SIZE(texts); i++)
 		err = json_text(obj, texts[i].key, texts[i].needed, TEXT_MAX, texts[i].to);
-	if (!err)
-		err = binding_parse(obj, ka);
-	if (!err)
-		err = wrapped_parse(obj, ka);
 	if (err)
 		return err;
 	ka->type = !strcmp(ka->type_name, "wrapped") ? WRAP_RSA : !strcmp(ka->type_name, "ec-wrapped") ? WRAP_EC : WRAP_OTHER;
-	return 0;
+	err = binding_parse(obj, ka);
+	return err ? err : wrapped_parse(obj, ka);
 }
 
 static void json_cleanup(json_t **j)

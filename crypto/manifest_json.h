@@ -29,7 +29,10 @@ json_t *json_load(struct part text, const char *what) MUST_CHECK;
 #define PRINTABLE_LEN 41
 const char *printable(const char *text, char buf[static PRINTABLE_LEN]);
 
-/** json_text() - copy of a string member of at most @max bytes; "" if it is absent and not @needed; 0, -EPROTO (fail() names it), -ENOMEM */
+/** json_member() - a member, borrowed; NULL where it is absent or null */
+const json_t *json_member(const json_t *obj, const char *key);
+/** json_text() - copy of a string member of at most @max bytes; "" if it is absent or null and not @needed; 0, -EPROTO (fail() names it),
+ * -ENOMEM */
 int json_text(const json_t *obj, const char *key, bool needed, size_t max, char **ret) MUST_CHECK;
 
 /** manifest_key_access() - fill m->ka and m->n_ka from the keyAccess array; 0, -EPROTO, -ENOMEM */

@@ -12,7 +12,7 @@
 
 #define ENTRIES_MAX 16
 #define CENTRAL_MAX ((uint64_t)64 << 10)
-#define LOCAL_MAX ((size_t)16 << 10) /* name and extra fields; `ls` reads all of them for files of others */
+#define LOCAL_MAX ((size_t)16 << 10) /* name, and what is read of the extra fields: `ls` does so for files of others */
 #define EOCD_LEN 22
 #define LOCATOR_LEN 20
 #define EOCD64_LEN 56
@@ -233,7 +233,7 @@ static int local_sizes(const uint8_t *h, const uint8_t *extra, size_t extra_len,
 static int local_parse(const struct file *f, struct dir_entry *d, uint64_t limit)
 {
 	uint8_t h[30], *rest CLEANUP_FREE = NULL;
-	size_t name_len, extra_len;
+	size_t name_len, extra_len, looked;
 	int err;
 
 	err = read_at(f, h, sizeof(h), d->e.local_off);
@@ -245,17 +245,18 @@ static int local_parse(const struct file *f, struct dir_entry *d, uint64_t limit
 		return malformed("local header and directory disagree on method or flags");
 	name_len = get_le16(h + 26);
 	extra_len = get_le16(h + 28);
-	if (name_len + extra_len > LOCAL_MAX)
-		return malformed("a local header is larger than 16 KiB");
-	rest = malloc(name_len + extra_len + 1);
+	if (name_len > LOCAL_MAX)
+		return malformed("a name is longer than 16 KiB");
+	looked = MIN(extra_len, LOCAL_MAX - name_len);
+	rest = malloc(name_len + looked + 1);
 	if (!rest)
 		return -ENOMEM;
-	err = read_at(f, rest, name_len + extra_len, d->e.local_off + sizeof(h));
+	err = read_at(f, rest, name_len + looked, d->e.local_off + sizeof(h));
 	if (err)
 		return err;
 	if (name_len != d->name_len || memcmp(rest, d->name, name_len) != 0)
 		return malformed("local header and directory disagree on a name");
-	err = local_sizes(h, rest + name_len, extra_len, d);
+	err = local_sizes(h, rest + name_len, looked, d);
 	if (err)
 		return err;
 	d->e.data_off = d->e.local_off + sizeof(h) + name_len + extra_len;

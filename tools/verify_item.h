@@ -17,7 +17,8 @@ struct verify_item {
 	struct io io;
 	struct container *c;
 	uint64_t per_range, n_ranges;
-	uint32_t crc; /* what the zip says */
+	uint32_t crc;                  /* what the zip says */
+	uint64_t slack_off, slack_len; /* bytes behind the last segment that belong to the zip's entry all the same */
 	/* each written by the thread that has the range */
 	uint32_t *range_crc;
 	uint64_t *range_len;

@@ -57,6 +57,14 @@ static void test_accepted(void **state)
 	    {"escaped base64", {BASE, EDIT("==\",\"segmentSize\"", "\\u003d\\u003d\",\"segmentSize\"")}, 4, true},
 	    {"white space", {BASE, EDIT(",\"segments\":[", " ,\n\"segments\" : [\r\n\t ")}, 4, true},
 	    {"no segmentHashAlg", {BASE, EDIT("\"segmentHashAlg\":\"GMAC\",", "")}, 4, true},
+	    {"null is absent", {BASE, EDIT("\"kid\"", "\"sid\":null,\"ephemeralPublicKey\":null,\"kid\"")}, 4, true},
+	    {"null segmentHashAlg, mimeType", {BASE, .edit = {{"\"GMAC\"", "null"}, {"\"text/plain\"", "null"}}}, 4, true},
+	    {"null where the size is the default", {BASE, EDIT(",\"segmentSize\":300", ",\"segmentSize\":null")}, 4, true},
+	    {"hash without padding", {BASE, EDIT("==\",\"segmentSize\"", "\",\"segmentSize\"")}, 4, true},
+	    {"hash with a line break", {BASE, EDIT("==\",\"segmentSize\"", "\\n==\",\"segmentSize\"")}, 4, true},
+	    {"root with a line break", {BASE, EDIT("\"sig\":\"", "\"sig\":\"\\r\\n")}, 4, true},
+	    {"byte order mark", {BASE, EDIT("{\"enc", "\xef\xbb\xbf{\"enc")}, 4, true},
+	    {"wrapped key with line breaks", {BASE, EDIT("\"AAAA\"", "\"AA\\r\\nAA\\n\"")}, 4, true},
 	    {"assertions", {BASE, EDIT(",\"schemaVersion\"", ",\"assertions\":[{\"a\":1.5e3}],\"schemaVersion\"")}, 4, true},
 	};
 	(void)state;
@@ -96,7 +104,7 @@ static const struct {
 	int want;
 	const char *why; /* in the message */
 } refused[] = {
-    {"GMAC root", {BASE, EDIT("\"alg\":\"HS256\",\"sig\"", "\"alg\":\"GMAC\",\"sig\"")}, -ENOTSUP, "alg"},
+    {"GMAC root", {BASE, EDIT("\"alg\":\"HS256\",\"sig\"", "\"alg\":\"GMAC\",\"sig\"")}, -ENOTSUP, "rootSignature.alg"},
     {"no root", {BASE, EDIT("rootSignature", "rootSignaturE")}, -EPROTO, "rootSignature"},
     {"root of 31 bytes", {BASE, EDIT("\"sig\":\"", "\"sig\":\"AAAA\",\"x\":\"")}, -EPROTO, "sig"},
     {"not encrypted", {BASE, EDIT("\"isEncrypted\":true", "\"isEncrypted\":false")}, -EPROTO, "isEncrypted"},
@@ -152,6 +160,9 @@ static const struct {
      "keyAccess"},
     {"key access object a number", {BASE, EDIT("\"keyAccess\":[", "\"keyAccess\":[1,")}, -EPROTO, "keyAccess"},
     {"wrapped key missing", {BASE, EDIT("\"wrappedKey\"", "\"wrappedKeY\"")}, -EPROTO, "wrappedKey"},
+    {"wrapped key null", {BASE, EDIT("\"AAAA\"", "null")}, -EPROTO, "wrappedKey"},
+    {"hash null", {BASE, EDIT("{\"hash\":", "{\"hash\":null,\"x\":")}, -EPROTO, "hash"},
+    {"two byte order marks", {BASE, EDIT("{\"enc", "\xef\xbb\xbf\xef\xbb\xbf{\"enc")}, -EPROTO, ""},
     {"wrapped key not base64", {BASE, EDIT("\"AAAA\"", "\"A*AA\"")}, -EPROTO, "wrappedKey"},
     {"binding missing", {BASE, EDIT("\"policyBinding\"", "\"policyBindinG\"")}, -EPROTO, "policyBinding"},
     {"binding with another algorithm",
