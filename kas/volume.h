@@ -16,7 +16,7 @@ struct volume_remote;
 
 #define VOLUME_POLICIES_MAX 256
 struct volume_policy {
-	char *dir;    /* path from the store's root, as stored */
+	char *dir;    /* path from the store's root, as stored; of a directory or of a file */
 	char *policy; /* base64 */
 };
 
@@ -107,14 +107,17 @@ int volume_slot_change(struct volume *v, uint8_t id, const struct credential *c,
  * volume_kas_add_rsa(): a fresh RSA key beside it, for clients of `tdfs kas serve` that wrap with nothing else; it stands among the retired ones,
  * as tdfs itself makes no files for it.  It is the last in v->kas_old then.  -ENOSPC
  * volume_kas_forget(): a retired key is destroyed; files wrapped for it alone cannot be opened any more.  -ENOENT; -EINVAL it is the present one
- * volume_policy_set(): of new files below @dir ("": everywhere), @text: a policy as JSON, NULL: again that of the directory above; -EPROTO it is none; -EFBIG; -EINVAL @dir; -ENOSPC 256
- * directories have one.  All: -EBADMSG both copies damaged, -errno */
+ * volume_policy_set(): of new files below @dir ("": everywhere; or the stored path of a file: of that one), @text: a policy as JSON, NULL: again that of the directory above;
+ * -EPROTO it is none; -EFBIG; -EINVAL @dir; -ENOSPC 256
+ * paths have one.  All: -EBADMSG both copies damaged, -errno */
 int volume_kas_rotate(struct volume *v) MUST_CHECK;
 int volume_kas_add_rsa(struct volume *v) MUST_CHECK;
 int volume_kas_forget(struct volume *v, const char *kid) MUST_CHECK;
 int volume_policy_set(struct volume *v, const char *dir, const char *text, size_t len) MUST_CHECK;
-/** volume_policy_at() - the policy of a new file at @path (from the store's root, as stored): of the nearest directory that has one.  Borrowed */
+/** volume_policy_at() - the policy of a new file at @path (from the store's root, as stored): its own, else of the nearest directory that has one.  Borrowed
+ * volume_policy_own() - what was set for @path (of a file or directory) itself; NULL: nothing.  Borrowed */
 const char *volume_policy_at(const struct volume *v, const char *path);
+const char *volume_policy_own(const struct volume *v, const char *path);
 
 /** volume_backup() / volume_restore() - volume.json and kas/ in one file, still wrapped and authenticated; restore refuses to replace another volume's (-EEXIST) without @force
  * and never touches a log that is there.  The backup is opened with @c before anything is replaced; a store without .tdfs gets one with an empty log.  -EINVAL the backup would lie in

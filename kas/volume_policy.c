@@ -139,6 +139,13 @@ static struct volume_policy *entry_find(const struct volume *v, const char *dir)
 	return NULL;
 }
 
+const char *volume_policy_own(const struct volume *v, const char *path)
+{
+	const struct volume_policy *p = *path ? entry_find(v, path) : NULL;
+
+	return p ? p->policy : *path ? NULL : v->policy;
+}
+
 /* The entry of @dir; or a new one; NULL: no memory */
 static struct volume_policy *entry_of(struct volume *v, const char *dir)
 {
@@ -176,7 +183,9 @@ int volume_policy_set(struct volume *v, const char *dir, const char *text, size_
 	if (err)
 		return err;
 	if (*dir && v->n_policies >= VOLUME_POLICIES_MAX && !entry_find(v, dir))
-		return fail(-ENOSPC, "%d directories have a policy of their own already", VOLUME_POLICIES_MAX);
+		return fail(-ENOSPC,
+			    "%d directories and files have a policy of their own already: `tdfs policy set PATH --inherit` frees one",
+			    VOLUME_POLICIES_MAX);
 	b64 = malloc(BASE64_LEN(len) + 1);
 	p = *dir ? entry_of(v, dir) : NULL;
 	if (!b64 || (*dir && !p))

@@ -238,6 +238,8 @@ static int rejoin(const struct session *s)
 		cv->v = s->v;
 		cv->run = s->cv->run;
 		cv->run.verb = CONVERT_REWRAP;
+		cv->run.recover = true;
+		cv->run.new_dek = false;
 		cv->from_name = cv->to_name = s->cv->from_name;
 		cv->json = s->cv->json;
 		cv->quiet = s->cv->quiet;
@@ -263,11 +265,15 @@ int convert_main(const struct convert_args *a, enum convert_verb verb, bool only
 	if (code)
 		return code;
 	s.cv->run.recover = only_recover;
-	if (only_recover && job_half_sets(s.v)) {
+	/* what is half replaced was made for an earlier run's policy, and is one file before it is looked at for this one's */
+	if ((only_recover || (verb == CONVERT_REWRAP && (a->policy || a->rules) && !a->dry_run)) && job_half_sets(s.v)) {
 		code = rejoin(&s);
 		if (code)
 			return code;
 	}
+	code = rewrap_scope(s.cv, a);
+	if (code)
+		return code;
 	return a->dry_run ? report_dry_run(s.cv, a->json) : session_run(&s, a);
 }
 

@@ -14,8 +14,10 @@ struct convert_args {
 	uint64_t workers, batch, max_rate;
 	const char *verify, *busy, *max_duration, *files_from, *pressure;
 	/* rewrap */
-	bool new_dek, keep_dek;
+	bool new_dek, keep_dek, rules;
 	const char *kas, *policy;
+	const char *below;            /* the path of a directory or file in the store; NULL: all */
+	const struct policy_job *set; /* what `tdfs policy set` changes before; NULL: nothing */
 	/* plan, run */
 	const char *out, *plan, *shard;
 	uint64_t max_files, max_bytes;
@@ -70,5 +72,12 @@ extern const struct command convert_plan, convert_run_plan, convert_start;
 extern const struct command convert_rewrap;
 /** rewrap_prepare() - which key and policy the files are moved to; sets the volume's policy; an exit code, reported */
 int rewrap_prepare(struct convert *cv, const struct convert_args *a);
+/** rewrap_scope() - which files, of those that are there now; an exit code, reported */
+int rewrap_scope(struct convert *cv, const struct convert_args *a);
+
+struct policy_job {
+	/* the volume is open and locked; an exit code, reported */
+	int (*set)(const struct policy_job *j, struct volume *v);
+};
 
 #endif

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* tdfs convert rewrap: sealed files under another KAS key, another policy, fresh data keys. */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 
 #include "cmd_convert.h"
@@ -45,9 +46,28 @@ int rewrap_prepare(struct convert *cv, const struct convert_args *a)
 		code = policy_take(cv->v, a->policy);
 		cv->run.policy = cv->v->policy;
 	}
+	if (a->set && !code)
+		code = a->set->set(a->set, cv->v);
+	cv->run.rules = a->rules;
 	cv->run.new_dek = a->new_dek;
 	cv->run.keep_dek = a->keep_dek;
 	return code;
+}
+
+int rewrap_scope(struct convert *cv, const struct convert_args *a)
+{
+	struct stat st;
+
+	if (!a->below)
+		return EXIT_TDFS_OK;
+	if (fstatat(cv->v->store_fd, a->below, &st, AT_SYMLINK_NOFOLLOW))
+		return complain_file(-errno, a->below, NULL);
+	/* of a file with several names all are needed, wherever they are */
+	if (S_ISREG(st.st_mode) && st.st_nlink > 1)
+		cv->run.only = st.st_ino;
+	else
+		cv->run.below = a->below;
+	return EXIT_TDFS_OK;
 }
 
 static int rewrap_main(const void *args, int n, char **pos)
@@ -59,12 +79,17 @@ static int rewrap_main(const void *args, int n, char **pos)
 		report(REPORT_ERROR, "--new-dek goes with neither --keep-dek nor --kas: it makes a KAS key of its own");
 		return EXIT_TDFS_USAGE;
 	}
+	if (a.rules && a.policy) {
+		report(REPORT_ERROR, "--rules and --policy exclude each other: `tdfs policy set %s` first, then --rules", pos[0]);
+		return EXIT_TDFS_USAGE;
+	}
 	return convert_main(&a, CONVERT_REWRAP, false, n, pos);
 }
 
 static const struct option_row rewrap_rows[] = {
     {OPTION_TEXT, 0, "kas", "KID", offsetof(struct convert_args, kas), "another KAS key of the volume than the newest"},
     {OPTION_TEXT, 0, "policy", "FILE", offsetof(struct convert_args, policy), "policy (JSON) of all files, and of new ones"},
+    {OPTION_FLAG, 0, "rules", NULL, offsetof(struct convert_args, rules), "each file: the policy of new ones where it lies"},
     {OPTION_FLAG, 0, "new-dek", NULL, offsetof(struct convert_args, new_dek), "all files: `tdfs key rotate` first"},
     {OPTION_FLAG, 0, "keep-dek", NULL, offsetof(struct convert_args, keep_dek), "only another key access where the policy stays"},
     SHARED_ROWS(struct convert_args, ),

@@ -8,8 +8,9 @@
 #include <sys/xattr.h>
 
 #include "commands.h"
-#include "encode.h"
+#include "cmd_convert.h"
 #include "policy_make.h"
+#include "policy_place.h"
 #include "say.h"
 #include "remote.h"
 #include "target.h"
@@ -20,8 +21,9 @@
 struct set_args {
 	struct credential_source cred;
 	struct policy_words words;
-	const char *file;
-	bool inherit, unchecked;
+	const char *file, *busy;
+	uint64_t workers;
+	bool inherit, unchecked, existing, daemon, quiet;
 };
 
 struct show_args {
@@ -29,16 +31,6 @@ struct show_args {
 };
 
 /* --- what a policy says --- */
-
-static json_t *policy_parse(const char *b64)
-{
-	size_t len = strlen(b64), got = 0;
-	CLEANUP_FREE char *text = malloc(len + 1);
-
-	if (!text || base64_decode(b64, len, true, text, len + 1, &got))
-		return NULL;
-	return json_loadb(text, got, JSON_REJECT_DUPLICATES, NULL);
-}
 
 static void print_list(const char *what, const json_t *list, const char *member)
 {
@@ -109,37 +101,19 @@ static int policy_of_mounted(const char *path, json_t **ret)
 	return 0;
 }
 
-/* The store that a directory lies in, and its path in there; 0 or -errno, fail() tells */
-static int dir_in_store(const char *path, char **ret_store, char **ret_dir)
-{
-	char full[PATH_MAX];
-	size_t len;
-	int err;
-
-	if (!realpath(path, full))
-		return fail(-errno, "%s", strerror(errno));
-	err = volume_find(full, ret_store);
-	if (err)
-		return fail(err, "lies in no store");
-	len = strlen(*ret_store);
-	*ret_dir = strdup(full[len] ? full + len + 1 : "");
-	return *ret_dir ? 0 : -ENOMEM;
-}
-
 static int show_dir(const char *path, bool as_json)
 {
 	CLEANUP(volume_cleanup) struct volume *v = NULL;
-	CLEANUP_FREE char *store = NULL;
-	CLEANUP_FREE char *dir = NULL;
+	CLEANUP(policy_place_free) struct policy_place at = {0};
 	json_t *policy;
-	int err = dir_in_store(path, &store, &dir), code;
+	int code = policy_place_find(path, &at), err;
 
+	if (code)
+		return code;
+	err = volume_peek(at.store, &v);
 	if (err)
-		return complain_file(err, path, "give a file, or a directory of a store that is not mounted there");
-	err = volume_peek(store, &v);
-	if (err)
-		return volume_complain(err, store);
-	policy = policy_parse(volume_policy_at(v, dir));
+		return volume_complain(err, at.store);
+	policy = policy_parse(volume_policy_at(v, at.path));
 	code = tell(path, policy, "of new files here", as_json);
 	json_decref(policy);
 	return code;
@@ -169,13 +143,19 @@ static int show_main(const void *args, int n, char **pos)
 
 /* --- set --- */
 
+static bool any_words(const struct set_args *a)
+{
+	return a->words.attributes || a->words.dissem || a->words.owner || a->words.expiry;
+}
+
 static int set_args_check(const struct set_args *a)
 {
-	bool any = a->words.attributes || a->words.dissem || a->words.owner || a->words.expiry;
+	bool any = any_words(a);
 
-	if (a->file ? any || a->inherit : a->inherit ? any : !any) {
+	if (a->file ? any || a->inherit : a->inherit ? any : !any && !a->existing) {
 		report(REPORT_ERROR,
-		       "give what the policy says (--attribute, --dissem, --owner, --expiry), or --policy FILE, or --inherit");
+		       "give what the policy says (--attribute, --dissem, --owner, --expiry), or --policy FILE, or --inherit; or "
+		       "--existing alone: what was set already");
 		return EXIT_TDFS_USAGE;
 	}
 	return EXIT_TDFS_OK;
@@ -190,7 +170,7 @@ static int policy_text(const struct set_args *a, char **ret, size_t *ret_len)
 
 	*ret = NULL;
 	*ret_len = 0;
-	if (a->inherit)
+	if (a->inherit || (!a->file && !any_words(a)))
 		return 0;
 	if (a->file)
 		return io_read_file(&io, AT_FDCWD, a->file, (size_t)64 << 10, ret, ret_len);
@@ -247,42 +227,89 @@ static int check_attributes(const struct volume *v, const char *policy)
 	return code;
 }
 
+/* What is to be set, and where. */
+struct set_job {
+	struct policy_job job; /* first */
+	const struct set_args *a;
+	const struct policy_place *at;
+	const char *shown, *text;
+	size_t len;
+};
+
+static int set_in(const struct policy_job *job, struct volume *v)
+{
+	const struct set_job *j = (const struct set_job *)job;
+	int code = EXIT_TDFS_OK, err;
+
+	/* the same words again: what a run that was cut short has given to files stays */
+	if (!j->text ? !j->a->inherit : !j->a->file && policy_says_same(v, j->at->path, j->text))
+		return EXIT_TDFS_OK;
+	if (!j->a->unchecked)
+		code = check_attributes(v, j->text);
+	if (code)
+		return code;
+	fail_clear();
+	err = volume_policy_set(v, j->at->path, j->text, j->len);
+	return err ? complain(err, j->shown, NULL) : EXIT_TDFS_OK;
+}
+
+/* The files that are there: a rewrap, which sets what new ones get before. */
+static int set_existing(const struct set_job *j)
+{
+	const struct set_args *a = j->a;
+	const struct convert_args ca = {.cred = a->cred,
+					.in_place = true,
+					.rules = true,
+					.below = *j->at->path ? j->at->path : NULL,
+					.set = &j->job,
+					.workers = a->workers,
+					.busy = a->busy,
+					.daemon = a->daemon,
+					.quiet = a->quiet};
+
+	return convert_main(&ca, CONVERT_REWRAP, false, 1, (char **)&j->at->store);
+}
+
+static int set_new(const struct set_job *j)
+{
+	CLEANUP(volume_cleanup) struct volume *v = NULL;
+	int code = volume_get(j->at->store, &j->a->cred, &v);
+
+	if (!code)
+		code = volume_hold(v);
+	if (!code)
+		code = set_in(&j->job, v);
+	if (code)
+		return code;
+	printf("New files below %s get this policy; those that are there keep theirs.\n"
+	       "`tdfs policy set %s --existing` brings them in line.\n",
+	       j->shown, j->shown);
+	return output_flush(EXIT_TDFS_OK);
+}
+
 static int set_main(const void *args, int n, char **pos)
 {
 	const struct set_args *a = args;
-	CLEANUP(volume_cleanup) struct volume *v = NULL;
-	CLEANUP_FREE char *store = NULL;
-	CLEANUP_FREE char *dir = NULL;
+	CLEANUP(policy_place_free) struct policy_place at = {0};
+	struct set_job j = {.job.set = set_in, .a = a, .at = &at, .shown = pos[0]};
 	CLEANUP_FREE char *text = NULL;
-	size_t len = 0;
 	int code = set_args_check(a), err;
 
 	if (code)
 		return code;
 	fail_clear();
-	err = policy_text(a, &text, &len);
+	err = policy_text(a, &text, &j.len);
 	if (err)
 		return complain(err, a->file, NULL);
-	err = dir_in_store(pos[0], &store, &dir);
-	if (err)
-		return complain_file(err, pos[0], "give a store, or a directory in one");
-	if (a->inherit && !*dir) {
+	j.text = text;
+	code = policy_place_find(pos[0], &at);
+	if (code)
+		return code;
+	if (a->inherit && !*at.path) {
 		report(REPORT_ERROR, "%s: is the store itself: there is nothing above it", pos[0]);
 		return EXIT_TDFS_USAGE;
 	}
-	code = volume_get(store, &a->cred, &v);
-	if (!code)
-		code = volume_hold(v);
-	if (!code && !a->unchecked)
-		code = check_attributes(v, text);
-	if (code)
-		return code;
-	fail_clear();
-	err = volume_policy_set(v, dir, text, len);
-	if (err)
-		return complain(err, pos[0], NULL);
-	printf("New files below %s get this policy; those that are there keep theirs.\n", pos[0]);
-	return output_flush(EXIT_TDFS_OK);
+	return at.file || a->existing ? set_existing(&j) : set_new(&j);
 }
 
 static const struct option_row show_rows[] = {
@@ -297,6 +324,11 @@ static const struct option_row set_rows[] = {
     {OPTION_TEXT, 0, "expiry", "TIME", offsetof(struct set_args, words.expiry), "until then, where the KAS looks at it"},
     {OPTION_TEXT, 0, "policy", "FILE", offsetof(struct set_args, file), "a whole policy (JSON) instead"},
     {OPTION_FLAG, 0, "inherit", NULL, offsetof(struct set_args, inherit), "again that of the directory above"},
+    {OPTION_FLAG, 0, "existing", NULL, offsetof(struct set_args, existing), "of a directory: and the files that are there"},
+    {OPTION_NUMBER, 0, "workers", "N", offsetof(struct set_args, workers), "with existing files, as `tdfs convert rewrap`"},
+    {OPTION_TEXT, 0, "busy", "HOW", offsetof(struct set_args, busy), "files in use: skip, wait or fail"},
+    {OPTION_FLAG, 0, "daemon", NULL, offsetof(struct set_args, daemon), "go on in the background"},
+    {OPTION_FLAG, 'q', "quiet", NULL, offsetof(struct set_args, quiet), "no progress, no summary"},
     {OPTION_FLAG, 0, "unchecked", NULL, offsetof(struct set_args, unchecked), "do not ask the KAS whether it knows the attributes"},
     CREDENTIAL_ROWS(struct set_args, cred),
     {0},
@@ -316,10 +348,10 @@ static const struct command policy_show = {
 
 static const struct command policy_set = {
     .name = "set",
-    .summary = "what new files below a directory get",
-    .usage = "STORE[/DIR]",
-    .notes = "The nearest directory that has a policy counts. A directory that is renamed\n"
-	     "does not take it along. Cut to nothing and written anew a file keeps its own.\n",
+    .summary = "what new files below a directory get, or a file",
+    .usage = "STORE[/DIR|/FILE]",
+    .notes = "The nearest directory that has one counts, before it the file's own. Neither is\n"
+	     "taken along by a rename. Existing files are encrypted anew (convert status).\n",
     .options = set_rows,
     .args_size = sizeof(struct set_args),
     .min_args = 1,
@@ -331,6 +363,6 @@ static const struct command *const subs[] = {&policy_show, &policy_set, NULL};
 
 const struct command command_policy = {
     .name = "policy",
-    .summary = "who may open files: show it, set it for new ones",
+    .summary = "who may open files: show it, set it",
     .sub = subs,
 };

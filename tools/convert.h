@@ -44,6 +44,9 @@ struct convert_run {
 	bool new_dek, keep_dek;
 	const char *kas_kid; /* the key that files are to be wrapped for */
 	const char *policy;  /* base64: the policy they are to have; NULL: each its own */
+	bool rules;          /* ... or that of new files where it lies (volume_policy_at()) */
+	const char *below;   /* nothing but this directory or file, a path from the store's root; NULL: the whole store */
+	ino_t only;          /* nothing but this file, wherever its names are; 0: all */
 
 	pid_t parent;
 	const struct volume *v;

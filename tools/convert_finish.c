@@ -106,7 +106,7 @@ static int scan_entry(struct scan *s, struct walk *w, const struct walk_entry *e
 
 static int scan_all(struct scan *s)
 {
-	const struct walk_calls calls = {s, scan_bad, scan_done};
+	const struct walk_calls calls = {s, scan_bad, scan_done, NULL, 0};
 	struct walk_entry e;
 	struct walk *w;
 	int got, err = walk_open(s->v->store_fd, true, false, &calls, &w);

@@ -124,13 +124,15 @@ static int seal_to(struct one *w, const struct source *src, const struct item_or
 {
 	char temp_name[TEMP_ROOM];
 	CLEANUP_FD int temp = temp_open(w->to_dir, w->run->temp_dir, src->st.st_mode, temp_name);
-	const struct seal_from plain = {.fd = src->fd, .policy = volume_policy_at(w->run->v, w->dir ? w->dir : "")};
+	struct seal_from plain = {.fd = src->fd};
 	uint32_t s = 0;
 	int err;
 
 	if (temp < 0)
 		return fail(temp, "making the new file: %s", strerror(-temp));
-	err = seal_fd(&w->sealer, &plain, &src->st, temp, o->verify ? a->hash : NULL, &s);
+	err = one_policy(w, target, &plain.policy);
+	if (!err)
+		err = seal_fd(&w->sealer, &plain, &src->st, temp, o->verify ? a->hash : NULL, &s);
 	a->s = s;
 	if (err) {
 		temp_drop(w->run->temp_dir, temp_name);

@@ -60,7 +60,7 @@ static uint64_t space_of(const struct convert *cv, uint64_t size)
 
 static int look(struct convert *cv, bool stats, struct job_rename **ret_list, size_t *ret_n, uint64_t *ret_bytes, uint64_t *ret_space)
 {
-	const struct walk_calls calls = {NULL, nothing_bad, nothing_done};
+	const struct walk_calls calls = {NULL, nothing_bad, nothing_done, cv->run.below, cv->run.only};
 	struct walk_entry e;
 	struct walk *w;
 	int got, err = walk_open(cv->run.from_fd, cv->run.one_fs, stats, &calls, &w);

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <sys/resource.h>
 #include <sys/xattr.h>
 
@@ -20,7 +21,21 @@ void one_leave(struct one *w)
 	close_fd(&w->from_dir);
 	w->from_dir = w->to_dir = -1;
 	free(w->dir);
-	w->dir = NULL;
+	free(w->to_path);
+	w->dir = w->to_path = NULL;
+}
+
+int one_policy(const struct one *w, const char *target, const char **ret)
+{
+	CLEANUP_FREE char *path = NULL;
+	const char *dir = w->to_path ? w->to_path : w->dir;
+
+	if (asprintf(&path, "%s%s%s", dir, *dir ? "/" : "", target) < 0) {
+		path = NULL;
+		return -ENOMEM;
+	}
+	*ret = volume_policy_at(w->run->v, path);
+	return 0;
 }
 
 /* The directory's path in the tree written: names of directories may be spelled otherwise there. */
@@ -58,7 +73,6 @@ int one_enter(struct one *w, const char *path, const char **ret_name)
 {
 	const char *slash = strrchr(path, '/');
 	size_t len = slash ? (size_t)(slash - path) : 0;
-	CLEANUP_FREE char *translated = NULL;
 	int err = 0;
 
 	*ret_name = slash ? slash + 1 : path;
@@ -68,8 +82,8 @@ int one_enter(struct one *w, const char *path, const char **ret_name)
 	w->dir = strndup(path, len);
 	w->from_dir = w->to_dir = w->dir ? beneath_open(w->run->from_fd, w->dir, w->run->one_fs) : -ENOMEM;
 	if (w->from_dir >= 0 && !w->run->in_place) {
-		err = dir_translate(w->run, w->dir, &translated);
-		w->to_dir = err ? err : beneath_open(w->run->to_fd, translated, true);
+		err = dir_translate(w->run, w->dir, &w->to_path);
+		w->to_dir = err ? err : beneath_open(w->run->to_fd, w->to_path, true);
 	}
 	err = w->from_dir < 0 ? w->from_dir : w->to_dir < 0 ? w->to_dir : 0;
 	if (err) {

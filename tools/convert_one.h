@@ -15,6 +15,7 @@ struct one { /* a worker's hands */
 	struct io io;
 	/* the directory it is in */
 	char *dir;            /* relative path, NULL: none yet */
+	char *to_path;        /* as it is spelled in the tree written; NULL: the same */
 	int from_dir, to_dir; /* the same descriptor in place */
 	/* sources that wait for their end, by inode number; they are opened once */
 	struct kept {
@@ -23,6 +24,7 @@ struct one { /* a worker's hands */
 	} * kept;
 	size_t n_kept, max_kept;
 	bool acl_dir;
+	const char *policy; /* rewrap: the file at hand is to have this one; NULL: its own */
 	bool set;   /* of the file at hand all names come together, be it the last one that is left of several */
 	bool flags; /* of the file at hand: it has some that are to be kept, or it is not known */
 };
@@ -60,6 +62,8 @@ static inline bool stamp_fits(const struct record *r, const struct stat *st)
 
 /** one_target() - the name in the tree written; 0, -ENAMETOOLONG, -ENOENT */
 int one_target(const struct convert_run *run, const char *name, char ret[static NAME_ROOM]) MUST_CHECK;
+/** one_policy() - what the new sealed file @target gets in the store; borrowed from the volume.  0 or -ENOMEM */
+int one_policy(const struct one *w, const char *target, const char **ret) MUST_CHECK;
 /** one_fail() - result for an error */
 enum item_result one_fail(int err);
 /** one_keep() - @*fd is wanted again when it is committed: taken over if there is room.  Only where it has one name */

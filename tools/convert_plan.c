@@ -124,7 +124,7 @@ static int plan_walk(struct making *m)
 	struct chunk *c = NULL;
 	int got = 0, err;
 
-	cv->walk_calls = (struct walk_calls){cv, source_bad, ignore_dir};
+	cv->walk_calls = (struct walk_calls){cv, source_bad, ignore_dir, NULL, 0};
 	dir_put(m, &m->root, "");
 	err = walk_open(cv->run.from_fd, cv->run.one_fs, true, &cv->walk_calls, &cv->walk);
 	while (!err && (got = walk_next(cv->walk, &e)) > 0) {

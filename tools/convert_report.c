@@ -236,9 +236,14 @@ static void command_again(const struct convert *cv, const char *list)
 		printf("Next:  tdfs convert run --plan %s   goes on where it stopped\n", cv->plan->path);
 		return;
 	}
+	if (!list && cv->run.below) {
+		printf("Next:  tdfs policy set %s/%s --existing   goes on where it stopped\n", store, cv->run.below);
+		return;
+	}
 	printf("Next:  tdfs convert %s", verb_name(cv->run.verb));
 	if (cv->run.verb == CONVERT_REWRAP)
-		printf("%s%s", cv->run.new_dek ? " --new-dek" : "", cv->run.keep_dek ? " --keep-dek" : "");
+		printf("%s%s%s%s", cv->run.new_dek ? " --new-dek" : "", cv->run.keep_dek ? " --keep-dek" : "",
+		       cv->run.rules ? " --rules" : "", cv->run.policy ? " --policy FILE" : "");
 	else
 		printf("%s", cv->run.in_place ? " --in-place" : "");
 	if (list && cv->plan)

@@ -268,6 +268,7 @@ static int work(struct convert *cv)
 
 static int finish(struct convert *cv)
 {
+	bool whole = !cv->run.files_from && !cv->run.below && !cv->run.only;
 	int err = 0;
 
 	if (cv->plan) {
@@ -276,10 +277,9 @@ static int finish(struct convert *cv)
 	}
 	if (!cv->run.files_from && cv->run.in_place)
 		job_dirs_left(cv->log, dir_left, cv);
-	if (!cv->run.files_from && cv->run.verb == CONVERT_REWRAP && !cv->counts.failed) /* it has seen every file */
+	if (whole && cv->run.verb == CONVERT_REWRAP && !cv->counts.failed) /* it has seen every file */
 		job_half_end(cv->log, cv->half, cv->n_half);
-	if (cv->run.verb == CONVERT_REWRAP && !cv->run.recover && !cv->run.files_from && !cv->counts.failed && !cv->counts.busy &&
-	    !cv->counts.skipped)
+	if (whole && cv->run.verb == CONVERT_REWRAP && !cv->run.recover && !cv->counts.failed && !cv->counts.busy && !cv->counts.skipped)
 		err = job_moved_done(cv->log);
 	/* while sealed files are left the tree stays a store, in its spelling */
 	if (cv->run.in_place && cv->run.verb == CONVERT_OUT && !cv->run.recover && !cv->run.files_from && !cv->counts.failed &&
@@ -351,7 +351,7 @@ int convert_run(struct convert *cv)
 	if (err)
 		return complain(err, cv->v->path, NULL);
 	cv->run.kas_kid = cv->run.kas_kid ? cv->run.kas_kid : cv->v->kas_kid;
-	cv->walk_calls = (struct walk_calls){cv, source_bad, dir_finished};
+	cv->walk_calls = (struct walk_calls){cv, source_bad, dir_finished, cv->run.below, cv->run.only};
 	report_status(cv, "running");
 	err = work(cv);
 	pool_stop(cv);

@@ -248,16 +248,38 @@ static int enter(struct walk *w)
 	return level_push(w, fd, dir);
 }
 
+static bool lies_in(const char *path, const char *dir)
+{
+	size_t n = strlen(dir);
+
+	return strncmp(path, dir, n) == 0 && (!n || !path[n] || path[n] == '/');
+}
+
+/* Is the walk to go there?  1, 0, -ENOMEM */
+static int is_wanted(const struct walk *w, const struct level *l, const char *name)
+{
+	const char *below = w->calls.below;
+	CLEANUP_FREE char *path = NULL;
+
+	if (!below || lies_in(l->dir->path, below))
+		return 1;
+	path = cdir_join(l->dir, name);
+	return !path ? -ENOMEM : lies_in(path, below) || lies_in(below, path);
+}
+
 /* 1 told, 0 not worth telling, -errno */
 static int tell(struct walk *w, struct level *l, const struct name *n, bool is_dir, struct walk_entry *ret)
 {
 	struct names *from = is_dir ? &l->dirs : &l->files;
+	int wanted = is_wanted(w, l, from->arena + n->off);
 
+	if (wanted != 1)
+		return wanted;
 	*ret = (struct walk_entry){.dir = l->dir, .dir_fd = l->fd, .name = from->arena + n->off};
 	if (!is_dir && !w->stats && n->type != DT_UNKNOWN) {
 		ret->st.st_mode = DTTOIF(n->type);
 		ret->st.st_ino = n->ino;
-		return 1;
+		return !w->calls.only || n->ino == w->calls.only;
 	}
 	if (fstatat(l->fd, ret->name, &ret->st, AT_SYMLINK_NOFOLLOW)) {
 		if (errno != ENOENT) {
@@ -268,7 +290,7 @@ static int tell(struct walk *w, struct level *l, const struct name *n, bool is_d
 		return 0;
 	}
 	if (!S_ISDIR(ret->st.st_mode))
-		return 1;
+		return !w->calls.only || ret->st.st_ino == w->calls.only;
 	if (!is_dir) /* a file system that does not tell kinds in listings */
 		return names_add(&l->dirs, ret->name, n->ino, DT_DIR);
 	if (strcmp(ret->name, TDFS_DIR) == 0)

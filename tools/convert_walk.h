@@ -25,6 +25,8 @@ struct walk_calls {
 	void *arg;
 	void (*bad)(void *arg, const char *path, int err); /* cannot be looked at; the walk goes on */
 	void (*done)(void *arg, struct cdir *d);           /* nobody needs it any more; freed afterwards */
+	const char *below;                                 /* only this directory and what is in it, or this file; NULL: all */
+	ino_t only;                                        /* and of the files only this one; 0: all */
 };
 
 struct walk_entry {

@@ -17,6 +17,9 @@ static inline bool one_waits(const struct one *w)
 {
 	return w->run->verb == CONVERT_REWRAP || w->run->live;
 }
+/** rewrap_policy() - which policy the file with these @n names is to have; NULL: its own.  Borrowed from the run.
+ * By the rules (policy set) that of a name that has one of its own, else of the first in byte order: the same however they were found */
+const char *rewrap_policy(const struct convert_run *run, const struct job *jobs, size_t n);
 /** set_stage() / set_commit() - all names of one file; @a: of them all */
 void set_stage(struct one *w, const struct job *jobs, size_t n, struct item_answer *a);
 void set_commit(struct one *w, const struct job *jobs, size_t n, struct item_answer *a);

@@ -9,6 +9,21 @@
 #include "report.h"
 #include "worker_i.h"
 
+const char *rewrap_policy(const struct convert_run *run, const struct job *jobs, size_t n)
+{
+	const char *first = jobs[0].path, *own = NULL;
+
+	if (!run->rules)
+		return run->policy;
+	for (size_t i = 0; i < n; i++) {
+		if (strcmp(jobs[i].path, first) < 0)
+			first = jobs[i].path;
+		if (volume_policy_own(run->v, jobs[i].path) && (!own || strcmp(jobs[i].path, own) < 0))
+			own = jobs[i].path;
+	}
+	return volume_policy_at(run->v, own ? own : first);
+}
+
 void one_do(struct one *w, enum chunk_op op, const struct job *j, unsigned links, struct item_answer *a)
 {
 	static one_fn *const steps[][2] = {[CONVERT_IN] = {stage_in, commit_in},
@@ -20,6 +35,8 @@ void one_do(struct one *w, enum chunk_op op, const struct job *j, unsigned links
 	int err;
 
 	fail_clear();
+	if (!w->set)
+		w->policy = rewrap_policy(w->run, j, 1);
 	err = one_enter(w, j->path, &name);
 	if (err) {
 		a->result = (uint8_t)(err == -ENOENT || err == -ENOTDIR ? ITEM_GONE : one_fail(err));
@@ -106,6 +123,7 @@ void set_stage(struct one *w, const struct job *jobs, size_t n, struct item_answ
 		a->result = ITEM_LINKED;
 		return;
 	}
+	w->policy = rewrap_policy(w->run, jobs, n);
 	/* copying may take a part of the names; in place it must be all */
 	one_do(w, CHUNK_STAGE, &jobs[0], w->run->in_place ? (unsigned)n : (unsigned)MAX(n, 2), a);
 	if (a->result != ITEM_STAGED && (a->result != ITEM_ALREADY || w->run->in_place))
