@@ -49,7 +49,7 @@ int fingerprint(const struct secret *key, const struct part *parts, size_t n, ui
 /** hkdf() - HKDF-SHA-256 (RFC 5869), extract and expand
  * @salt may be empty (then 32 zero bytes are meant); 0 or -EIO */
 int hkdf(struct part ikm, struct part salt, struct part info, uint8_t *ret_okm, size_t len) MUST_CHECK;
-/** derive() - the labelled subkey of the volume key: HKDF(VK, salt "tdfs 1", info = label); NULL on failure.  Labels: seal hint rec conf log kas names */
+/** derive() - the labelled subkey of the volume key: HKDF(VK, salt "tdfs 1", info = label); NULL on failure.  Labels: seal hint rec conf log kas check names */
 struct secret *derive(const struct secret *vk, const char *label) MUST_CHECK;
 /** scrypt() - RFC 7914; @log_n 1..20, @r 1..32, @p 1..16, memory 128 * r * 2^log_n; 0, -ENOMEM, -EINVAL, -EIO */
 int scrypt(struct part pass, struct part salt, unsigned log_n, unsigned r, unsigned p, uint8_t *ret_key, size_t len) MUST_CHECK;

@@ -295,7 +295,8 @@ int manifest_of_keys(const char *key_access, const char *policy, struct manifest
 	if (err)
 		return err;
 	m->policy = strdup(policy);
-	if (!m->policy)
+	m->key_access_text = strdup(key_access);
+	if (!m->policy || !m->key_access_text)
 		return -ENOMEM;
 	*ret = STEAL(m);
 	return 0;

@@ -152,8 +152,7 @@ static int key_text(EVP_PKEY *key, char **ret)
 	return 0;
 }
 
-/* all directories above @path, 0700 where missing; @ret_dir: a descriptor of the last, @ret_name: within @path */
-static int parent_open(const char *path, int *ret_dir, const char **ret_name)
+int secret_parent_open(const char *path, int *ret_dir, const char **ret_name)
 {
 	CLEANUP_FREE char *dir = strdup(path);
 	const char *slash = strrchr(path, '/');
@@ -199,7 +198,7 @@ int session_write(const char *path, const struct issuer *is, const char *refresh
 	json_decref(j);
 	if (!text)
 		return -ENOMEM;
-	err = parent_open(path, &dir, &name);
+	err = secret_parent_open(path, &dir, &name);
 	if (err)
 		return err;
 	io = io_posix(dir);

@@ -48,6 +48,8 @@ void wipe_free(char **s); /* a string that is a secret; NULL is fine */
 /* a small text that nobody else may read, without white space at its end; @ret_st may be NULL; 0, -EPERM, -EPROTO empty or too long, -errno
  */
 int secret_file_read(const char *path, size_t max, char **ret, struct stat *ret_st) MUST_CHECK;
+/* all directories above @path, 0700 where missing; @ret_dir: a descriptor of the last, @ret_name: within @path; 0 or -errno */
+int secret_parent_open(const char *path, int *ret_dir, const char **ret_name) MUST_CHECK;
 /* 0; -ENOENT; -EPERM; -EPROTO not a session, or one of another issuer or client */
 int session_read(const char *path, const struct issuer *is, struct session *ret) MUST_CHECK;
 int session_write(const char *path, const struct issuer *is, const char *refresh, EVP_PKEY *key) MUST_CHECK;

@@ -21,6 +21,19 @@ void credential_free(struct credential *c)
 	memset(c, 0, sizeof(*c));
 }
 
+void slot_clear(struct slot *s)
+{
+	manifest_free(s->kas);
+	s->kas = NULL;
+}
+
+void slots_free(struct slot *s, size_t n)
+{
+	for (size_t i = 0; s && i < n; i++)
+		slot_clear(&s[i]);
+	free(s);
+}
+
 static uint64_t now_ns(void)
 {
 	struct timespec ts = {0, 0};
@@ -79,6 +92,9 @@ static int slot_kek(const struct slot *s, const struct credential *c, struct sec
 			err = hkdf((struct part){bits, sizeof(bits)}, salt, (struct part){"tdfs slot recovery", 18}, kek->b, SECRET_LEN);
 		wipe(bits, sizeof(bits));
 		return err;
+	case SLOT_KAS:
+	case SLOT_KEY:
+		break;
 	}
 	return fail(-EINVAL, "no such kind of key slot");
 }

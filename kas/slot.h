@@ -8,11 +8,19 @@
 #define TDFS_SLOT_H
 
 #include "aead.h"
+#include "manifest.h"
 
-enum slot_kind { SLOT_PASSPHRASE, SLOT_RECOVERY, SLOT_KEYFILE };
+enum slot_kind {
+	SLOT_PASSPHRASE,
+	SLOT_RECOVERY,
+	SLOT_KEYFILE,
+	SLOT_KAS, /* slot_kas.h */
+	SLOT_KEY, /* no slot: a credential that is the volume key itself */
+};
 
 #define SLOT_MAX 16
 #define SLOT_LABEL_MAX 63
+#define SLOT_ACCESS_MAX ((size_t)8 << 10) /* text of a KAS slot's key access object */
 #define RECOVERY_TEXT 72 /* room for a recovery key as text, NUL included */
 #define SCRYPT_LOGN_MIN 15
 #define SCRYPT_LOGN_MAX 20
@@ -25,12 +33,16 @@ struct slot {
 	unsigned log_n, r, p; /* passphrase only; refused outside 15..20, 8, 1..4 before any memory is taken */
 	int64_t created;      /* seconds */
 	uint8_t wrapped[SECRET_LEN + AEAD_OVERHEAD];
+	struct manifest *kas; /* SLOT_KAS only: its one key access object and the policy; owned */
 };
+/** slot_clear() - free what it holds; slots_free(): of an array, and that */
+void slot_clear(struct slot *s);
+void slots_free(struct slot *s, size_t n);
 
 /* What somebody offers to open a slot with.  Bytes are wiped by credential_free(). */
 struct credential {
 	enum slot_kind kind;
-	uint8_t *bytes; /* passphrase without the newline; the whole key file; recovery key text */
+	uint8_t *bytes; /* passphrase without the newline; the whole key file; recovery key text; volume key */
 	size_t len;
 };
 void credential_free(struct credential *c);

@@ -48,7 +48,7 @@ void volume_free(struct volume *v)
 	free(v->kas_old);
 	free(v->kas_url);
 	free(v->names);
-	free(v->slots);
+	slots_free(v->slots, v->n_slots);
 	free(v);
 }
 
@@ -63,9 +63,21 @@ int volume_keys(struct volume *v)
 	return v->k_seal && v->k_hint && v->k_rec && v->k_conf && v->k_log && v->k_kas ? 0 : -ENOMEM;
 }
 
+/* The key itself: what it opens proves that it is the right one. */
+static int take_key(const struct credential *c, struct secret **ret)
+{
+	struct secret *vk = c->len == SECRET_LEN ? secret_new() : NULL;
+
+	if (!vk)
+		return c->len == SECRET_LEN ? -ENOMEM : fail(-EKEYREJECTED, "a volume key has %d bytes", SECRET_LEN);
+	memcpy(vk->b, c->bytes, SECRET_LEN);
+	*ret = vk;
+	return 0;
+}
+
 int volume_unlock(struct volume *v, const struct credential *c, const char *text, size_t len)
 {
-	int err = -EKEYREJECTED;
+	int err = c->kind == SLOT_KEY ? take_key(c, &v->vk) : -EKEYREJECTED;
 
 	for (size_t i = 0; i < v->n_slots && err == -EKEYREJECTED; i++)
 		if (v->slots[i].kind == c->kind)

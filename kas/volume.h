@@ -96,9 +96,11 @@ int volume_lock_shared(struct volume *v, int wait_ms, pid_t *ret_pid) MUST_CHECK
 int volume_lock_sign(const struct volume *v) MUST_CHECK;
 
 /** Slots: written at once, crash-safe, O(1), also while another process has the volume mounted or changes a slot.  -ENOSPC all slots used, -ENOENT no such slot,
- * -EBUSY the very last slot, or without @force the last that is no recovery key, -EINVAL and -EPROTO the credential (slot_make()), -EBADMSG both copies damaged meanwhile
+ * -EBUSY the very last slot, or without @force the last that is neither a recovery key nor a KAS's, -EINVAL and -EPROTO the credential (slot_make()), -EBADMSG both copies damaged meanwhile
  * @label: "" = the name of its kind */
 int volume_slot_add(struct volume *v, const struct credential *c, const char *label, unsigned log_n, uint8_t *ret_id) MUST_CHECK;
+/** volume_slot_add_kas() - @s: of slot_kas_make(); taken over, also on failure */
+int volume_slot_add_kas(struct volume *v, struct slot *s, const char *label, uint8_t *ret_id) MUST_CHECK;
 int volume_slot_remove(struct volume *v, uint8_t id, bool force) MUST_CHECK;
 int volume_slot_change(struct volume *v, uint8_t id, const struct credential *c, unsigned log_n) MUST_CHECK;
 

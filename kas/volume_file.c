@@ -10,14 +10,14 @@
 #include "encode.h"
 #include "redo.h"
 #include "report.h"
-#include "volume_remote.h"
+#include "slot_kas.h"
 
 #define VERSION 1
 #define URL_MAX 1024
 #define MAC_HEX (2 * MAC_LEN)
 
 static const char mac_before[] = "\"mac\":\"", text_end[] = "\"}\n";
-static const char *const kind_names[] = {[SLOT_PASSPHRASE] = "passphrase", [SLOT_RECOVERY] = "recovery", [SLOT_KEYFILE] = "keyfile"};
+static const char *const kind_names[] = {[SLOT_PASSPHRASE] = "passphrase", [SLOT_RECOVERY] = "recovery", [SLOT_KEYFILE] = "keyfile", [SLOT_KAS] = "kas"};
 
 static void json_cleanup(json_t **j)
 {
@@ -181,7 +181,7 @@ static int parse_kdf(json_t *o, struct slot *s)
 
 static int parse_slot(json_t *o, struct slot *s)
 {
-	static const char *const names[] = {"id", "kind", "label", "created", "salt", "wrapped", "scrypt"};
+	static const char *const names[] = {"id", "kind", "label", "created", "salt", "wrapped", "scrypt", "kas"};
 	int64_t id = 0;
 	const char *kind = "", *label = "";
 	size_t k = 0;
@@ -208,9 +208,11 @@ static int parse_slot(json_t *o, struct slot *s)
 	s->id = (uint8_t)id;
 	s->kind = (enum slot_kind)k;
 	snprintf(s->label, sizeof(s->label), "%s", label);
-	if (s->kind == SLOT_PASSPHRASE)
-		return parse_kdf(o, s);
-	return json_object_get(o, "scrypt") ? fail(-EPROTO, "key slot %u has scrypt numbers and no passphrase", s->id) : 0;
+	if (json_object_get(o, "scrypt") && s->kind != SLOT_PASSPHRASE)
+		return fail(-EPROTO, "key slot %u has scrypt numbers and no passphrase", s->id);
+	if (json_object_get(o, "kas") && s->kind != SLOT_KAS)
+		return fail(-EPROTO, "key slot %u is of no KAS and has something for one", s->id);
+	return s->kind == SLOT_PASSPHRASE ? parse_kdf(o, s) : s->kind == SLOT_KAS ? slot_kas_parse(json_object_get(o, "kas"), s) : 0;
 }
 
 static int parse_slots(json_t *o, struct volume *v)
@@ -308,6 +310,13 @@ static void put_slot(FILE *f, const struct slot *s, bool *bad)
 	fprintf(f, ",\"created\":%" PRId64 ",\"salt\":\"%s\",\"wrapped\":\"%s\"", s->created, salt, wrapped);
 	if (s->kind == SLOT_PASSPHRASE)
 		fprintf(f, ",\"scrypt\":{\"log_n\":%u,\"r\":%u,\"p\":%u}", s->log_n, s->r, s->p);
+	if (s->kind == SLOT_KAS) {
+		fputs(",\"kas\":{\"access\":", f);
+		put_quoted(f, s->kas->key_access_text, bad);
+		fputs(",\"policy\":", f);
+		put_quoted(f, s->kas->policy, bad);
+		fputs("}", f);
+	}
 	fputs("}", f);
 }
 

@@ -108,7 +108,7 @@ static int parse_text(const json_t *o, const char *name, size_t max, bool needed
 }
 
 /* What we do not know we must not ignore. */
-static int check_members(json_t *o, const char *const *more, size_t n_more)
+static int check_members(json_t *o, bool with_texts, const char *const *more, size_t n_more)
 {
 	const char *key;
 	json_t *value;
@@ -119,15 +119,15 @@ static int check_members(json_t *o, const char *const *more, size_t n_more)
 
 		for (size_t i = 0; i < n_more; i++)
 			known |= strcmp(key, more[i]) == 0;
-		for (size_t i = 0; i < ARRAY_SIZE(texts) && n_more == 2; i++)
+		for (size_t i = 0; i < ARRAY_SIZE(texts) && with_texts; i++)
 			known |= strcmp(key, texts[i].name) == 0;
 		if (!known)
 			return fail(
 			    -ENOTSUP,
-			    "\"remotes\" has a member \"%.40s\" that this version does not know: it is damaged, or made by a later tdfs",
+			    "what is said of a remote KAS has a member \"%.40s\" that this version does not know: it is damaged, or made by a later tdfs",
 			    key);
 	}
-	return json_is_object(o) ? 0 : fail(-EPROTO, "\"remotes\" has something that is no object");
+	return json_is_object(o) ? 0 : fail(-EPROTO, "what is said of a remote KAS is no object");
 }
 
 static int parse_split(const json_t *o, const char *name, int *ret)
@@ -143,20 +143,36 @@ static int parse_split(const json_t *o, const char *name, int *ret)
 static int parse_key(json_t *key, struct volume_remote *r)
 {
 	static const char *const names[] = {"algorithm", "kid", "pem"};
-	int err = key ? check_members(key, names, ARRAY_SIZE(names)) : 0;
+	int err = key ? check_members(key, false, names, ARRAY_SIZE(names)) : 0;
 
 	for (size_t i = 0; i < ARRAY_SIZE(key_texts) && key && !err; i++)
 		err = parse_text(key, key_texts[i].name, key_texts[i].max, true, text_at(r, key_texts[i].off));
 	return err;
 }
 
-static int parse_one(json_t *o, struct volume_remote *r)
+static int parse_texts(const json_t *o, struct volume_remote *r)
 {
-	static const char *const names[] = {"split", "key"};
-	int err = check_members(o, names, ARRAY_SIZE(names));
+	int err = 0;
 
 	for (size_t i = 0; i < ARRAY_SIZE(texts) && !err; i++)
 		err = parse_text(o, texts[i].name, TEXT_MAX, texts[i].needed, text_at(r, texts[i].off));
+	return err;
+}
+
+int volume_remote_parse(json_t *o, struct volume_remote *r)
+{
+	int err = check_members(o, true, NULL, 0);
+
+	return err ? err : parse_texts(o, r);
+}
+
+static int parse_one(json_t *o, struct volume_remote *r)
+{
+	static const char *const names[] = {"split", "key"};
+	int err = check_members(o, true, names, ARRAY_SIZE(names));
+
+	if (!err)
+		err = parse_texts(o, r);
 	if (!err)
 		err = parse_split(o, "split", &r->split);
 	if (!err)
@@ -184,7 +200,7 @@ int volume_remotes_parse(json_t *o, struct volume *v)
 	static const char *const names[] = {"embedded", "list"};
 	json_t *list = json_object_get(o, "list"), *each;
 	size_t i, n = json_array_size(list);
-	int err = o ? check_members(o, names, 2) : 0;
+	int err = o ? check_members(o, false, names, 2) : 0;
 
 	if (!o || err)
 		return err;
@@ -208,14 +224,25 @@ int volume_remotes_parse(json_t *o, struct volume *v)
 
 /* --- writing --- */
 
-static json_t *remote_json(const struct volume_remote *r)
+json_t *volume_remote_json(const struct volume_remote *r)
 {
-	json_t *j = json_pack("{s:i}", "split", r->split), *key;
+	json_t *j = json_object();
 	int err = 0;
 
 	for (size_t i = 0; i < ARRAY_SIZE(texts); i++)
 		if (*text_at(r, texts[i].off))
 			err |= json_object_set_new(j, texts[i].name, json_string(*text_at(r, texts[i].off)));
+	if (!err)
+		return j;
+	json_decref(j);
+	return NULL;
+}
+
+static json_t *remote_json(const struct volume_remote *r)
+{
+	json_t *j = volume_remote_json(r), *key;
+	int err = json_object_set_new(j, "split", json_integer(r->split));
+
 	if (r->pem) {
 		key = json_pack("{s:s, s:s, s:s}", "algorithm", r->algorithm, "kid", r->kid, "pem", r->pem);
 		err |= json_object_set_new(j, "key", key);

@@ -60,6 +60,10 @@ int volume_remote_first(struct volume *v, const struct volume_remote *r) MUST_CH
 struct json_t;
 /** volume_remotes_parse() - @o: the member or NULL; 0, -EPROTO, -ENOTSUP, -ENOMEM */
 int volume_remotes_parse(struct json_t *o, struct volume *v) MUST_CHECK;
+/** volume_remote_parse(), volume_remote_json() - one without split and key: whom to trust; 0, -EPROTO, -ENOTSUP, -ENOMEM (then volume_remote_clear() it);
+ * NULL: not UTF-8 or out of memory */
+int volume_remote_parse(struct json_t *o, struct volume_remote *r) MUST_CHECK;
+struct json_t *volume_remote_json(const struct volume_remote *r) MUST_CHECK;
 /** volume_remotes_put() - the member with a comma before it, or nothing; 0 or -EINVAL not UTF-8 */
 int volume_remotes_put(const struct volume *v, FILE *f) MUST_CHECK;
 /** volume_remotes_load() - add them, and the pinned keys, to v->kas; 0, -EPROTO, -ENOMEM */

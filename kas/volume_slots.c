@@ -110,62 +110,96 @@ static int no_slot(const struct volume *v, uint8_t id)
 	return fail(-ENOENT, "%s has no key slot %u", v->path, id);
 }
 
-int volume_slot_add(struct volume *v, const struct credential *c, const char *label, unsigned log_n, uint8_t *ret_id)
+static int check_label(const char *label)
 {
-	static const char *const names[] = {
-	    [SLOT_PASSPHRASE] = "passphrase", [SLOT_RECOVERY] = "recovery key", [SLOT_KEYFILE] = "key file"};
+	return strlen(label) <= SLOT_LABEL_MAX ? 0 : fail(-EINVAL, "a label may have %d bytes", SLOT_LABEL_MAX);
+}
+
+/* Takes what @made holds over, also on failure. */
+static int add_made(struct volume *v, struct slot *made, uint8_t *ret_id)
+{
+	CLEANUP(slot_clear) struct slot s = *made;
 	CLEANUP_CHANGE struct volume *locked = NULL;
 	CLEANUP_FREE struct slot *slots = NULL;
-	struct slot made = {.id = 0};
-	int err;
+	int err = volume_change_begin(v, &locked);
 
-	if (!label || !*label)
-		label = names[c->kind];
-	if (strlen(label) > SLOT_LABEL_MAX)
-		return fail(-EINVAL, "a label may have %d bytes", SLOT_LABEL_MAX);
-	snprintf(made.label, sizeof(made.label), "%s", label);
-	/* the KDF before the lock */
-	err = v->vk ? slot_make(&made, c, v->vk, log_n) : fail(-ENOKEY, "the volume is not unlocked");
-	if (!err)
-		err = volume_change_begin(v, &locked);
+	made->kas = NULL;
 	if (err)
 		return err;
-	while (made.id < SLOT_MAX && slot_of(v, made.id))
-		made.id++;
-	if (made.id == SLOT_MAX || v->n_slots >= SLOT_MAX)
+	while (s.id < SLOT_MAX && slot_of(v, s.id))
+		s.id++;
+	if (s.id == SLOT_MAX || v->n_slots >= SLOT_MAX)
 		return fail(-ENOSPC, "all %d key slots of %s are in use: remove one first", SLOT_MAX, v->path);
 	slots = calloc(v->n_slots + 1, sizeof(*slots));
 	if (!slots)
 		return -ENOMEM;
 	memcpy(slots, v->slots, v->n_slots * sizeof(*slots));
-	slots[v->n_slots] = made;
+	slots[v->n_slots] = s;
 	err = replace_slots(v, slots, v->n_slots + 1);
 	if (err)
 		return err;
 	slots = NULL; /* the volume has it */
-	*ret_id = made.id;
+	*ret_id = s.id;
+	s.kas = NULL;
 	return 0;
 }
 
-/* May @gone go?  Somebody has to be able to get in afterwards. */
+int volume_slot_add(struct volume *v, const struct credential *c, const char *label, unsigned log_n, uint8_t *ret_id)
+{
+	static const char *const names[] = {
+	    [SLOT_PASSPHRASE] = "passphrase", [SLOT_RECOVERY] = "recovery key", [SLOT_KEYFILE] = "key file"};
+	struct slot made = {.id = 0};
+	int err;
+
+	if (!label || !*label)
+		label = names[c->kind];
+	err = check_label(label);
+	if (err)
+		return err;
+	snprintf(made.label, sizeof(made.label), "%s", label);
+	/* the KDF before the lock */
+	err = v->vk ? slot_make(&made, c, v->vk, log_n) : fail(-ENOKEY, "the volume is not unlocked");
+	return err ? err : add_made(v, &made, ret_id);
+}
+
+int volume_slot_add_kas(struct volume *v, struct slot *s, const char *label, uint8_t *ret_id)
+{
+	int err = check_label(label && *label ? label : "KAS");
+
+	if (err) {
+		slot_clear(s);
+		return err;
+	}
+	snprintf(s->label, sizeof(s->label), "%s", label && *label ? label : "KAS");
+	return add_made(v, s, ret_id);
+}
+
+/* May @gone go?  Somebody has to be able to get in afterwards, and not by the grace of a KAS alone. */
 static int check_last(const struct volume *v, const struct slot *gone, bool force)
 {
-	size_t others = 0;
+	size_t own = 0, kas = 0;
 
 	if (v->n_slots == 1)
 		return fail(-EBUSY, "key slot %u is the only one: without it the data is lost. Add another first", gone->id);
-	for (size_t i = 0; i < v->n_slots; i++)
-		others += &v->slots[i] != gone && v->slots[i].kind != SLOT_RECOVERY;
-	if (!others && !force)
-		return fail(-EBUSY, "key slot %u is the last one but for recovery keys: add another first, or use --force", gone->id);
-	return 0;
+	for (size_t i = 0; i < v->n_slots; i++) {
+		own += &v->slots[i] != gone && (v->slots[i].kind == SLOT_PASSPHRASE || v->slots[i].kind == SLOT_KEYFILE);
+		kas += &v->slots[i] != gone && v->slots[i].kind == SLOT_KAS;
+	}
+	if (own || force || (kas && gone->kind == SLOT_KAS))
+		return 0;
+	if (kas)
+		return fail(-EBUSY,
+			    "key slot %u is the last that needs no KAS, but for recovery keys: whoever loses the KAS loses the data. Add another "
+			    "first, or use --force",
+			    gone->id);
+	return fail(-EBUSY, "key slot %u is the last one but for recovery keys: add another first, or use --force", gone->id);
 }
 
 int volume_slot_remove(struct volume *v, uint8_t id, bool force)
 {
 	CLEANUP_CHANGE struct volume *locked = NULL;
 	CLEANUP_FREE struct slot *slots = NULL;
-	struct slot *gone;
+	struct slot *gone, was;
 	size_t n = 0;
 	int err = volume_change_begin(v, &locked);
 
@@ -183,9 +217,12 @@ int volume_slot_remove(struct volume *v, uint8_t id, bool force)
 	for (size_t i = 0; i < v->n_slots; i++)
 		if (&v->slots[i] != gone)
 			slots[n++] = v->slots[i];
+	was = *gone;
 	err = replace_slots(v, slots, n);
-	if (!err)
+	if (!err) {
 		slots = NULL;
+		slot_clear(&was);
+	}
 	return err;
 }
 
@@ -193,7 +230,7 @@ int volume_slot_change(struct volume *v, uint8_t id, const struct credential *c,
 {
 	CLEANUP_CHANGE struct volume *locked = NULL;
 	CLEANUP_FREE struct slot *slots = NULL;
-	struct slot made = {.id = id}, *old;
+	struct slot made = {.id = id}, was, *old;
 	int err = v->vk ? slot_make(&made, c, v->vk, log_n) : fail(-ENOKEY, "the volume is not unlocked");
 
 	if (!err)
@@ -209,8 +246,11 @@ int volume_slot_change(struct volume *v, uint8_t id, const struct credential *c,
 		return -ENOMEM;
 	memcpy(slots, v->slots, v->n_slots * sizeof(*slots));
 	slots[old - v->slots] = made;
+	was = *old;
 	err = replace_slots(v, slots, v->n_slots);
-	if (!err)
+	if (!err) {
 		slots = NULL;
+		slot_clear(&was);
+	}
 	return err;
 }

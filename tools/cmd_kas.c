@@ -2,7 +2,7 @@
 #include "cmd_kas.h"
 
 static const struct command *const subs[] = {&kas_add,  &kas_list,   &kas_pin,    &kas_wrap_rule, &kas_remove,
-					     &kas_test, &kas_whoami, &kas_logout, &kas_serve,     NULL};
+					     &kas_trust, &kas_test, &kas_whoami, &kas_logout, &kas_serve,     NULL};
 
 const struct command command_kas = {
     .name = "kas",

@@ -8,7 +8,7 @@
 #include "say.h"
 #include "target.h"
 
-static const char *const kind_names[] = {"passphrase", "recovery key", "key file"};
+static const char *const kind_names[] = {"passphrase", "recovery key", "key file", "KAS"};
 
 struct list_args {
 	bool json;
@@ -27,6 +27,9 @@ static int list_json(const struct volume *v)
 
 		if (j && s->kind == SLOT_PASSPHRASE)
 			json_object_set_new(j, "scrypt_logn", json_integer(s->log_n));
+		if (j && s->kind == SLOT_KAS)
+			json_object_set_new(j, "kas", json_pack("{s:o, s:o, s:o}", "url", json_path(s->kas->ka[0].url), "kid",
+								json_path(s->kas->ka[0].kid), "policy", json_path(s->kas->policy)));
 		json_array_append_new(list, j);
 	}
 	return json_say(json_pack("{s:i, s:o, s:s, s:o}", "v", 1, "slots", list, "kas_key", v->kas_kid, "kas_keys_retired", old));
@@ -47,12 +50,14 @@ static int list_main(const void *args, int n, char **pos)
 	for (size_t i = 0; i < v->n_slots; i++) {
 		const struct slot *s = &v->slots[i];
 		CLEANUP_FREE char *label = strcmp(s->label, kind_names[s->kind]) == 0 ? NULL : path_text(s->label);
+		CLEANUP_FREE char *url = s->kind == SLOT_KAS ? path_text(s->kas->ka[0].url) : NULL;
 		char when[SAY_TEXT], cost[SAY_TEXT] = "";
 
 		time_text(s->created, when);
 		if (s->kind == SLOT_PASSPHRASE)
 			snprintf(cost, sizeof(cost), ", scrypt 2^%u", s->log_n);
-		printf("%2d  %-12s  %s%s%s%s\n", s->id, kind_names[s->kind], when, cost, label && *label ? "  " : "", label ? label : "");
+		printf("%2d  %-12s  %s%s%s%s%s%s\n", s->id, kind_names[s->kind], when, cost, url ? "  " : "", url ? url : "",
+		       label && *label ? "  " : "", label ? label : "");
 	}
 	printf("KAS key %s\n", v->kas_kid);
 	for (size_t i = 0; i < v->n_kas_old; i++)
@@ -76,23 +81,7 @@ static const struct command key_list = {
     .run = list_main,
 };
 
-struct change_args { /* add, change, remove, recovery */
-	struct credential_source cred, fresh;
-	const char *label;
-	uint64_t log_n;
-	bool force;
-};
-
-#define FRESH_ROWS                                                                                                                        \
-	{OPTION_TEXT, 0, "new-passfile", "FILE", offsetof(struct change_args, fresh.passfile), "the new passphrase: first line of FILE"}, \
-	    {OPTION_TEXT, 0, "new-passfd", "N", offsetof(struct change_args, fresh.passfd), "... of descriptor N"},                       \
-	    {OPTION_TEXT, 0, "new-extpass", "CMD", offsetof(struct change_args, fresh.extpass), "... of what CMD prints"},                \
-	    {OPTION_TEXT, 0, "new-keyfile", "FILE", offsetof(struct change_args, fresh.keyfile), "a key file instead of a passphrase"},   \
-	{                                                                                                                                 \
-		OPTION_NUMBER, 0, "scrypt-logn", "N", offsetof(struct change_args, log_n), "cost of guessing: 15..20; else measured"      \
-	}
-
-static int slot_complain(int err, const char *store)
+int slot_complain(int err, const char *store)
 {
 	switch (-err) {
 	case ENOSPC:
@@ -106,7 +95,7 @@ static int slot_complain(int err, const char *store)
 	}
 }
 
-static int fresh_get(const struct change_args *a, const char *store, struct credential *ret)
+int fresh_get(const struct change_args *a, const char *store, struct credential *ret)
 {
 	int err;
 
@@ -134,44 +123,13 @@ static int slot_number(const char *text, uint8_t *ret)
 	return EXIT_TDFS_OK;
 }
 
-static int add_main(const void *args, int n, char **pos)
+static void tell_kas_only(const struct volume *v)
 {
-	const struct change_args *a = args;
-	CLEANUP(volume_cleanup) struct volume *v = NULL;
-	struct credential c = {0};
-	uint8_t id = 0;
-	int code = volume_get(pos[0], &a->cred, &v), err;
-
-	if (!code)
-		code = fresh_get(a, pos[0], &c);
-	if (code)
-		return code;
-	fail_clear();
-	err = volume_slot_add(v, &c, a->label ? a->label : "", (unsigned)a->log_n, &id);
-	credential_free(&c);
-	if (err)
-		return slot_complain(err, pos[0]);
-	printf("slot %d added\n", id);
-	return EXIT_TDFS_OK;
+	for (size_t i = 0; i < v->n_slots; i++)
+		if (v->slots[i].kind != SLOT_KAS)
+			return;
+	report(REPORT_WARN, "%s: only KAS slots are left: whoever loses the KAS, or its key, loses the data", v->path);
 }
-
-static const struct option_row add_rows[] = {
-    FRESH_ROWS,
-    {OPTION_TEXT, 0, "label", "TEXT", offsetof(struct change_args, label), "shown by `tdfs key list`"},
-    CREDENTIAL_ROWS(struct change_args, cred),
-    {0},
-};
-
-static const struct command key_add = {
-    .name = "add",
-    .summary = "one more passphrase or key file",
-    .usage = "STORE",
-    .options = add_rows,
-    .args_size = sizeof(struct change_args),
-    .min_args = 1,
-    .max_args = 1,
-    .run = add_main,
-};
 
 static int remove_main(const void *args, int n, char **pos)
 {
@@ -189,11 +147,12 @@ static int remove_main(const void *args, int n, char **pos)
 	if (err)
 		return slot_complain(err, pos[0]);
 	printf("slot %d removed; backups of the volume's keys made before still open with it\n", id);
+	tell_kas_only(v);
 	return EXIT_TDFS_OK;
 }
 
 static const struct option_row remove_rows[] = {
-    {OPTION_FLAG, 0, "force", NULL, offsetof(struct change_args, force), "also the last one that is no recovery key"},
+    {OPTION_FLAG, 0, "force", NULL, offsetof(struct change_args, force), "also the last but KASes and recovery keys"},
     CREDENTIAL_ROWS(struct change_args, cred),
     {0},
 };
@@ -355,10 +314,8 @@ static int restore_main(const void *args, int n, char **pos)
 	int err;
 
 	err = credential_get(&a->cred, pos[1], false, &c);
-	if (err) {
-		report(REPORT_ERROR, "%s", cause_text(err));
-		return err == -EINTR ? EXIT_TDFS_INTERRUPTED : EXIT_TDFS_USAGE;
-	}
+	if (err)
+		return credential_complain(err);
 	fail_clear();
 	err = volume_restore(pos[0], pos[1], &c, a->force);
 	credential_free(&c);

@@ -29,7 +29,8 @@ static int secret_option(void *arg, const char *name, const char *value)
 	struct {
 		const char *name, **to;
 	} known[] = {
-	    {"passfile", &s->cred->passfile}, {"passfd", &s->cred->passfd}, {"extpass", &s->cred->extpass}, {"keyfile", &s->cred->keyfile}};
+	    {"passfile", &s->cred->passfile}, {"passfd", &s->cred->passfd}, {"extpass", &s->cred->extpass}, {"keyfile", &s->cred->keyfile},
+	    {"kas_trust", &s->cred->kas_trust}};
 
 	if (strcmp(name, "recovery") == 0)
 		s->cred->recovery = true;
@@ -93,7 +94,7 @@ static bool is_below(const char *path, const char *dir)
 /* A secret that lies beside what it protects protects nothing: it goes wherever the store is copied to. */
 static int secret_place(const struct config *cfg, const struct credential_source *cred)
 {
-	const char *files[] = {cred->passfile, cred->keyfile};
+	const char *files[] = {cred->passfile, cred->keyfile, cred->kas_trust};
 
 	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
 		CLEANUP_FREE char *real = files[i] ? realpath(files[i], NULL) : NULL;

@@ -11,6 +11,7 @@
 
 #include "report.h"
 #include "secret.h"
+#include "slot_kas.h"
 #include "terminal.h"
 
 #define LINE_MAX_LEN 4096
@@ -27,6 +28,8 @@ int credential_check(const struct credential_source *src)
 		return fail(-EINVAL, "give one of --passfile, --passfd and --extpass, not several");
 	if (src->keyfile && (lines || src->recovery))
 		return fail(-EINVAL, "--keyfile stands alone: leave out --passfile, --passfd, --extpass and --recovery");
+	if (src->kas_trust && (lines || src->keyfile || src->recovery))
+		return fail(-EINVAL, "--kas-trust stands alone: a KAS opens the volume, without another secret");
 	if (src->passfd && (number_parse(src->passfd, &fd) || fd > 1 << 20))
 		return fail(-EINVAL, "--passfd %s: not the number of a file descriptor", src->passfd);
 	return 0;
@@ -77,8 +80,8 @@ static int secret_open(const char *path, int *ret_fd)
 	CLEANUP_FD int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
 	struct stat st;
 
-	if (fd < 0 || fstat(fd, &st))
-		return fail(-errno, "%s: %s", path, strerror(errno));
+	if (fd < 0 || fstat(fd, &st)) /* EACCES is what a KAS says */
+		return fail(errno == EACCES ? -EPERM : -errno, "%s: %s", path, strerror(errno));
 	if (S_ISDIR(st.st_mode))
 		return fail(-EISDIR, "%s: is a directory", path);
 	if (S_ISREG(st.st_mode) && (st.st_mode & (S_IROTH | S_IWOTH | S_IWGRP)))
@@ -222,6 +225,56 @@ static int from_systemd(struct credential *ret)
 	return from_file(path, ret);
 }
 
+/* The volume key by a KAS; -ENODATA: none is trusted for this store, or it has no slot for one */
+static int from_kas(const struct credential_source *src, const char *store, struct credential *ret)
+{
+	CLEANUP(volume_cleanup) struct volume *v = NULL;
+	CLEANUP_TRUSTS struct kas_trusts trusts = {0};
+	CLEANUP_SECRET struct secret *vk = NULL;
+	CLEANUP_FREE char *path = realpath(store, NULL);
+	int err = path ? kas_trusts_load(src->kas_trust, path, &trusts) : -ENODATA;
+
+	if (err == -EPROTO || err == -ENOTSUP) /* elsewhere these speak of a secret or a volume */
+		err = -EINVAL;
+	if (err || (!trusts.n && !src->kas_trust))
+		return err ? err : -ENODATA;
+	err = volume_peek(path, &v);
+	if (err)
+		return err == -EACCES ? -EPERM : err;
+	if (!slot_kas_any(v, &trusts) && !src->kas_trust)
+		return -ENODATA;
+	err = slot_kas_open(v, &trusts, &vk);
+	if (err)
+		return err;
+	ret->bytes = malloc(SECRET_LEN);
+	if (!ret->bytes)
+		return -ENOMEM;
+	memcpy(ret->bytes, vk->b, SECRET_LEN);
+	ret->len = SECRET_LEN;
+	ret->kind = SLOT_KEY;
+	return 0;
+}
+
+/* What nobody has named: a systemd credential, a KAS, the terminal. */
+static int from_elsewhere(const struct credential_source *src, const char *what, struct credential *ret)
+{
+	char text[400];
+	int err = from_systemd(ret), kas;
+
+	if (err == -ENOENT)
+		err = from_kas(src, what, ret);
+	else
+		return err;
+	if (!err || err == -EINTR)
+		return err;
+	kas = err;
+	snprintf(text, sizeof(text), "%s", fail_text());
+	if (kas != -ENODATA && isatty(STDIN_FILENO))
+		report(REPORT_NOTE, "%s: not opened by a KAS: %s", what, text);
+	err = from_terminal(src, what, false, ret);
+	return err == -ENXIO && kas != -ENODATA ? fail(kas, "%s", text) : err;
+}
+
 int credential_get(const struct credential_source *src, const char *what, bool is_new, struct credential *ret)
 {
 	struct credential c = {.kind = src->recovery ? SLOT_RECOVERY : src->keyfile ? SLOT_KEYFILE : SLOT_PASSPHRASE};
@@ -242,10 +295,10 @@ int credential_get(const struct credential_source *src, const char *what, bool i
 			err = line_read((int)fd, "--passfd", &c);
 	} else if (src->extpass) {
 		err = from_program(src->extpass, &c);
+	} else if (src->kas_trust) {
+		err = from_kas(src, what, &c);
 	} else {
-		err = src->recovery || is_new ? -ENOENT : from_systemd(&c);
-		if (err == -ENOENT)
-			err = from_terminal(src, what, is_new, &c);
+		err = src->recovery || is_new ? from_terminal(src, what, is_new, &c) : from_elsewhere(src, what, &c);
 	}
 	if (err)
 		return err;

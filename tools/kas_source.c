@@ -245,16 +245,30 @@ int kas_source_key(const struct kas_source *s, struct volume_remote *r)
 		   : EXIT_TDFS_OK;
 }
 
-int kas_source_get(const struct kas_source *s, const char *url, struct volume_remote *ret)
+int kas_source_conf(const struct kas_source *s, const char *url, struct volume_remote *ret)
 {
 	struct volume_remote r = {0};
-	int err, code;
+	int err;
 
 	fail_clear();
 	err = take_all(s, url, &r);
 	if (!err)
 		err = find_login(&r);
-	code = err ? complain(err, url, NULL) : kas_source_key(s, &r);
+	if (err) {
+		volume_remote_clear(&r);
+		return complain(err, url, NULL);
+	}
+	*ret = r;
+	return EXIT_TDFS_OK;
+}
+
+int kas_source_get(const struct kas_source *s, const char *url, struct volume_remote *ret)
+{
+	struct volume_remote r = {0};
+	int code = kas_source_conf(s, url, &r);
+
+	if (!code)
+		code = kas_source_key(s, &r);
 	if (code)
 		volume_remote_clear(&r);
 	else

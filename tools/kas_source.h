@@ -21,7 +21,7 @@ struct kas_source { /* options; all may be NULL */
 	{                                                                                    \
 		OPTION_FLAG, 0, "no-probe", NULL, offsetof(st, member.no_probe), NULL        \
 	}
-#define KAS_ROWS(st, member)                                                                   \
+#define KAS_WHO_ROWS(st, member)                                                               \
 	{OPTION_TEXT, 0, "issuer", "URL", offsetof(st, member.issuer), NULL},                  \
 	    {OPTION_TEXT, 0, "client-id", "ID", offsetof(st, member.client_id), NULL},         \
 	    {OPTION_TEXT, 0, "audience", "NAME", offsetof(st, member.audience), NULL},         \
@@ -30,13 +30,18 @@ struct kas_source { /* options; all may be NULL */
 	    {OPTION_TEXT, 0, "session-file", "FILE", offsetof(st, member.session_file), NULL}, \
 	    {OPTION_TEXT, 0, "kas-ca", "FILE", offsetof(st, member.ca_file), NULL},            \
 	    {OPTION_TEXT, 0, "kas-pin", "PIN", offsetof(st, member.pin), NULL},                \
-	    {OPTION_TEXT, 0, "kas-allow", "NETS", offsetof(st, member.allow), NULL}, KAS_KEY_ROWS(st, member)
+	{                                                                                      \
+		OPTION_TEXT, 0, "kas-allow", "NETS", offsetof(st, member.allow), NULL          \
+	}
+#define KAS_ROWS(st, member) KAS_WHO_ROWS(st, member), KAS_KEY_ROWS(st, member)
 
 /** kas_source_get() - what volume.json is to say of the KAS at @url, its public key included
  * Asks the KAS for the key (unless a file has it) and, where it says so, for its issuer; then has 32 random bytes wrapped and unwrapped
  * once, if we are known there: a KAS may hand out a key that it does not unwrap for. Return: an exit code, reported; 0: free with
  * volume_remote_clear() */
 int kas_source_get(const struct kas_source *s, const char *url, struct volume_remote *ret) MUST_CHECK;
+/** kas_source_conf() - the same without a key; asks the KAS for its issuer at most; an exit code, reported */
+int kas_source_conf(const struct kas_source *s, const char *url, struct volume_remote *ret) MUST_CHECK;
 /** kas_source_key() - the key alone, into @r, whose old one is replaced; an exit code, reported */
 int kas_source_key(const struct kas_source *s, struct volume_remote *r) MUST_CHECK;
 /** kas_key_hash() - SHA-256 of a public key (SPKI PEM), as 16 hex digits, for people to compare */

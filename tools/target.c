@@ -31,10 +31,21 @@ int volume_complain(int err, const char *store)
 	}
 }
 
-static int credential_complain(int err)
+int credential_complain(int err)
 {
 	report(REPORT_ERROR, "%s", cause_text(err));
-	return err == -EINTR ? EXIT_TDFS_INTERRUPTED : err == -EPROTO ? EXIT_TDFS_SECRET : EXIT_TDFS_USAGE;
+	switch (err) {
+	case -EPROTO:
+		return EXIT_TDFS_SECRET;
+	case -EINTR: /* the others are a KAS's */
+	case -EACCES:
+	case -ENOKEY:
+	case -ETIMEDOUT:
+	case -EKEYREJECTED:
+		return exit_code_of(err);
+	default:
+		return EXIT_TDFS_USAGE;
+	}
 }
 
 int volume_get(const char *store, const struct credential_source *cred, struct volume **ret)

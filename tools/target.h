@@ -37,6 +37,8 @@ int target_container(const struct target *t, const struct io *io, int fd, struct
 
 /** volume_get() - open a volume with the credential asked for.  Return: an exit code, reported */
 int volume_get(const char *store, const struct credential_source *cred, struct volume **ret) MUST_CHECK;
+/** credential_complain() - report why credential_get() failed; the exit code */
+int credential_complain(int err);
 /** volume_complain() - report why a volume cannot be opened, with the next step; the exit code */
 int volume_complain(int err, const char *store);
 /** volume_hold() - volume_lock() for a command that changes the store.  Return: an exit code, reported */

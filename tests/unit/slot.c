@@ -12,8 +12,11 @@
 #include <stdio.h>
 #include <time.h>
 
+#include <jansson.h>
+
+#include "encode.h"
 #include "report.h"
-#include "slot.h"
+#include "slot_kas.h"
 
 #define QUICK SCRYPT_LOGN_MIN
 
@@ -229,12 +232,116 @@ static void test_credential_free(void **state)
 	credential_free(&c); /* again is harmless */
 }
 
+#define POLICY "eyJ1dWlkIjoiMSIsImJvZHkiOnt9fQ=="
+
+/* A slot for a KAS, and the KAS */
+static void kas_setup(struct slot *s, const struct secret *vk, struct kas **ret)
+{
+	EVP_PKEY *key = pubkey_new_ec();
+	struct volume_remote to = {.url = (char *)"https://kas.example.org/kas", .kid = (char *)"e1", .pem = pubkey_pem(key)};
+
+	*ret = kas_new();
+	assert_int_equal(kas_add_local(*ret, "e1", to.url, key), 0);
+	assert_int_equal(slot_kas_make(s, &to, POLICY, vk), 0);
+	free(to.pem);
+}
+
+static void test_kas_slot(void **state)
+{
+	struct secret *vk = secret_random(), *share = NULL, *kek = secret_new(), *got = secret_new();
+	struct slot s = {.id = 3}, again = {.id = 3};
+	struct kas *kas = NULL;
+	uint8_t check[VOLUME_CHECK_LEN], other[VOLUME_CHECK_LEN];
+	json_t *j;
+
+	kas_setup(&s, vk, &kas);
+	assert_int_equal(s.kind, SLOT_KAS);
+	assert_int_equal(s.id, 3);
+	assert_string_equal(s.kas->ka[0].url, "https://kas.example.org/kas");
+	assert_string_equal(s.kas->policy, POLICY);
+	/* what the format says, by hand */
+	assert_int_equal(kas_unwrap(kas, s.kas, &share), 0);
+	assert_memory_not_equal(share->b, vk->b, SECRET_LEN); /* the KAS does not see the volume key */
+	assert_int_equal(
+	    hkdf((struct part){share->b, 32}, (struct part){s.salt, sizeof(s.salt)}, (struct part){"tdfs slot kas", 13}, kek->b, 32), 0);
+	assert_int_equal(aead_open(kek, s.wrapped, sizeof(s.wrapped), NULL, got->b), 0);
+	assert_memory_equal(got->b, vk->b, SECRET_LEN);
+	/* the policy is bound to the share */
+	secret_free(share);
+	share = NULL;
+	s.kas->policy[5] ^= 1;
+	assert_int_equal(kas_unwrap(kas, s.kas, &share), -EBADMSG);
+	s.kas->policy[5] ^= 1;
+	/* written and read back */
+	j = json_pack("{s:s, s:s}", "access", s.kas->key_access_text, "policy", s.kas->policy);
+	assert_int_equal(slot_kas_parse(j, &again), 0);
+	assert_string_equal(again.kas->key_access_text, s.kas->key_access_text);
+	json_decref(j);
+	assert_int_equal(volume_check(vk, check), 0);
+	assert_int_equal(volume_check(kek, other), 0);
+	assert_memory_not_equal(check, other, sizeof(check));
+	slot_clear(&s);
+	slot_clear(&again);
+	kas_free(kas);
+	secret_free(share);
+	secret_free(kek);
+	secret_free(got);
+	secret_free(vk);
+}
+
+static void test_kas_slot_parse(void **state)
+{
+	static const char *const bad[] = {
+	    "7",
+	    "{}",
+	    "{\"access\":\"[]\",\"policy\":\"\"}",
+	    "{\"access\":\"\",\"policy\":\"\"}",
+	    "{\"access\":\"[7]\",\"policy\":\"\"}",
+	    "{\"access\":7,\"policy\":\"\"}",
+	    "{\"access\":\"[{}]\",\"policy\":7}",
+	    "{\"access\":\"[{}]\",\"policy\":\"\",\"more\":1}",
+	};
+	struct secret *vk = secret_random();
+	struct slot s = {0};
+	struct kas *kas = NULL;
+	char *two, *big = malloc(SLOT_ACCESS_MAX + 3);
+	json_t *j;
+
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		j = json_loads(bad[i], JSON_DECODE_ANY, NULL);
+		assert_non_null(j);
+		assert_int_equal(slot_kas_parse(j, &s), -EPROTO);
+		slot_clear(&s);
+		json_decref(j);
+	}
+	assert_int_equal(slot_kas_parse(NULL, &s), -EPROTO);
+	kas_setup(&s, vk, &kas);
+	/* two objects: which one would be asked for? */
+	assert_true(asprintf(&two, "%.*s,%s", (int)strlen(s.kas->key_access_text) - 1, s.kas->key_access_text, s.kas->key_access_text + 1) > 0);
+	slot_clear(&s);
+	j = json_pack("{s:s, s:s}", "access", two, "policy", POLICY);
+	assert_int_equal(slot_kas_parse(j, &s), -EPROTO);
+	json_decref(j);
+	slot_clear(&s);
+	memset(big, ' ', SLOT_ACCESS_MAX + 2);
+	big[SLOT_ACCESS_MAX + 1] = 0;
+	j = json_pack("{s:s, s:s}", "access", big, "policy", POLICY);
+	assert_int_equal(slot_kas_parse(j, &s), -EPROTO);
+	json_decref(j);
+	slot_clear(&s);
+	free(big);
+	free(two);
+	kas_free(kas);
+	secret_free(vk);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_passphrase),     cmocka_unit_test(test_keyfile),         cmocka_unit_test(test_recovery_slot),
 	    cmocka_unit_test(test_refused),        cmocka_unit_test(test_kdf_bounds),      cmocka_unit_test(test_calibration),
 	    cmocka_unit_test(test_recovery_typos), cmocka_unit_test(test_credential_free),
+	    cmocka_unit_test(test_kas_slot),       cmocka_unit_test(test_kas_slot_parse),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

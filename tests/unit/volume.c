@@ -307,6 +307,8 @@ static void test_contents(void **state)
 	    {"\"label\":\"key file\"", "\"label\":null", -EBADMSG},
 	    {"\"slots\":[", "\"slots\":[{},", -EBADMSG},
 	    {"\"slots\":[", "\"slots\":[7,", -EBADMSG},
+	    {"\"kind\":\"keyfile\"", "\"kind\":\"kas\"", -EBADMSG}, /* nothing for a KAS */
+	    {"\"kind\":\"keyfile\"", "\"kind\":\"keyfile\",\"kas\":{}", -EBADMSG},
 	};
 	struct volume *keys = must_open(made, &key_file);
 	char *store = copy_of("contents");
