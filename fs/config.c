@@ -95,6 +95,7 @@ static const struct mount_option options[] = {
     {MOUNT_SECRET, "extpass", "CMD", "... the first line that CMD prints", 0, false},
     {MOUNT_SECRET, "keyfile", "FILE", "... the whole FILE", 0, false},
     {MOUNT_SECRET, "kas_trust", "FILE", "a KAS that FILE trusts opens the volume", 0, false},
+    {MOUNT_SECRET, "kas_socket", "PATH", "a running `tdfs kas serve --socket PATH` gives the key", 0, false},
     {MOUNT_SECRET, "recovery", NULL, "it is a recovery key", 0, false},
     FLAG("debug", debug, true, NULL),
     FLAG("foreground", foreground, true, NULL),

@@ -28,6 +28,8 @@ struct serve_config {
 	struct access *access;
 	/* set by the caller; borrowed */
 	const char *audit;      /* file, "-" */
+	struct secret *volume_key; /* given out over a unix socket; NULL: none; owned */
+	uint8_t volume_id[16];
 	const char *cert, *key; /* PEM text; NULL: no TLS */
 	int listen_fd;          /* of serve_listen(); owned once serve_run() is called */
 	bool is_unix;

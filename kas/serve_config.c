@@ -25,6 +25,7 @@ void serve_config_free(struct serve_config *c)
 	free(c->jwks_file);
 	free(c->ca_file);
 	free(c->allow);
+	secret_free(c->volume_key);
 	free(c->base_key);
 	access_free(c->access);
 	free(c);

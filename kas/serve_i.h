@@ -8,6 +8,7 @@
  *   serve_public.c  the calls that anybody may make
  *   serve_srt.c     request tokens
  *   serve_rewrap.c  the call that gives keys out
+ *   serve_volume.c  the volume key, over the unix socket alone
  *   serve_wrapper.c clients' keys
  *   serve_audit.c   result codes, callers in the audit log
  *   serve_limits.c  how often a caller may fail, how many keys he gets
@@ -22,6 +23,7 @@
 #include "dpop.h"
 #include "jwks.h"
 #include "kas.h"
+#include "key_socket.h"
 #include "proto.h"
 #include "serve.h"
 
@@ -114,6 +116,8 @@ extern const struct route serve_routes[];
 
 /** srt_open() - the request body out of a rewrap request's token; a new reference, an object */
 enum serve_code srt_open(struct call *c, const json_t *request, int64_t now, json_t **ret) MUST_CHECK;
+/* serve_volume.c: the volume key, for processes of this user */
+enum serve_code volume_key_run(struct serve *s, struct call *c, const json_t *request, json_t **ret);
 enum serve_code rewrap_run(struct serve *s, struct call *c, const json_t *request, json_t **ret);
 
 /** Members of a request as Connect has them: camelCase, or the field's own name with underscores. */

@@ -230,5 +230,6 @@ const struct route serve_routes[] = {
     {"/.well-known/opentdf-configuration", true, false, false, true, 0, none, none, well_known},
     {"/v2/kas_public_key", true, false, false, true, 0, none, none, public_key},
     {"/v2/rewrap", false, true, true, true, SERVE_BODY_MAX, none, none, rewrap_run},
+    {VOLUME_KEY_PATH, false, true, true, true, SERVE_PUBLIC_MAX, none, none, volume_key_run},
     {0},
 };

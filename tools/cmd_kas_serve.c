@@ -44,8 +44,8 @@ static int check_args(const struct args *a, int n)
 	return EXIT_TDFS_OK;
 }
 
-/* The volume's keys; of the volume nothing else is kept. */
-static int open_keys(const struct args *a, char **pos, struct kas **ret, char **ret_url)
+/* The KAS's keys; of the volume nothing else is kept, but its own key where that may be asked for. */
+static int open_keys(const struct args *a, char **pos, struct serve_config *c, struct kas **ret, char **ret_url)
 {
 	CLEANUP(volume_cleanup) struct volume *v = NULL;
 	int code, err;
@@ -59,6 +59,9 @@ static int open_keys(const struct args *a, char **pos, struct kas **ret, char **
 	code = volume_get(pos[0], &a->cred, &v);
 	if (code)
 		return code;
+	if (c->is_unix)
+		c->volume_key = STEAL(v->vk);
+	memcpy(c->volume_id, v->id, sizeof(c->volume_id));
 	*ret = STEAL(v->kas);
 	*ret_url = STEAL(v->kas_url);
 	return EXIT_TDFS_OK;
@@ -178,7 +181,7 @@ static int serve_main(const void *args, int n, char **pos)
 		err = read_pem(a->cert, false, &cert);
 	if (!err && a->key)
 		err = read_pem(a->key, true, &key);
-	if (!err && !(code = open_keys(a, pos, &kas, &url))) {
+	if (!err && !(code = open_keys(a, pos, c, &kas, &url))) {
 		c->cert = cert;
 		c->key = key;
 		err = run(a, c, kas, url);

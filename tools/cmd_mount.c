@@ -30,7 +30,7 @@ static int secret_option(void *arg, const char *name, const char *value)
 		const char *name, **to;
 	} known[] = {
 	    {"passfile", &s->cred->passfile}, {"passfd", &s->cred->passfd}, {"extpass", &s->cred->extpass}, {"keyfile", &s->cred->keyfile},
-	    {"kas_trust", &s->cred->kas_trust}};
+	    {"kas_trust", &s->cred->kas_trust}, {"kas_socket", &s->cred->kas_socket}};
 
 	if (strcmp(name, "recovery") == 0)
 		s->cred->recovery = true;

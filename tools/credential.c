@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
+#include "key_socket.h"
 #include "report.h"
 #include "secret.h"
 #include "slot_kas.h"
@@ -28,8 +29,8 @@ int credential_check(const struct credential_source *src)
 		return fail(-EINVAL, "give one of --passfile, --passfd and --extpass, not several");
 	if (src->keyfile && (lines || src->recovery))
 		return fail(-EINVAL, "--keyfile stands alone: leave out --passfile, --passfd, --extpass and --recovery");
-	if (src->kas_trust && (lines || src->keyfile || src->recovery))
-		return fail(-EINVAL, "--kas-trust stands alone: a KAS opens the volume, without another secret");
+	if ((src->kas_trust || src->kas_socket) && (lines || src->keyfile || src->recovery || (src->kas_trust && src->kas_socket)))
+		return fail(-EINVAL, "--kas-trust and --kas-socket stand alone: no other secret goes with them");
 	if (src->passfd && (number_parse(src->passfd, &fd) || fd > 1 << 20))
 		return fail(-EINVAL, "--passfd %s: not the number of a file descriptor", src->passfd);
 	return 0;
@@ -225,6 +226,17 @@ static int from_systemd(struct credential *ret)
 	return from_file(path, ret);
 }
 
+static int take_key(const struct secret *vk, struct credential *ret)
+{
+	ret->bytes = malloc(SECRET_LEN);
+	if (!ret->bytes)
+		return -ENOMEM;
+	memcpy(ret->bytes, vk->b, SECRET_LEN);
+	ret->len = SECRET_LEN;
+	ret->kind = SLOT_KEY;
+	return 0;
+}
+
 /* The volume key by a KAS; -ENODATA: none is trusted for this store, or it has no slot for one */
 static int from_kas(const struct credential_source *src, const char *store, struct credential *ret)
 {
@@ -244,15 +256,20 @@ static int from_kas(const struct credential_source *src, const char *store, stru
 	if (!slot_kas_any(v, &trusts) && !src->kas_trust)
 		return -ENODATA;
 	err = slot_kas_open(v, &trusts, &vk);
+	return err ? err : take_key(vk, ret);
+}
+
+/* ... by a server of this user */
+static int from_socket(const struct credential_source *src, const char *store, struct credential *ret)
+{
+	CLEANUP(volume_cleanup) struct volume *v = NULL;
+	CLEANUP_SECRET struct secret *vk = NULL;
+	int err = volume_peek(store, &v);
+
 	if (err)
-		return err;
-	ret->bytes = malloc(SECRET_LEN);
-	if (!ret->bytes)
-		return -ENOMEM;
-	memcpy(ret->bytes, vk->b, SECRET_LEN);
-	ret->len = SECRET_LEN;
-	ret->kind = SLOT_KEY;
-	return 0;
+		return err == -EACCES ? -EPERM : err;
+	err = key_socket_get(src->kas_socket, v->id, &vk);
+	return err ? err : take_key(vk, ret);
 }
 
 /* What nobody has named: a systemd credential, a KAS, the terminal. */
@@ -295,6 +312,8 @@ int credential_get(const struct credential_source *src, const char *what, bool i
 			err = line_read((int)fd, "--passfd", &c);
 	} else if (src->extpass) {
 		err = from_program(src->extpass, &c);
+	} else if (src->kas_socket) {
+		err = from_socket(src, what, &c);
 	} else if (src->kas_trust) {
 		err = from_kas(src, what, &c);
 	} else {

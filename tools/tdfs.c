@@ -28,11 +28,13 @@ static void help_secrets(void)
 	       "  --extpass CMD    first line that `sh -c CMD` prints\n"
 	       "  --keyfile FILE   the whole FILE is the key (16 bytes to 1 MiB)\n"
 	       "  --recovery       what is asked for or given is a recovery key\n"
-	       "  --kas-trust FILE a KAS that FILE trusts for the store opens it\n\n"
+	       "  --kas-trust FILE a KAS that FILE trusts for the store opens it\n"
+	       "  --kas-socket PATH  a running `tdfs kas serve --socket PATH` gives the key\n\n"
 	       "A systemd service gets it from LoadCredential=tdfs.passphrase:FILE by itself.\n"
 	       "Then, before the terminal, a KAS is asked that ~/.config/tdfs/kas.json or\n"
 	       "/etc/tdfs/kas.json trusts for this store (`tdfs key add --kas`).\n"
-	       "In -o of a mount: passfile=, passfd=, extpass=, keyfile=, recovery, kas_trust=.\n"
+	       "In -o of a mount: passfile=, passfd=, extpass=, keyfile=, recovery, kas_trust=,\n"
+	       "kas_socket=.\n"
 	       "No secret is ever taken from the command line or the environment.\n");
 }
 
