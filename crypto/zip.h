@@ -25,7 +25,8 @@ struct zip {
 };
 
 /** zip_find() - locate 0.payload and 0.manifest.json
- * Takes zip32 and zip64, either order, data descriptors, a comment, at most 16 entries, a directory of 64 KiB (of a local header the first 16 KiB are looked at); refuses duplicates of the two names, overlaps,
+ * Takes zip32 and zip64, either order, data descriptors, a comment, at most 16 entries, a directory of 64 KiB (of a local header the
+ * first 16 KiB are looked at); refuses duplicates of the two names, overlaps,
  * encryption flags, methods but 0 (and 8 for the manifest), local and central headers that disagree on name, method or (where the local header has them) sizes.
  * Blocks: disk.  Thread-safe.  Return: 0; -ENOEXEC not a zip; -EPROTO malformed or not a TDF (fail() says what); -errno of the read */
 int zip_find(const struct io *io, int fd, uint64_t file_len, struct zip *ret) MUST_CHECK;

@@ -241,13 +241,13 @@ static int set_in(const struct policy_job *job, struct volume *v)
 	const struct set_job *j = (const struct set_job *)job;
 	int code = EXIT_TDFS_OK, err;
 
-	/* the same words again: what a run that was cut short has given to files stays */
-	if (!j->text ? !j->a->inherit : !j->a->file && policy_says_same(v, j->at->path, j->text))
-		return EXIT_TDFS_OK;
 	if (!j->a->unchecked)
 		code = check_attributes(v, j->text);
 	if (code)
 		return code;
+	/* the same words again: what a run that was cut short has given to files stays */
+	if (!j->text ? !j->a->inherit : !j->a->file && policy_says_same(v, j->at->path, j->text))
+		return EXIT_TDFS_OK;
 	fail_clear();
 	err = volume_policy_set(v, j->at->path, j->text, j->len);
 	return err ? complain(err, j->shown, NULL) : EXIT_TDFS_OK;

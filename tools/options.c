@@ -53,8 +53,8 @@ static void help_group(const struct option_row *options)
 
 		if (o->help)
 			continue;
-		len = snprintf(word, sizeof(word), "--%s%s%s", o->name, o->arg ? " " : "", o->arg ? o->arg : "");
-		if (col + len + 2 > HELP_WIDTH - 1) {
+		len = snprintf(word, sizeof(word), "--%s", o->name);
+		if (col + 1 + len >= HELP_WIDTH) {
 			printf("\n   ");
 			col = 3;
 		}
