@@ -203,11 +203,8 @@ static int target_open(const struct tree *t, struct node *n, struct inode *f, st
 	return 0;
 }
 
-/* @changed: tell the content object, so that ctime moves and the next fsync takes it along */
-static void target_close(const struct tree *t, struct target *g, bool changed)
+static void target_close(const struct tree *t, struct target *g)
 {
-	if (g->f && changed)
-		inode_changed(g->f);
 	if (g->found)
 		inode_put(g->f);
 	close_fd(&g->fd);
@@ -331,7 +328,7 @@ static int change_size(const struct tree *t, struct node *n, struct inode *f, ui
 	return err;
 }
 
-static int change_times(const struct tree *t, struct node *n, struct inode *f, const struct timespec ts[2])
+static int change_times(const struct tree *t, struct node *n, struct inode *f, const struct attr_change *c)
 {
 	struct inode *live;
 	struct target g;
@@ -348,11 +345,11 @@ static int change_times(const struct tree *t, struct node *n, struct inode *f, c
 		return err;
 	node_change(t->nodes, n);
 	if (g.f)
-		err = inode_set_times(g.f, ts);
-	else if (utimensat(AT_FDCWD, g.path, ts, 0))
+		err = inode_set_times(g.f, c->ts, c->ctime);
+	else if (utimensat(AT_FDCWD, g.path, c->ts, 0))
 		err = -errno;
 	node_changed(t->nodes, n);
-	target_close(t, &g, false);
+	target_close(t, &g);
 	return err;
 }
 
@@ -366,13 +363,15 @@ int attr_set(const struct tree *t, struct node *n, struct inode *f, const struct
 		if (err)
 			return err;
 		err = change_meta(&g, c);
-		target_close(t, &g, !err);
+		if (!err && g.f)
+			inode_changed(g.f, c->ctime);
+		target_close(t, &g);
 		n->priv = n->priv || (c->mode && c->st.st_mode & (S_ISUID | S_ISGID));
 	}
 	if (!err && c->size)
 		err = change_size(t, n, f, (uint64_t)c->st.st_size);
 	if (!err && c->times)
-		err = change_times(t, n, f, c->ts);
+		err = change_times(t, n, f, c);
 	return err;
 }
 

@@ -24,6 +24,7 @@ struct attr_change {
 	bool mode, uid, gid, size, times;
 	struct stat st;        /* st_mode, st_uid, st_gid, st_size */
 	struct timespec ts[2]; /* atime and mtime, UTIME_NOW and UTIME_OMIT as for utimensat(2) */
+	const struct timespec *ctime; /* that the kernel shows from now on; NULL: it has none of its own */
 };
 /** attr_set() - change what is asked for, in the order owner, mode, size, times; stops at the first error
  * @f: the content if the caller has it (its handle may write), else NULL */

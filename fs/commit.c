@@ -126,8 +126,7 @@ static void commit_rec(struct commit *c, struct redo_rec *r)
 	r->commit.number = f->number + 1;
 	r->commit.size = f->size;
 	r->commit.invocations = f->invocations;
-	r->commit.mtime = f->mtime;
-	r->commit.ctime = f->ctime;
+	inode_times_stored(f, &r->commit.mtime, &r->commit.ctime);
 	r->commit.crc = c->crc;
 	r->commit.root = c->root;
 }

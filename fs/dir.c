@@ -210,7 +210,7 @@ void dir_gone(const struct tree *t, struct node *dir, const char *stored, const 
 		node_removed(t->nodes, n, f);
 		node_put(t->nodes, n);
 	} else if (f) {
-		inode_changed(f);
+		inode_changed(f, NULL);
 		inode_put(f);
 	}
 	node_unlink(t->nodes, st->st_ino, dir, stored, last);
@@ -313,7 +313,7 @@ static int link_locked(const struct tree *t, struct node *n, int from, struct no
 		return n->plain && err == -EEXIST ? dir_taken(stored) : err;
 	f = S_ISREG(n->fmt) ? inode_find(t->store, t->nodes->dev, n->ino) : NULL;
 	if (f)
-		inode_changed(f);
+		inode_changed(f, NULL);
 	content_put(f);
 	return enter(t, dir, fd, stored, n->fmt, ret);
 }

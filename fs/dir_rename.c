@@ -84,7 +84,7 @@ static void moved(const struct tree *t, const struct side *from, const struct si
 	if (f) {
 		node_path(t->nodes, to->dir, side_name(from, to), path, sizeof(path));
 		inode_renamed(f, path);
-		inode_changed(f);
+		inode_changed(f, NULL);
 	}
 	content_put(f);
 	node_put(t->nodes, n);

@@ -12,15 +12,6 @@ uint64_t now_ns(void)
 	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-/* The coarse clock is the one that file systems stamp with: a file never looks older than one made before it. */
-struct timespec now_wall(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_REALTIME_COARSE, &t);
-	return t;
-}
-
 static struct inode **bucket_of(struct store *st, dev_t dev, ino_t ino)
 {
 	return &st->buckets[((uint64_t)ino * 0x9E3779B97F4A7C15u ^ (uint64_t)dev) % st->n_buckets];
@@ -196,20 +187,6 @@ bool inode_needs_seal(const struct inode *f)
 	return f->content != CONTENT_SEALED || f->pin.runs || f->apply.pending || commit_needed(f);
 }
 
-void inode_touched(struct inode *f)
-{
-	uint64_t now = now_ns();
-
-	f->mtime = f->ctime = now_wall();
-	f->write_seq++;
-	f->last_write = now;
-	if (!f->first_change)
-		f->first_change = now;
-	if (!f->oldest_uncommitted)
-		f->oldest_uncommitted = now;
-	writeback_note(f);
-}
-
 int inode_fresh_key(struct inode *f)
 {
 	struct store *st = f->st;
@@ -258,6 +235,8 @@ void inode_closed(struct inode *f, bool write)
 	f->writers -= write;
 	if (write)
 		f->last_close = now_ns();
+	if (write && !f->writers)
+		inode_times_known(f);
 	if (write && !f->writers && f->content == CONTENT_NEW && !f->unlinked && !f->error && seal_new(f))
 		report(REPORT_WARN, "%s: cannot be sealed yet: %s; tried again", f->path ? f->path : "file", fail_text());
 	if (!f->handles && !f->lost)
@@ -281,88 +260,11 @@ int inode_flush(struct inode *f)
 	return err;
 }
 
-void inode_stat(struct inode *f, struct stat *s)
-{
-	rwlock_read(&f->lock);
-	if (f->load_err || f->content == CONTENT_VOID) {
-		s->st_size = 0;
-	} else if (f->content == CONTENT_FOREIGN) {
-		s->st_size = (off_t)f->foreign->m->size;
-	} else if (!f->plain) {
-		s->st_size = (off_t)f->size;
-		s->st_mtim = f->mtime;
-		s->st_ctim = f->ctime;
-		if (f->dirty || f->n_images) /* not yet in place: what it will take */
-			s->st_blocks = MAX(s->st_blocks, (blkcnt_t)((f->size + 511) / 512));
-	}
-	rwlock_unlock(&f->lock);
-}
-
-static void time_merge(struct timespec *to, const struct timespec *from)
-{
-	if (from->tv_nsec == UTIME_NOW)
-		*to = now_wall();
-	else if (from->tv_nsec != UTIME_OMIT)
-		*to = *from;
-}
-
 /* The store file or its name changed: the next fsync has to sync it as well. */
 void inode_not_durable(struct inode *f)
 {
 	f->durable = false;
 	f->meta_seq++;
-}
-
-/*
- * A file that has a commit or a seal before it takes its times along: the kernel sends the mtime of cached writes before every fsync, and
- * syncing the store file for that would cost a second and third flush.
- */
-static bool times_go_with_content(const struct inode *f)
-{
-	if (f->unlinked || f->content == CONTENT_VOID || f->content == CONTENT_FOREIGN)
-		return false;
-	return f->content != CONTENT_SEALED || f->pin.runs || f->apply.pending || commit_needed(f);
-}
-
-int inode_set_times(struct inode *f, const struct timespec ts[2])
-{
-	struct store *st = f->st;
-	bool later;
-	int err;
-
-	if (f->plain)
-		return plain_set_times(f, ts);
-	rwlock_write(&f->lock);
-	later = times_go_with_content(f);
-	/* atime is the store file's own business in any case */
-	err = later && ts[0].tv_nsec == UTIME_OMIT ? 0 : st->io.times(st->io.ctx, f->fd, ts);
-	if (!err) {
-		time_merge(&f->mtime, &ts[1]);
-		f->ctime = now_wall();
-		if (later)
-			f->times_changed = true;
-		else
-			inode_not_durable(f);
-	}
-	if (!err && later)
-		writeback_note(f);
-	rwlock_unlock(&f->lock);
-	return err;
-}
-
-void inode_set_ctime(struct inode *f, const struct timespec *ts)
-{
-	rwlock_write(&f->lock);
-	f->ctime = *ts;
-	rwlock_unlock(&f->lock);
-}
-
-void inode_changed(struct inode *f)
-{
-	rwlock_write(&f->lock);
-	f->ctime = now_wall();
-	inode_not_durable(f);
-	rwlock_unlock(&f->lock);
 }
 
 int inode_fd(struct inode *f)

@@ -60,13 +60,15 @@ void inode_stat(struct inode *f, struct stat *st);
  * (size 0 is right); -EBADMSG, -EPROTO (st_size 0); foreign
  * files get their plain size by the manifest's own word only when cheap: the stored size less the container */
 int inode_peek(struct store *st, int dirfd, const char *name, struct stat *s) MUST_CHECK;
-/** inode_set_mtime() - kept until the seal and set on the store file at once; @ts: atime and mtime with UTIME_OMIT/UTIME_NOW */
-int inode_set_times(struct inode *f, const struct timespec ts[2]) MUST_CHECK;
-/** inode_set_ctime() - after inode_set_times(): the ctime that the kernel has shown for it */
-void inode_set_ctime(struct inode *f, const struct timespec *ts);
-/** inode_changed() - metadata of the store file (mode, owner, xattr, name, links) changed through us: ctime is now, the next fsync syncs
- * the file too */
-void inode_changed(struct inode *f);
+/** inode_set_times() - kept until the seal, or set on the store file at once; @ts: atime and mtime with UTIME_OMIT/UTIME_NOW; @ctime: that the
+ * kernel shows, NULL: now */
+int inode_set_times(struct inode *f, const struct timespec ts[2], const struct timespec *ctime) MUST_CHECK;
+/** inode_times_all_known() - the kernel has sent all times of what was written before @since (CLOCK_MONOTONIC ns): those that we know count.
+ * Blocks on the store files.  Return: others have been written since, of which nothing is known */
+bool inode_times_all_known(struct store *st, uint64_t since);
+/** inode_changed() - metadata of the store file (mode, owner, xattr, name, links) changed through us: the next fsync syncs the file too;
+ * @ctime: that the kernel shows, NULL: now */
+void inode_changed(struct inode *f, const struct timespec *ctime);
 /** inode_writable_fd() - borrowed descriptor of the store file (fchmod, xattrs, fstat) */
 int inode_fd(struct inode *f);
 

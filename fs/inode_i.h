@@ -165,6 +165,9 @@ struct inode {
 	uint64_t invocations;
 	uint64_t alloc_end; /* the store file has blocks up to here (fallocate KEEP_SIZE) */
 	struct timespec mtime, ctime;
+	struct timespec guess; /* of both, while the kernel's are not known: inode_times.c */
+	_Atomic bool guessed;
+	bool guess_stored;  /* a commit or a seal has it; also set with the lock held for reading, by who has seal_lock */
 	bool times_changed; /* mtime is not in the last COMMIT or seal yet */
 
 	bool unlinked;
@@ -185,8 +188,6 @@ struct inode {
 };
 
 /* inode.c */
-uint64_t now_ns(void);
-struct timespec now_wall(void);
 struct inode *inode_alloc(struct store *st);
 struct inode *inode_publish(struct inode *f); /* put it into the table; or the one that is there already, with a reference */
 void inode_free(struct inode *f);
@@ -194,6 +195,15 @@ void inode_lost(struct inode *f); /* lock held */
 bool inode_needs_seal(const struct inode *f);
 void inode_forget_content(struct inode *f); /* dirty segments, tags, images in memory */
 void inode_not_durable(struct inode *f);
+
+/* inode_times.c */
+struct timespec now_wall(void);
+void inode_touched(struct inode *f);    /* content has changed; lock held for writing */
+void inode_times_known(struct inode *f); /* the kernel has no others than those we know; lock held for writing */
+/* what is to be stored now; lock held, for writing or together with seal_lock; @ret_ctime may be NULL */
+void inode_times_stored(struct inode *f, struct timespec *ret_mtime, struct timespec *ret_ctime);
+
+/* inode.c */
 int inode_fresh_key(struct inode *f);          /* new DEK and template */
 int inode_sync_names(struct inode *f, int fd); /* make the file and its name durable; @fd: its descriptor; takes no lock */
 
@@ -241,7 +251,6 @@ void seg_drop(struct inode *f, size_t index);
 void segs_drop_from(struct inode *f, uint64_t no);
 int tags_room(struct inode *f, uint64_t n);
 int segment_put(struct inode *f, uint64_t i, const void *pt, uint32_t len, uint8_t *out); /* encrypt, note tag and CRC; out: len + 28 */
-void inode_touched(struct inode *f);
 bool inode_too_dirty(const struct inode *f);
 
 /* batch.c; caller holds seal_lock */

@@ -91,6 +91,10 @@ static int create(struct store *st, int dirfd, const char *name, mode_t mode, co
 			inode_put(other);
 		if (!err)
 			err = inode_reserve(f, 0, false);
+		if (!err && st->kernel_times) { /* by the store's clock, which is the kernel's */
+			f->mtime = f->ctime = s.st_mtim;
+			f->guessed = false;
+		}
 		if (!err && st->converting)
 			plain_file_born(st, f->fd, f->rec.file_id);
 		f->load_err = err;
@@ -212,6 +216,8 @@ static int load(struct inode *f, struct stat *s, struct ahead *a)
 	}
 	if (err == -ENODATA) {
 		f->content = CONTENT_VOID;
+		f->mtime = s->st_mtim;
+		f->ctime = s->st_ctim;
 		return 0;
 	}
 	if (!err && !dek)

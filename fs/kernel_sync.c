@@ -79,7 +79,7 @@ static int open_mount(const struct mount *m)
 	return fd < 0 ? -errno : fd;
 }
 
-/* What the child of kernel_sync_now() does: system calls only.  0 or an errno */
+/* What the child of kernel_sync_now() does: system calls only.  0; ENOENT the mount is gone; or another errno */
 static int fetch(const struct mount *m)
 {
 	int fd;
@@ -89,29 +89,29 @@ static int fetch(const struct mount *m)
 			close(i);
 	fd = open_mount(m);
 	if (fd == -ENOENT || fd == -ENOTCONN || fd == -ECONNABORTED)
-		return 0;
+		return ENOENT;
 	if (fd < 0)
 		return -fd;
 	/* EINTR: a killed program's write-back failed some time ago, which is told here once; what there is now has to be fetched all the same */
-	for (int i = 0; i < 3; i++)
-		if (!syncfs(fd) || errno == ENOTCONN)
+	for (int i = 0; i < 3; i++) {
+		if (!syncfs(fd))
 			return 0;
-		else if (errno != EINTR)
+		if (errno != EINTR)
 			break;
-	return errno;
+	}
+	return errno == ENOTCONN ? ENOENT : errno;
 }
 
 /*
  * In a process of its own, which has given up /dev/fuse: syncfs(2) cannot be killed while it waits for us.  Were it one of our threads, a
  * daemon that is killed meanwhile could not end, its connection would never be aborted, and both would wait for ever.
  */
-int kernel_sync_now(const struct mount *m)
+static int sync_once(const struct mount *m, bool *ret_again)
 {
+	uint64_t since = now_ns();
 	int status = 0;
 	pid_t pid;
 
-	if (!m->writeback)
-		return 0;
 	pid = fork();
 	if (!pid)
 		_exit(fetch(m));
@@ -120,9 +120,19 @@ int kernel_sync_now(const struct mount *m)
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
 	if (WIFEXITED(status) && !WEXITSTATUS(status))
+		*ret_again = inode_times_all_known(m->tree.store, since);
+	if (WIFEXITED(status) && (!WEXITSTATUS(status) || WEXITSTATUS(status) == ENOENT))
 		return 0;
 	status = WIFEXITED(status) ? WEXITSTATUS(status) : EIO;
 	return fail(-status, "%s: the kernel could not hand over all changes: %s", m->cfg->mountpoint, strerror(status));
+}
+
+int kernel_sync_now(const struct mount *m)
+{
+	bool again = false;
+	int err = m->writeback ? sync_once(m, &again) : 0;
+
+	return err || !again ? err : sync_once(m, &again); /* the times of what the first one brought */
 }
 
 static void end_session(struct kernel_sync *k)
@@ -144,6 +154,7 @@ static void *kernel_sync_main(void *arg)
 {
 	static const struct timespec interval = {.tv_sec = INTERVAL_S};
 	struct kernel_sync *k = arg;
+	bool again;
 	sigset_t set;
 
 	sigemptyset(&set);
@@ -157,7 +168,7 @@ static void *kernel_sync_main(void *arg)
 			end_session(k);
 		if (sig > 0 || errno != EAGAIN || !gate_helper_begin(&k->m->gate))
 			continue;
-		if (mount_wrote(k->m) && kernel_sync_now(k->m))
+		if (mount_wrote(k->m) && k->m->writeback && sync_once(k->m, &again))
 			report(REPORT_WARN, "%s", fail_text());
 		k->calls.tick(k->m);
 		gate_helper_end(&k->m->gate);

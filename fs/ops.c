@@ -178,6 +178,7 @@ static void ops_init(void *arg, struct fuse_conn_info *conn)
 	conn->want = want & conn->capable;
 	if (m->writeback && !(conn->want & FUSE_CAP_WRITEBACK_CACHE))
 		m->writeback = false;
+	m->tree.store->kernel_times = m->writeback;
 	m->tree.who.umask = conn->want & FUSE_CAP_DONT_MASK;
 	conn->max_write = MAX_WRITE;
 	conn->max_background = 64;

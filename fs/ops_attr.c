@@ -87,6 +87,7 @@ void ops_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set, st
 	    .size = to_set & FUSE_SET_ATTR_SIZE,
 	    .times = to_set & (FUSE_SET_ATTR_ATIME | FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_ATIME_NOW | FUSE_SET_ATTR_MTIME_NOW),
 	    .st = *st,
+	    .ctime = to_set & FUSE_SET_ATTR_CTIME ? &st->st_ctim : NULL, /* of a regular file, with its write-back cache */
 	    .ts = {wanted_time(to_set, FUSE_SET_ATTR_ATIME, FUSE_SET_ATTR_ATIME_NOW, st->st_atim),
 		   wanted_time(to_set, FUSE_SET_ATTR_MTIME, FUSE_SET_ATTR_MTIME_NOW, st->st_mtim)},
 	};
@@ -102,8 +103,6 @@ void ops_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set, st
 		(void)!give_enter(m, n, false);
 	if (err >= 0)
 		err = attr_set(&m->tree, n, f, &c);
-	if (!err && f && to_set & FUSE_SET_ATTR_CTIME) /* its own, of pages that it has written back */
-		inode_set_ctime(f, &st->st_ctim);
 	if (c.size)
 		give_leave(m, n);
 	if (err)

@@ -291,7 +291,7 @@ int seal_apply(struct inode *f)
 	if (err)
 		return err;
 	rwlock_read(&f->lock); /* inode_set_times() comes before or after */
-	a->rec.mtime = f->mtime;
+	inode_times_stored(f, &a->rec.mtime, NULL);
 	a->meta_seq = f->meta_seq;
 	sealed_metadata(f, &a->rec, len);
 	rwlock_unlock(&f->lock);

@@ -20,8 +20,7 @@ int sealed_make(struct inode *f, uint64_t size, uint64_t generation, uint32_t cr
 	r->tail_off = tail_offset(size, f->s);
 	r->generation = generation;
 	r->invocations = f->invocations;
-	r->mtime = f->mtime;
-	r->ctime = f->ctime;
+	inode_times_stored(f, &r->mtime, &r->ctime);
 	clock_gettime(CLOCK_REALTIME, &r->made);
 	err = root_signature(f->dek, f->tags, seg_count(size, f->s), ret->root);
 	if (err)

@@ -71,6 +71,7 @@ struct store {
 	/* atomic */
 	_Atomic int64_t room; /* bytes that may be promised before the disk is asked again */
 	_Atomic uint64_t room_at;
+	_Atomic bool kernel_times;   /* mtime and ctime are the kernel's to say, see inode_times.c */
 	_Atomic bool converting;     /* plain files lie beside ours: see plain_file.h */
 	_Atomic unsigned n_creating; /* meanwhile: files that are there already and cannot be told from a user's yet */
 	_Atomic bool changed;        /* anything, since the start: it has to be made durable at the end */
@@ -114,6 +115,9 @@ bool store_may_take(const struct store *st, uint64_t bytes);
 /** store_close() - seal everything, retire the log, free.  No inode may be referenced any more.  0 or what store_sync() said (the store is
  * gone all the same) */
 int store_close(struct store *st);
+
+/** now_ns() - CLOCK_MONOTONIC, of which all moments of a store are */
+uint64_t now_ns(void);
 
 /** inode_free_all() - for store_close() alone: free every live inode, whoever holds it */
 void inode_free_all(struct store *st);

@@ -183,7 +183,7 @@ ssize_t xattr_list(const struct tree *t, struct node *n, char *buf, size_t len)
 static void xattr_changed(struct inode *f, int fd, int err)
 {
 	if (!err && f)
-		inode_changed(f);
+		inode_changed(f, NULL);
 	content_put(f);
 	close_fd(&fd);
 }

@@ -236,7 +236,7 @@ void world_rename(struct world *w, int from, int to)
 		gone(w, to, old);
 	if (f) {
 		inode_renamed(f, b->name);
-		inode_changed(f);
+		inode_changed(f, NULL);
 		inode_put(f);
 	}
 	/* the content moves, names and what may be seen under them stay */

@@ -336,7 +336,7 @@ static void test_sync_that_told_somebody_else(void **state)
 	file_fsync(w, f);
 	file_write(w, f, 5, 3 * S, 2);
 	file_fsync(w, f);
-	inode_changed(f->f); /* so that the next one syncs the store file too */
+	inode_changed(f->f, NULL); /* so that the next one syncs the store file too */
 	fault_hook(w, FAULT_SYNC, fsync_in_hook, f);
 	(void)!writeback_seal(w->st, &f->f, 1, true);
 	assert_null(w->faults.hook);

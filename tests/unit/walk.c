@@ -419,7 +419,7 @@ static void step_link(struct walk *k, struct shadow *s)
 	fault_clear(w);
 	snprintf(k->what, sizeof(k->what), "link %s", s->file->name);
 	WCHECK(k, !linkat(w->bed.root, s->file->name, w->bed.root, "other", 0));
-	inode_changed(s->file->f);
+	inode_changed(s->file->f, NULL);
 	WCHECK(k, !inode_get(w->st, w->bed.root, "other", true, "other", &f));
 	WCHECK(k, f == s->file->f);
 	inode_put(f);

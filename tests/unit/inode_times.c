@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Whose mtime is stored when the kernel dates writes (store->kernel_times): what it sends before, after or never. */
+#include <stddef.h>
+#include <stdint.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <cmocka.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include "inode.h"
+#include "store_setup.h"
+#include "writeback.h"
+
+#define OLD 1234567890
+#define NSEC 987654321
+
+struct world {
+	struct bed bed;
+	struct store *st;
+};
+
+static void open_store(struct world *w)
+{
+	struct store_options opt = {
+	    .segment_size = 16384, .live_mark = true, .cache_bytes = 4 << 20, .dirty_bytes = 32 << 20, .no_threads = true};
+
+	assert_int_equal(store_open(&w->bed.io, w->bed.root, w->bed.tdfs, &w->bed.keys, &opt, NULL, NULL, &w->st), 0);
+	w->st->kernel_times = true;
+}
+
+static int setup(void **state)
+{
+	struct world *w = calloc(1, sizeof(*w));
+
+	bed_make(&w->bed);
+	open_store(w);
+	*state = w;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct world *w = *state;
+
+	assert_int_equal(store_close(w->st), 0);
+	bed_remove(&w->bed);
+	free(w);
+	return 0;
+}
+
+static void send(struct inode *f, time_t seconds)
+{
+	const struct timespec ts[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = seconds, .tv_nsec = NSEC}};
+
+	assert_int_equal(inode_set_times(f, ts, &ts[1]), 0);
+}
+
+static void put(struct inode *f, uint64_t off)
+{
+	assert_int_equal(inode_write(f, "some new bytes", 14, off), 0);
+}
+
+static void done(struct inode *f)
+{
+	inode_closed(f, true);
+	inode_put(f);
+}
+
+/* A sealed file of @size bytes whose last change is OLD, closed and not live */
+static void make(struct world *w, const char *name, uint64_t size)
+{
+	struct inode *f;
+
+	assert_int_equal(inode_create(w->st, w->bed.root, name, 0644, name, &f), 0);
+	inode_opened(f, true);
+	assert_int_equal(inode_truncate(f, size), 0);
+	send(f, OLD);
+	done(f);
+	assert_int_equal(store_sync(w->st), 0);
+}
+
+static struct inode *open_write(struct world *w, const char *name)
+{
+	struct inode *f;
+
+	assert_int_equal(inode_get(w->st, w->bed.root, name, true, name, &f), 0);
+	inode_opened(f, true);
+	return f;
+}
+
+static struct timespec shown(struct inode *f)
+{
+	struct stat s = {0};
+
+	inode_stat(f, &s);
+	return s.st_mtim;
+}
+
+static struct timespec stored(struct world *w, const char *name)
+{
+	struct stat s;
+
+	assert_int_equal(fstatat(w->bed.root, name, &s, 0), 0);
+	return s.st_mtim;
+}
+
+static void expect(struct timespec t, time_t seconds)
+{
+	assert_int_equal(t.tv_sec, seconds);
+	assert_int_equal(t.tv_nsec, NSEC);
+}
+
+static void expect_now(struct timespec t)
+{
+	assert_in_range(t.tv_sec, time(NULL) - 60, time(NULL) + 1);
+}
+
+/* Written at the time that the kernel was told at the create: it sends none, and none but that is stored, however late the write comes. */
+static void test_never_sent(void **state)
+{
+	static const uint64_t sizes[] = {0, 5000, 3 << 20}; /* empty, NEW, SPILLED */
+	struct world *w = *state;
+
+	for (size_t i = 0; i < ARRAY_SIZE(sizes); i++)
+		for (int fsyncs = 0; fsyncs < 3; fsyncs++) { /* before the write; and behind it */
+			struct timespec t;
+			struct inode *f;
+
+			assert_int_equal(inode_create(w->st, w->bed.root, "new.tdf", 0644, "new.tdf", &f), 0);
+			inode_opened(f, true);
+			t = shown(f);
+			nanosleep(&(struct timespec){.tv_nsec = i ? 120000000 : 10000000}, NULL);
+			if (fsyncs == 1)
+				assert_int_equal(inode_fsync(f, false), 0);
+			assert_int_equal(inode_truncate(f, sizes[i]), 0);
+			put(f, sizes[i]);
+			if (fsyncs == 2)
+				assert_int_equal(inode_fsync(f, false), 0);
+			done(f);
+			assert_int_equal(store_sync(w->st), 0);
+			assert_int_equal(stored(w, "new.tdf").tv_sec, t.tv_sec);
+			assert_int_equal(stored(w, "new.tdf").tv_nsec, t.tv_nsec);
+			assert_int_equal(unlinkat(w->bed.root, "new.tdf", 0), 0);
+		}
+}
+
+/* A sealed file: the kernel's time overtakes the write and is stored, with and without seals and commits in between. */
+static void test_sent_before(void **state)
+{
+	struct world *w = *state;
+	struct inode *f;
+
+	for (int k = 0; k < 4; k++) {
+		make(w, "file.tdf", 100000);
+		f = open_write(w, "file.tdf");
+		expect(shown(f), OLD);
+		send(f, OLD + 5);
+		put(f, 50000);
+		if (k & 1)
+			assert_int_equal(inode_fsync(f, false), 0);
+		if (k & 2) /* sealed with what it is dated with meanwhile */
+			assert_int_equal(store_sync(w->st), 0);
+		done(f);
+		assert_int_equal(store_sync(w->st), 0);
+		expect(stored(w, "file.tdf"), OLD + 5);
+		assert_int_equal(unlinkat(w->bed.root, "file.tdf", 0), 0);
+	}
+}
+
+/* Open all the time: what a syncfs that began after the write says is final, one that began before it says nothing. */
+static void test_while_open(void **state)
+{
+	struct world *w = *state;
+	struct inode *f;
+	uint64_t before;
+
+	make(w, "open.tdf", 100000);
+	f = open_write(w, "open.tdf");
+	before = now_ns();
+	put(f, 7);
+	assert_true(inode_times_all_known(w->st, before));
+	expect_now(shown(f));
+	assert_int_equal(store_sync(w->st), 0);
+	expect_now(stored(w, "open.tdf"));
+	assert_false(inode_times_all_known(w->st, now_ns()));
+	expect(shown(f), OLD);
+	expect(stored(w, "open.tdf"), OLD); /* nothing else to wait for: at once */
+	put(f, 7);
+	send(f, OLD + 9);
+	assert_int_equal(store_sync(w->st), 0);
+	expect(stored(w, "open.tdf"), OLD + 9);
+	done(f);
+	expect(stored(w, "open.tdf"), OLD + 9);
+}
+
+/* A crash before the kernel has sent anything: new content never has the old time. */
+static void test_crash(void **state)
+{
+	struct world *w = *state;
+	struct inode *f;
+	int status;
+	pid_t pid;
+
+	make(w, "crash.tdf", 100000);
+	assert_int_equal(store_close(w->st), 0);
+	pid = fork();
+	if (!pid) {
+		open_store(w);
+		f = open_write(w, "crash.tdf");
+		put(f, 7);
+		_exit(inode_fsync(f, false) ? 1 : 0);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	open_store(w);
+	expect_now(stored(w, "crash.tdf"));
+	f = open_write(w, "crash.tdf");
+	expect_now(shown(f));
+	done(f);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(test_never_sent),
+	    cmocka_unit_test(test_sent_before),
+	    cmocka_unit_test(test_while_open),
+	    cmocka_unit_test(test_crash),
+	};
+
+	return cmocka_run_group_tests(tests, setup, teardown);
+}
