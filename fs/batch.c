@@ -95,6 +95,15 @@ static bool told_others(struct inode *f)
 	return lost;
 }
 
+/* A sync of a file failed whose base was never synced: what the log does not hold of it may be gone, and cannot be written again. */
+static void base_lost(struct inode *f)
+{
+	rwlock_write(&f->lock);
+	if (!f->durable && !f->unlinked)
+		inode_lost(f);
+	rwlock_unlock(&f->lock);
+}
+
 /*
  * The kernel tells a lost write once to each descriptor.  syncfs has one of its own, so that no other syncfs (of the log, of a sync) takes
  * the news away; what it says is about all that was written since the last batch, which is enough for what was put in place in this one.  A
@@ -114,10 +123,13 @@ static int sync_items(struct store *st, struct item *items, size_t n)
 		all_err = st->io.syncfs(st->io.ctx, st->seal_fd);
 	for (size_t i = 0; i < n; i++) {
 		struct item *it = &items[i];
+		bool by_all = all && it->step == ITEM_LOGGED && !it->f->apply.whole;
 
 		if (!is_written(it))
 			continue;
-		it->sync_err = all && it->step == ITEM_LOGGED && !it->f->apply.whole ? all_err : st->io.sync(st->io.ctx, item_fd(it), true);
+		it->sync_err = by_all ? all_err : st->io.sync(st->io.ctx, item_fd(it), true);
+		if (it->sync_err && it->step == ITEM_LOGGED && (!by_all || st->io.sync(st->io.ctx, item_fd(it), true)))
+			base_lost(it->f);
 		if (!it->sync_err && !st->io.names_with_files)
 			it->sync_err = all_err;
 		if (!it->sync_err && it->step == ITEM_LOGGED && told_others(it->f))

@@ -54,8 +54,10 @@ static int place_growth(struct inode *f, uint64_t first)
 
 	if (!f->durable) { /* growth beyond a file that a crash may take away or tear */
 		err = inode_sync_names(f, f->fd);
-		if (err)
-			return f->error = -EIO;
+		if (err) {
+			inode_lost(f); /* no later sync of it is believed */
+			return -EIO;
+		}
 		f->durable = true;
 	}
 #ifndef TEST_NO_NO_INTENT
@@ -107,7 +109,8 @@ static int pressure_sealed(struct inode *f, bool *ret_flush)
 
 	if (!f->apply.pending && !f->unlinked && (!f->fresh || first == f->place_end))
 		n = dirty_run(f, first);
-	if (!f->fresh && f->dirty - n * f->s > GROW_OTHER_MAX) /* that is committed first: the room kept for a growing file's seal holds no more */
+	if (!f->fresh &&
+	    f->dirty - n * f->s > GROW_OTHER_MAX) /* that is committed first: the room kept for a growing file's seal holds no more */
 		n = 0;
 	if (n * f->s >= GROW_MIN || (f->fresh && n))
 		err = place_growth(f, first);

@@ -282,6 +282,67 @@ static void test_name_is_synced(void **state)
 	w->faults.io.names_with_files = w->st->io.names_with_files = w->faults.real.names_with_files;
 }
 
+/* A new file, sealed but never synced, whose first sync fails because it grows in place: no later fsync may say that it is there. */
+static void test_new_base_lost_by_growth(void **state)
+{
+	struct world *w = *state;
+	struct file *f = file_create(w, "grown");
+
+	file_write(w, f, 0, 100000, 1);
+	file_close(w, f);
+	file_reopen(w, f);
+	fault_set(w, FAULT_SYNC, ON_FILE, 1, -EIO, 1);
+	assert_int_equal(inode_write(f->f, f->plain, 3 << 20, 100000), -EIO);
+	assert_int_equal(w->faults.fired, 1);
+	inode_closed(f->f, true);
+	inode_opened(f->f, true);
+	assert_int_equal(inode_fsync(f->f, false), -EIO);
+	fault_clear(w);
+	world_kill(w);
+	file_reopen(w, f);
+	file_check(w, f);
+	file_unlink(w, f);
+	file_close(w, f);
+}
+
+/* The same by a seal: the log has what was changed, and nothing else of the file.  By a syncfs of many only those are lost that say so. */
+static void test_new_base_lost_by_seal(void **state)
+{
+	struct world *w = *state;
+	struct inode *list[5];
+	struct file *f[5];
+
+	for (unsigned n = 1; n <= ARRAY_SIZE(f); n += 4) {
+		for (unsigned i = 0; i < n; i++) {
+			char name[32];
+
+			snprintf(name, sizeof(name), "sealed%u-%u", n, i);
+			f[i] = file_create(w, name);
+			file_write(w, f[i], 0, 20 * S, 1);
+			file_close(w, f[i]);
+			file_reopen(w, f[i]);
+			file_write(w, f[i], 5, 5, 2);
+			list[i] = f[i]->f;
+		}
+		fault_set(w, n > 1 ? FAULT_SYNCFS : FAULT_SYNC, ON_FILE, 1, -EIO, 1);
+		(void)!writeback_seal(w->st, list, n, true);
+		assert_int_equal(w->faults.fired, 1);
+		assert_int_equal(inode_fsync(f[0]->f, false), n > 1 ? 0 : -EIO);
+		for (unsigned i = 0; i < n; i++) {
+			assert_int_equal(f[i]->f->lost, n == 1);
+			file_check(w, f[i]);
+		}
+		fault_clear(w);
+		world_kill(w);
+		for (unsigned i = 0; i < n; i++) {
+			file_reopen(w, f[i]);
+			file_check(w, f[i]);
+			file_unlink(w, f[i]);
+			file_close(w, f[i]);
+		}
+	}
+}
+
 /* Images of a commit that failed half way stand in the log; then what they belong to is dropped; a later commit must not count them. */
 static void test_half_a_commit(void **state)
 {
@@ -463,6 +524,8 @@ int main(int argc, char **argv)
 	    cmocka_unit_test_setup_teardown(test_who_is_told_of_lost_writes, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_one_lost_of_many, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_name_is_synced, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_new_base_lost_by_growth, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_new_base_lost_by_seal, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_half_a_commit, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_sync_that_told_somebody_else, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_overwrite_mends, setup, teardown),
