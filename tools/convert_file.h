@@ -16,6 +16,10 @@
  * -ELOOP a symlink) */
 int beneath_open(int root, const char *path, bool one_fs) MUST_CHECK;
 
+/** content_open() - a file in @dir, to be read: never through a symlink or waiting for a pipe's writer, and its atime stays what it is
+ * where we may ask for that (ours, or as root).  Return: as openat(2) */
+int content_open(int dir, const char *name) MUST_CHECK;
+
 /* Buffers of one worker, made once. */
 struct sealer {
 	const struct volume *v;

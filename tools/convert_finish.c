@@ -52,7 +52,7 @@ static int is_plain(struct scan *s, const struct walk_entry *e, const char *path
 	int err;
 
 	if (name_is_tdf(e->name)) {
-		fd = openat(e->dir_fd, e->name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+		fd = content_open(e->dir_fd, e->name);
 		if (fd < 0 || fstat(fd, &st))
 			return errno == ENOENT ? 0 : fail(-errno, "%s", strerror(errno));
 		err = sibling_look(&s->sealer, fd, (uint64_t)st.st_size, &kind, &r);

@@ -56,7 +56,7 @@ static int existing_sealed(struct one *w, const struct source *src, int sib, con
 
 static int existing_in(struct one *w, const struct source *src, const char *target, struct item_answer *a)
 {
-	CLEANUP_FD int sib = openat(w->to_dir, target, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+	CLEANUP_FD int sib = content_open(w->to_dir, target);
 	struct record r = {0};
 	enum sibling kind;
 	struct stat s;
@@ -182,7 +182,7 @@ static int verify_in(struct one *w, const struct item_order *o, const char *targ
 
 	if (!o->verify)
 		return 0;
-	fd = openat(w->to_dir, target, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+	fd = content_open(w->to_dir, target);
 	if (fd < 0 || fstat(fd, &st))
 		return fail(-errno, "verifying %s: %s", target, strerror(errno));
 	if (st.st_ino != o->out_ino)

@@ -44,7 +44,7 @@ static enum item_result result_of(int err)
 /* Of a name that may be a sealed file's: is it one of the volume's?  Those that were made since the run began are not counted. */
 static bool is_sealed(struct one *w, const char *name, struct item_answer *a)
 {
-	CLEANUP_FD int fd = openat(w->from_dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+	CLEANUP_FD int fd = content_open(w->from_dir, name);
 	enum sibling kind = SIBLING_OTHER;
 	struct record r = {0};
 	struct stat st;

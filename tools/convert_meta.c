@@ -60,6 +60,14 @@ int beneath_open(int root, const char *path, bool one_fs)
 	return open_piece(at < 0 ? root : at, path, one_fs);
 }
 
+int content_open(int dir, const char *name)
+{
+	const int flags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_NOCTTY;
+	int fd = openat(dir, name, flags | O_NOATIME);
+
+	return fd < 0 && errno == EPERM ? openat(dir, name, flags) : fd; /* somebody else's file */
+}
+
 static bool is_ours(const char *name)
 {
 	return strncmp(name, HINT_XATTR, strlen(HINT_XATTR)) == 0 && (!name[strlen(HINT_XATTR)] || name[strlen(HINT_XATTR)] == '.');

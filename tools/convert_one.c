@@ -213,7 +213,7 @@ static int kept_take(struct one *w, uint64_t ino)
 
 bool one_look(struct one *w, const char *name, int *ret_fd, struct stat *ret_st, struct item_answer *a)
 {
-	CLEANUP_FD int fd = openat(w->from_dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+	CLEANUP_FD int fd = content_open(w->from_dir, name);
 
 	/* gone, or became a symlink or a socket meanwhile */
 	if (fd < 0 && (errno == ENOENT || errno == ELOOP || errno == ENXIO))
@@ -332,7 +332,7 @@ int one_still(struct one *w, const struct item_order *o, const char *name, unsig
 	struct stamp now;
 
 	if (!kept)
-		fd = openat(w->from_dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+		fd = content_open(w->from_dir, name);
 	if (fd < 0 && errno == ENOENT)
 		return 0;
 	if (fd < 0 || (!kept && fstat(fd, &st))) {

@@ -24,7 +24,7 @@ static int existing_same(struct one *w, const struct source *src, int fd, const 
 static int existing_out(struct one *w, const struct source *src, const char *target, struct item_answer *a)
 {
 	const struct manifest *m = src->c->m;
-	CLEANUP_FD int fd = openat(w->to_dir, target, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+	CLEANUP_FD int fd = content_open(w->to_dir, target);
 	uint8_t got[HASH_LEN];
 	enum sibling kind;
 	struct record r;
@@ -194,7 +194,7 @@ static int mode_restore(struct one *w, int fd, const struct stat *st, const char
 /* Reread the plain file and take the mark away that says it may not be durable. */
 static int settle_out(struct one *w, const struct item_order *o, const char *target)
 {
-	CLEANUP_FD int fd = openat(w->to_dir, target, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+	CLEANUP_FD int fd = content_open(w->to_dir, target);
 	uint8_t got[HASH_LEN];
 	struct stat st;
 	int err = 0;

@@ -73,7 +73,7 @@ static bool open_source(struct one *w, int fd, const struct stat *st, struct who
  * -errno */
 static int set_resumed(struct one *w, const struct io *io, int fd, const struct container *c, const char *temp_name, struct item_answer *a)
 {
-	CLEANUP_FD int had = openat(w->run->temp_dir, temp_name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	CLEANUP_FD int had = content_open(w->run->temp_dir, temp_name);
 	uint8_t hash[HASH_LEN];
 	struct record r = {0};
 	enum sibling kind;
@@ -217,7 +217,7 @@ int waiting_open(struct one *w, const struct item_order *o, bool set)
 	char temp_name[TEMP_ROOM];
 
 	waiting_name(w->run, o->stamp.ino, set, temp_name);
-	return openat(w->run->temp_dir, temp_name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	return content_open(w->run->temp_dir, temp_name);
 }
 
 void waiting_drop(struct one *w, const struct item_order *o, bool set)

@@ -98,7 +98,7 @@ static void chunk_prefetch(struct worker *w, const struct job *jobs, size_t n, b
 		if (one_waits(&w->one))
 			fd = waiting_open(&w->one, &jobs[i].order, set);
 		else
-			fd = openat(w->one.to_dir, target, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+			fd = content_open(w->one.to_dir, target);
 		if (fd < 0)
 			continue;
 		(void)posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);

@@ -48,7 +48,7 @@ void one_do(struct one *w, enum chunk_op op, const struct job *j, unsigned links
 /* Was this made by a run that did not get to its end, from the very file that is here still?  Then it can go. */
 static bool set_is_stale(struct one *w, const char *target, const struct stat *source)
 {
-	CLEANUP_FD int fd = openat(w->to_dir, target, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+	CLEANUP_FD int fd = content_open(w->to_dir, target);
 	struct record r = {0};
 	enum sibling kind;
 	struct stat st;
@@ -196,7 +196,7 @@ static int set_hold(struct one *w, const struct job *jobs, size_t n, int *ret_fd
 		struct stat st;
 
 		if (one_enter(w, jobs[i].path, &name) == 0)
-			fd = openat(w->from_dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+			fd = content_open(w->from_dir, name);
 		if (fd < 0 || fstat(fd, &st) || st.st_ino != o->stamp.ino) {
 			if (!o->retry)
 				return fail(-EBUSY, "one of its names was removed or replaced after it had been read");
