@@ -125,6 +125,11 @@ int aead_seal(const struct secret *key, const void *pt, size_t len, uint8_t *out
 	return err ? err : gcm_seal(key, iv, (struct part){NULL, 0}, pt, len, out);
 }
 
+int aead_seal_drawn(const struct secret *key, const uint8_t iv[static AEAD_IV], const void *pt, size_t len, uint8_t *out)
+{
+	return gcm_seal(key, iv, (struct part){NULL, 0}, pt, len, out);
+}
+
 int aead_test_iv(const struct secret *key, const uint8_t iv[static AEAD_IV], struct part aad, const void *pt, size_t len, uint8_t *out)
 {
 	return gcm_seal(key, iv, aad, pt, len, out);

@@ -26,6 +26,10 @@ struct part {
  * Return: 0 or -EIO */
 int aead_seal(const struct secret *key, const void *pt, size_t len, uint8_t *out) MUST_CHECK;
 
+/** aead_seal_drawn() - the same with an IV that the caller has drawn, together with those of the segments beside it, in one request of random_bytes() and after he had
+ * the plain bytes; each is used once */
+int aead_seal_drawn(const struct secret *key, const uint8_t iv[static AEAD_IV], const void *pt, size_t len, uint8_t *out) MUST_CHECK;
+
 /** aead_open() - check and decrypt one segment
  * @in: IV, ciphertext, tag: @in_len bytes
  * @tag: the tag it must carry (compared first), or NULL

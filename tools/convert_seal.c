@@ -32,6 +32,7 @@ struct sealing {
 	int out;
 	uint8_t *hash; /* or NULL */
 	bool keep;     /* data key and payload stay */
+	uint8_t file_id[ID_LEN];
 	struct secret *dek;
 	struct tail_template *tmpl;
 };
@@ -55,13 +56,18 @@ static int stretch_seal(struct sealing *w, uint64_t first, uint8_t *to, uint64_t
 {
 	uint64_t count = MIN(MAX(STRETCH / w->seg, 1), w->n - first), plain_off = first * w->seg;
 	size_t plain = (size_t)MIN(count * w->seg, w->size - plain_off), done = 0;
-	uint8_t *out = to;
+	uint8_t drawn[ID_LEN + (STRETCH / SEG_MIN) * AEAD_IV], *iv = drawn + ID_LEN, *out = to;
 	int err = plain_take(w, plain, plain_off);
 
-	for (uint64_t i = first; !err && i < first + count; i++) {
+	/* one request for all of them: it costs as much as encrypting 4 KiB */
+	if (!err)
+		err = random_bytes(drawn, ID_LEN + count * AEAD_IV);
+	if (!err && !first)
+		memcpy(w->file_id, drawn, ID_LEN);
+	for (uint64_t i = first; !err && i < first + count; i++, iv += AEAD_IV) {
 		size_t len = seg_plain(w->size, w->seg, i);
 
-		err = aead_seal(w->dek, w->s->plain + done, len, out);
+		err = aead_seal_drawn(w->dek, iv, w->s->plain + done, len, out);
 		if (!err && w->hash)
 			err = content_chain(w->s, w->hash, w->s->plain + done, len);
 		done += len;
@@ -88,20 +94,16 @@ static int header_make(struct sealing *w, const uint8_t root[static MAC_LEN], ui
 			   .epoch = 1,
 			   .mtime = old ? old->mtime : w->st->st_mtim,
 			   .ctime = old ? old->ctime : w->st->st_ctim};
-	int err = 0;
+	int err;
 
-	if (old)
-		memcpy(r.file_id, old->file_id, ID_LEN);
-	else
-		err = random_bytes(r.file_id, ID_LEN);
+	memcpy(r.file_id, old ? old->file_id : w->file_id, ID_LEN);
 	memcpy(r.content_id, root, ID_LEN);
 	memcpy(r.volume_id, v->id, ID_LEN);
 	r.tail_off = tail_offset(w->size, w->seg);
 	r.invocations = w->keep ? old->invocations : (w->n / LEASE + 1) * LEASE;
 	clock_gettime(CLOCK_REALTIME, &r.made);
-	if (!err)
-		err = record_seal(v->k_seal, &r, (struct part){w->tmpl->key_access, strlen(w->tmpl->key_access)},
-				  (struct part){w->tmpl->policy, strlen(w->tmpl->policy)}, w->dek, r.seal);
+	err = record_seal(v->k_seal, &r, (struct part){w->tmpl->key_access, strlen(w->tmpl->key_access)},
+			  (struct part){w->tmpl->policy, strlen(w->tmpl->policy)}, w->dek, r.seal);
 	if (!err)
 		err = record_sector(&r, w->crc, v->k_rec, sector);
 	if (!err)
