@@ -25,7 +25,7 @@ struct convert_args {
 
 #define SHARED_ROWS(st, m)                                                                                                          \
 	{OPTION_NUMBER, 0, "workers", "N", offsetof(st, m workers), "processes (default: the cores, at most 16)"},                  \
-	    {OPTION_NUMBER, 0, "batch", "N", offsetof(st, m batch), "files per sync of the disk (256)"},                            \
+	    {OPTION_NUMBER, 0, "batch", "N", offsetof(st, m batch), "files per sync of the disk (1024)"},                            \
 	    {OPTION_TEXT, 0, "verify", "HOW", offsetof(st, m verify), "reread: none, sample or full"},                              \
 	    {OPTION_TEXT, 0, "busy", "HOW", offsetof(st, m busy), "files in use: skip, wait or fail"},                              \
 	    {OPTION_SIZE, 0, "max-rate", "SIZE", offsetof(st, m max_rate), "bytes a second at most"},                               \

@@ -15,7 +15,9 @@
 
 #define WORKERS_MAX 64
 #define SENT_MAX 2 /* chunks a worker has at hand: one to work on, one to go on with */
+#define BATCH_FILES 1024
 #define CHUNK_FILES 64
+#define CHUNKS_AHEAD 8 /* a worker, of what is ready: so many that a folder for each can be chosen from them */
 #define CHUNK_BYTES ((uint64_t)4 << 20)
 #define FLIGHT_BYTES ((uint64_t)256 << 20) /* plain bytes that may exist twice */
 #define KILLS_MAX 3
@@ -60,6 +62,7 @@ struct worker_proc {
 	struct worker_cell *cell;
 	struct chunk *sent[SENT_MAX];
 	unsigned n_sent;
+	uint64_t at; /* inode number of the folder of the last chunk it got */
 };
 
 struct reason {

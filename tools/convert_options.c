@@ -102,7 +102,7 @@ int convert_args_use(const struct convert_args *a, enum convert_verb verb, struc
 	r->workers = (unsigned)a->workers;
 	if (!r->workers)
 		r->workers = sched_getaffinity(0, sizeof(cpus), &cpus) ? 2 : (unsigned)MIN(CPU_COUNT(&cpus), 16);
-	r->batch = a->batch ? (unsigned)a->batch : 256;
+	r->batch = a->batch ? (unsigned)a->batch : BATCH_FILES;
 	r->max_rate = a->max_rate;
 	r->idle = a->idle;
 	r->files_from = a->files_from;

@@ -244,6 +244,20 @@ static bool may_commit(const struct convert *cv, const struct chunk *c, unsigned
 	return c->owner == i || cv->workers[c->owner].pid != c->owner_pid;
 }
 
+/* In the folder in which worker @i is, or at least in none in which another one is? */
+static bool goes_on(const struct convert *cv, const struct chunk *c, unsigned i)
+{
+	return c->items[0].dir->st.st_ino == cv->workers[i].at;
+}
+
+static bool is_apart(const struct convert *cv, const struct chunk *c, unsigned i)
+{
+	for (unsigned k = 0; k < cv->run.workers; k++)
+		if (k != i && cv->workers[k].at == c->items[0].dir->st.st_ino)
+			return false;
+	return true;
+}
+
 static struct chunk *next_chunk(struct convert *cv, unsigned i)
 {
 	struct chunk *c = queue_take(&cv->to_commit, may_commit, cv, i);
@@ -252,8 +266,16 @@ static struct chunk *next_chunk(struct convert *cv, unsigned i)
 		return c;
 	if (!may_stage(cv))
 		return NULL;
-	cv->counts.read_bytes += cv->ready.first->bytes;
-	return queue_pop(&cv->ready);
+	/* a large one was put first; else two workers in one folder would wait for its lock */
+	if (cv->ready.first->bytes < CHUNK_BYTES)
+		c = queue_take(&cv->ready, goes_on, cv, i);
+	if (!c && cv->ready.first->bytes < CHUNK_BYTES)
+		c = queue_take(&cv->ready, is_apart, cv, i);
+	if (!c)
+		c = queue_pop(&cv->ready);
+	cv->workers[i].at = c->items[0].dir->st.st_ino;
+	cv->counts.read_bytes += c->bytes;
+	return c;
 }
 
 int pool_dispatch(struct convert *cv)

@@ -373,7 +373,7 @@ static int end_of_source(struct convert *cv)
 
 int source_fill(struct convert *cv)
 {
-	size_t enough = 2 * (size_t)cv->run.workers + 1;
+	size_t enough = CHUNKS_AHEAD * ((size_t)cv->run.workers + 1);
 
 	while ((cv->walk || cv->list || cv->plan_more) && cv->ready.n_chunks < enough && cv->ready.bytes < FLIGHT_BYTES) {
 		struct walk_entry e;
