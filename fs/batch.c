@@ -35,11 +35,27 @@ static void item_fail(struct item *it, int err, int *first_err)
 		*first_err = err;
 }
 
+/* What is committed was sealed, what was kept of a full disk's has to wait. */
+static void item_owes(struct item *it, int err, int *first_err)
+{
+	uint64_t now = now_ns();
+	bool told = it->f->retry_at > now;
+
+	it->f->retry_at = now + RETRY_AGE;
+	rwlock_read(&it->f->lock);
+	report(told ? REPORT_DEBUG : REPORT_ERROR,
+	       "%s: the disk has no room for what was written (%s); it is kept in memory, and tried again",
+	       it->f->path ? it->f->path : "file", strerror(-err));
+	rwlock_unlock(&it->f->lock);
+	if (!*first_err)
+		*first_err = err;
+}
+
 static void batch_log(struct item *items, size_t n, bool commit, uint64_t *lsn, int *first_err)
 {
 	for (size_t i = 0; i < n; i++) {
 		struct item *it = &items[i];
-		int err;
+		int err, owes;
 
 		fail_clear();
 		rwlock_write(&it->f->lock);
@@ -50,8 +66,11 @@ static void batch_log(struct item *items, size_t n, bool commit, uint64_t *lsn, 
 		} else {
 			rwlock_unlock(&it->f->lock);
 			err = seal_log(it->f, commit, &it->lsn);
-			if (err == -EAGAIN && commit) /* what is dirty does not fit: seal what is committed */
+			owes = (err == -ENOSPC || err == -EDQUOT) && commit && inode_owes(it->f) ? err : 0;
+			if ((err == -EAGAIN && commit) || owes) /* what is dirty does not fit: seal what is committed */
 				err = seal_log(it->f, false, &it->lsn);
+			if (owes && !err)
+				item_owes(it, owes, first_err);
 			it->step = it->lsn ? ITEM_LOGGED : ITEM_NONE;
 		}
 		if (err)

@@ -293,7 +293,9 @@ int commit_append(struct inode *f, bool is_seal)
 
 	if (!commit_needed(f) || f->unlinked)
 		return 0;
-	err = sync_places(f);
+	err = inode_pay(f);
+	if (!err)
+		err = sync_places(f);
 	if (!err)
 		err = commit_prepare(&c);
 	if (!err)

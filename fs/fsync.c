@@ -104,6 +104,18 @@ int inode_fsync(struct inode *f, bool data_only)
 	return err;
 }
 
+int inode_flush(struct inode *f)
+{
+	int err;
+
+	rwlock_write(&f->lock);
+	err = f->error;
+	if (!err && f->content == CONTENT_NEW && !f->unlinked)
+		err = seal_new(f);
+	rwlock_unlock(&f->lock);
+	return err;
+}
+
 bool inode_is_replaced(struct inode *f)
 {
 	bool replaced;

@@ -53,7 +53,8 @@ static void take_out(struct mount *m, struct handle *h)
 
 static void finish(struct mount *m, struct handle *h)
 {
-	inode_closed(h->f, h->write);
+	if (inode_closed(h->f, h->write))
+		(void)node_refuse(m->tree.nodes, h->node, -EIO);
 	inode_put(h->f);
 	node_put(m->tree.nodes, h->node);
 	free(h);

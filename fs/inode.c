@@ -228,8 +228,11 @@ void inode_opened(struct inode *f, bool write)
 	rwlock_unlock(&f->lock);
 }
 
-void inode_closed(struct inode *f, bool write)
+bool inode_closed(struct inode *f, bool write)
 {
+	bool cleared;
+	int err = 0;
+
 	rwlock_write(&f->lock);
 	f->handles--;
 	f->writers -= write;
@@ -237,27 +240,19 @@ void inode_closed(struct inode *f, bool write)
 		f->last_close = now_ns();
 	if (write && !f->writers)
 		inode_times_known(f);
-	if (write && !f->writers && f->content == CONTENT_NEW && !f->unlinked && !f->error && seal_new(f))
-		report(REPORT_WARN, "%s: cannot be sealed yet: %s; tried again", f->path ? f->path : "file", fail_text());
-	if (!f->handles && !f->lost)
+	if (write && !f->writers && f->content == CONTENT_NEW && !f->unlinked && !f->error)
+		err = seal_new(f);
+	if (err)
+		report(REPORT_WARN, "%s: cannot be sealed yet: %s; tried again", f->path ? f->path : "file", strerror(-err));
+	cleared = f->error && !f->handles && !f->lost;
+	if (cleared)
 		f->error = 0;
 	if (!(f->unlinked && !f->handles) && (inode_needs_seal(f) || reseg_busy(f)))
 		writeback_note(f);
 	else /* a small new file is sealed by now: nothing keeps it, nor its descriptor */
 		writeback_unlist(f);
 	rwlock_unlock(&f->lock);
-}
-
-int inode_flush(struct inode *f)
-{
-	int err;
-
-	rwlock_write(&f->lock);
-	err = f->error;
-	if (!err && f->content == CONTENT_NEW && !f->unlinked)
-		err = seal_new(f);
-	rwlock_unlock(&f->lock);
-	return err;
+	return cleared;
 }
 
 /* The store file or its name changed: the next fsync has to sync it as well. */

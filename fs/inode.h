@@ -36,6 +36,11 @@ ino_t inode_ino(const struct inode *f);
 uint64_t inode_size(struct inode *f);
 /** inode_write() - all of it or an error; a write beyond the end fills with zeros.  -ENOSPC, -EFBIG, -EIO after a lost fsync, -EROFS */
 int inode_write(struct inode *f, const void *buf, size_t len, uint64_t off) MUST_CHECK;
+/** inode_write_back() - the same for a page that the kernel writes back, whose writer was told long ago that it is written: where the disk is
+ * full it is kept in memory as far as there is room
+ * @ret_taken: reading it gives what was written, and no fsync returns 0 without it, whatever is returned here.  False with an error: the file
+ * does not have it, while the kernel goes on showing it */
+int inode_write_back(struct inode *f, const void *buf, size_t len, uint64_t off, bool *ret_taken) MUST_CHECK;
 /** inode_append() - write at the end of the file as it is now (O_APPEND by several handles when the kernel does not cache writes) */
 int inode_append(struct inode *f, const void *buf, size_t len) MUST_CHECK;
 /** inode_truncate() - both ways; growing writes real zero segments; -ENOSPC found before anything is changed */
@@ -48,9 +53,9 @@ int inode_fsync(struct inode *f, bool data_only) MUST_CHECK;
 /** inode_flush() - seals a new small file at once; reports errors known so far */
 int inode_flush(struct inode *f) MUST_CHECK;
 /** inode_opened() / inode_closed() - count handles; a writable handle keeps the file from being sealed for being idle, the last close
- * clears a reported error */
+ * clears a reported error: then true, and the file may be without what was written since the last fsync */
 void inode_opened(struct inode *f, bool write);
-void inode_closed(struct inode *f, bool write);
+bool inode_closed(struct inode *f, bool write);
 
 
 /** inode_stat() - fix up size, blocks, mtime and ctime of the store file's stat to what the user must see */

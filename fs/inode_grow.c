@@ -43,7 +43,7 @@ int inode_reserve(struct inode *f, uint64_t size, bool exact)
 	uint64_t need, slack;
 	int err;
 
-	if ((size && size <= f->size) || !f->tmpl)
+	if ((size && size <= f->size && !f->owed) || !f->tmpl)
 		return 0;
 	if (f->content == CONTENT_NEW && !exact) {
 		if (room_for(st, size - f->size + (f->size ? 0 : ROOM_OVERHEAD)))

@@ -164,6 +164,7 @@ struct inode {
 			      seal */
 	uint64_t invocations;
 	uint64_t alloc_end; /* the store file has blocks up to here (fallocate KEEP_SIZE) */
+	bool owed;          /* SEALED: grown by what the disk had no blocks for, inode_keep.c */
 	struct timespec mtime, ctime;
 	struct timespec guess; /* of both, while the kernel's are not known: inode_times.c */
 	_Atomic bool guessed;
@@ -251,7 +252,14 @@ void seg_drop(struct inode *f, size_t index);
 void segs_drop_from(struct inode *f, uint64_t no);
 int tags_room(struct inode *f, uint64_t n);
 int segment_put(struct inode *f, uint64_t i, const void *pt, uint32_t len, uint8_t *out); /* encrypt, note tag and CRC; out: len + 28 */
+int seg_write(struct inode *f, uint64_t no, uint32_t from, uint32_t len, const uint8_t *buf); /* into a dirty segment */
 bool inode_too_dirty(const struct inode *f);
+
+/* inode_keep.c; caller holds the lock for writing */
+bool inode_keep(struct inode *f, const uint8_t *buf, size_t len, uint64_t off); /* false: it cannot */
+int inode_pay(struct inode *f); /* before a COMMIT: the blocks for what was kept, or -ENOSPC */
+uint64_t inode_paid_size(const struct inode *f);
+bool inode_owes(struct inode *f); /* no lock held */
 
 /* batch.c; caller holds seal_lock */
 int seal_batch(struct store *st, struct inode **files, size_t n, bool commit);

@@ -214,7 +214,7 @@ static int write_through(struct inode *f, uint64_t first, uint64_t n, const uint
 	return 0;
 }
 
-static int write_part(struct inode *f, uint64_t i, uint32_t from, uint32_t len, const uint8_t *buf)
+int seg_write(struct inode *f, uint64_t i, uint32_t from, uint32_t len, const uint8_t *buf)
 {
 	uint64_t at = i * f->s;
 	uint32_t have = at < f->size ? seg_plain(f->size, f->s, i) : 0;
@@ -245,7 +245,7 @@ static int write_locked(struct inode *f, const uint8_t *buf, size_t len, uint64_
 			err = write_through(f, i, n, buf + (at - off));
 		} else {
 			step = MIN(end - at, (uint64_t)f->s - from);
-			err = write_part(f, i, from, (uint32_t)step, buf + (at - off));
+			err = seg_write(f, i, from, (uint32_t)step, buf + (at - off));
 		}
 		if (err)
 			return err;
@@ -338,9 +338,11 @@ static int write_begin(struct inode *f, uint64_t *off, size_t len, bool append)
 	}
 }
 
-static int write_at(struct inode *f, const void *buf, size_t len, uint64_t off, bool append)
+/* @ret_taken: it is in memory, whatever is returned; NULL: not asked for, then nothing is kept for which there is no room */
+static int write_at(struct inode *f, const void *buf, size_t len, uint64_t off, bool append, bool *ret_taken)
 {
-	int err;
+	bool taken = false;
+	int err, more;
 
 	if (!len)
 		return 0;
@@ -356,18 +358,32 @@ static int write_at(struct inode *f, const void *buf, size_t len, uint64_t off, 
 			err = write_locked(f, buf, len, off);
 			inode_touched(f);
 		}
+		taken = !err;
+		if ((err == -ENOSPC || err == -EDQUOT) && ret_taken) {
+			taken = inode_keep(f, buf, len, off);
+			inode_touched(f);
+		}
 		rwlock_unlock(&f->lock);
 	}
 	f->n_writing--;
-	return err ? err : inode_pressure(f);
+	more = taken ? inode_pressure(f) : 0;
+	if (ret_taken)
+		*ret_taken = taken;
+	return err ? err : more;
 }
 
 int inode_write(struct inode *f, const void *buf, size_t len, uint64_t off)
 {
-	return write_at(f, buf, len, off, false);
+	return write_at(f, buf, len, off, false, NULL);
+}
+
+int inode_write_back(struct inode *f, const void *buf, size_t len, uint64_t off, bool *ret_taken)
+{
+	*ret_taken = false;
+	return write_at(f, buf, len, off, false, ret_taken);
 }
 
 int inode_append(struct inode *f, const void *buf, size_t len)
 {
-	return write_at(f, buf, len, 0, true);
+	return write_at(f, buf, len, 0, true, NULL);
 }

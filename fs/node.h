@@ -59,6 +59,7 @@ struct node {
 	_Atomic bool plain;  /* a file that is passed through, until then; see plain.h */
 	_Atomic bool priv;   /* setuid, setgid seen: a write has to clear them */
 	_Atomic bool cached; /* the kernel has been given the whole content, or writes it itself */
+	_Atomic int refused; /* -errno, see node_refuse() */
 };
 
 struct sight {          /* an entry of the store as it was seen */
@@ -122,6 +123,11 @@ bool node_size_fits(struct nodes *t, struct node *n, int64_t size);
  * meanwhile counts for nothing.  While a file is live it is not compared at all, so opening it for writing is one moment's change. */
 void node_change(struct nodes *t, struct node *n);
 void node_changed(struct nodes *t, struct node *n);
+
+/** node_refuse() - what the kernel holds of @n is not what the file has: a page that it wrote back was not taken (@err), or what it did write
+ * was lost later.  It calls such pages clean and shows them as long as it knows the node.  So its handles change and sync nothing any more
+ * (n->refused), and who opens the name from now on gets another node.  true: this is the first time */
+bool node_refuse(struct nodes *t, struct node *n, int err);
 
 /** node_unlink() - (dir, stored) is no name of @ino any more; @last: it was the last one */
 void node_unlink(struct nodes *t, ino_t ino, struct node *dir, const char *stored, bool last);

@@ -37,6 +37,18 @@ void table_hide(struct nodes *t, struct node *n)
 	n->hashed = false;
 }
 
+bool node_refuse(struct nodes *t, struct node *n, int err)
+{
+	bool first;
+
+	mutex_lock(&t->lock);
+	first = !n->refused;
+	n->refused = err;
+	table_hide(t, n);
+	mutex_unlock(&t->lock);
+	return first;
+}
+
 void table_renumber(struct nodes *t, struct node *n, ino_t ino)
 {
 	struct node **to = &t->by_ino[bucket(t, ino)];

@@ -97,7 +97,9 @@ void ops_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set, st
 		return;
 	if (fi && fi->fh && S_ISREG(n->fmt) && (!c.size || handle_of(fi)->write))
 		f = handle_of(fi)->f;
-	if (c.size || c.uid || c.gid)
+	if (c.size)
+		err = n->refused;
+	if (!err && (c.size || c.uid || c.gid))
 		err = drop_priv(req, n, f); /* 1 does not matter: the reply carries the mode */
 	if (c.size)
 		(void)!give_enter(m, n, false);

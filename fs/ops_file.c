@@ -76,9 +76,9 @@ static int open_content(struct mount *m, struct node *n, int flags, struct inode
 	bool write = (flags & O_ACCMODE) != O_RDONLY || flags & O_TRUNC;
 	struct inode *live = inode_find(m->tree.store, m->tree.nodes->dev, n->ino), *f;
 	struct stat st = {0};
-	int err = 0;
+	int err = n->refused ? -ESTALE : 0;
 
-	if (!live)
+	if (!err && !live)
 		err = attr_get(&m->tree, n, NULL, &st);
 	if (!err)
 		err = attr_content(&m->tree, n, write, &f);
@@ -177,6 +177,18 @@ void ops_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fus
 		fuse_reply_buf(req, buf, (size_t)n);
 }
 
+/* A page that the kernel writes back, and has told its writer is written */
+static int write_back(struct mount *m, struct handle *h, const char *buf, size_t size, uint64_t off)
+{
+	bool taken;
+	int err = inode_write_back(h->f, buf, size, off, &taken);
+
+	if (err && !taken && node_refuse(m->tree.nodes, h->node, err))
+		log_failure(m, h->node, "what was written is lost, programs that have it open are told so until they open it again", err);
+	/* the kernel keeps only ENOSPC for close(2), and makes EIO, a broken disk, of everything else */
+	return err == -EDQUOT ? -ENOSPC : err;
+}
+
 void ops_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off, struct fuse_file_info *fi)
 {
 	struct mount *m = req_mount(req);
@@ -185,11 +197,12 @@ void ops_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off
 
 	fail_clear();
 	err = dropped = fi->writepage ? 0 : drop_priv(req, h->node, h->f);
-	if (err >= 0)
+	if (h->node->refused)
+		err = h->node->refused;
+	else if (err >= 0 && fi->writepage)
+		err = write_back(m, h, buf, size, (uint64_t)off);
+	else if (err >= 0)
 		err = h->append ? inode_append(h->f, buf, size) : inode_write(h->f, buf, size, (uint64_t)off);
-	/* of pages written back the kernel keeps only ENOSPC for close(2), and makes EIO, a broken disk, of everything else */
-	if (err == -EDQUOT && fi->writepage)
-		err = -ENOSPC;
 	if (err)
 		reply_err(req, err, h->node, "write");
 	else
@@ -206,7 +219,7 @@ void ops_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	if (!req_mount(req)->flush)
 		fuse_reply_err(req, ENOSYS); /* and is not asked again */
 	else
-		reply_err(req, h->write ? inode_flush(h->f) : 0, h->node, "close");
+		reply_err(req, h->node->refused ? h->node->refused : h->write ? inode_flush(h->f) : 0, h->node, "close");
 }
 
 void ops_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -220,7 +233,7 @@ void ops_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_in
 	struct handle *h = handle_of(fi);
 
 	fail_clear();
-	reply_err(req, inode_fsync(h->f, datasync), h->node, "fsync");
+	reply_err(req, h->node->refused ? h->node->refused : inode_fsync(h->f, datasync), h->node, "fsync");
 }
 
 void ops_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len, struct fuse_file_info *fi)
@@ -230,7 +243,7 @@ void ops_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t le
 	int err, dropped;
 
 	fail_clear();
-	err = dropped = drop_priv(req, h->node, h->f);
+	err = dropped = h->node->refused ? h->node->refused : drop_priv(req, h->node, h->f);
 	if (err >= 0)
 		err = inode_allocate(h->f, mode, (uint64_t)off, (uint64_t)len);
 	reply_err(req, err, h->node, "fallocate");

@@ -50,8 +50,10 @@ static int place_growth(struct inode *f, uint64_t first)
 	size_t at = (size_t)(s - f->segs), n = 0;
 	uint64_t stride = (uint64_t)f->s + AEAD_OVERHEAD;
 	CLEANUP_FREE uint8_t *out = NULL;
-	int err = 0;
+	int err = inode_pay(f);
 
+	if (err)
+		return err;
 	if (!f->durable) { /* growth beyond a file that a crash may take away or tear */
 		err = inode_sync_names(f, f->fd);
 		if (err) {

@@ -22,7 +22,7 @@ bool reseg_wanted(const struct inode *f, uint32_t *ret_s)
 {
 	struct store *st = f->st;
 
-	if (f->content != CONTENT_SEALED || f->reseg || f->reseg_refused || f->unlinked || f->error || f->lost || !f->fd_write ||
+	if (f->content != CONTENT_SEALED || f->reseg || f->reseg_refused || f->unlinked || f->owed || f->error || f->lost || !f->fd_write ||
 	    f->lease.state != LEASE_GOOD || f->rec.rocompat || st->failed || st->converting || !st->redo)
 		return false;
 	if (tail_len(f->tmpl, f->size) > RESEG_TAIL && larger(f->s) > f->s)

@@ -259,7 +259,8 @@ static int write_images(struct inode *f, const struct image *img, size_t n, uint
 static void reserve_again(struct inode *f, uint64_t len)
 {
 	struct store *st = f->st;
-	uint64_t need = f->content == CONTENT_SEALED ? tail_offset(f->size, f->s) + tail_len(f->tmpl, f->size) : 0;
+	uint64_t size = inode_paid_size(f);
+	uint64_t need = f->content == CONTENT_SEALED ? tail_offset(size, f->s) + tail_len(f->tmpl, size) : 0;
 	int err = need > len ? st->io.allocate(st->io.ctx, f->fd, FALLOC_FL_KEEP_SIZE, len, need - len) : 0;
 
 	if (err && err != -EOPNOTSUPP)
@@ -306,6 +307,8 @@ void seal_done(struct inode *f)
 
 	rwlock_write(&f->lock);
 	if (a->pending && a->applied) {
+		uint64_t size = inode_paid_size(f);
+
 		for (size_t i = 0, k = 0; i < f->n_images; i++) {
 			struct image *img = &f->images[i];
 
@@ -317,9 +320,9 @@ void seal_done(struct inode *f)
 		}
 		f->n_images = kept;
 		f->alloc_end = a->tail_off + a->tail_len;
-		if (f->size > f->com_size || f->com_size > a->rec.size) { /* grown while it was being sealed */
+		if (size > f->com_size || f->com_size > a->rec.size) { /* grown while it was being sealed */
 			reserve_again(f, f->alloc_end);
-			f->alloc_end = MAX(f->alloc_end, tail_offset(f->size, f->s) + tail_len(f->tmpl, f->size));
+			f->alloc_end = MAX(f->alloc_end, tail_offset(size, f->s) + tail_len(f->tmpl, size));
 		}
 		if (f->meta_seq == a->meta_seq)
 			f->durable = true;

@@ -218,6 +218,7 @@ static void step_write(struct walk *k, struct shadow *s)
 	struct file *f = s->file;
 	uint64_t most[] = {100, 20000, 300000, 1 << 20}, len = 1 + random_below(w, most[random_below(w, 4)]), off, size, before = f->size;
 	uint64_t kind = random_below(w, 7);
+	bool taken = false;
 	uint8_t *want;
 	int seed = (int)k->step, err;
 
@@ -237,9 +238,16 @@ static void step_write(struct walk *k, struct shadow *s)
 	want = changed(f, off, len, seed, 0, &size);
 	snprintf(k->what, sizeof(k->what), "write %s %llu + %llu (size %llu)", f->name, (unsigned long long)off, (unsigned long long)len,
 		 (unsigned long long)before);
-	err = kind == 0 ? inode_append(f->f, want + off, len) : inode_write(f->f, want + off, len, off);
-	if (!err) {
+	if (kind == 0)
+		err = inode_append(f->f, want + off, len);
+	else if (kind < 5)
+		err = inode_write(f->f, want + off, len, off);
+	else
+		err = inode_write_back(f->f, want + off, len, off, &taken);
+	if (!err || taken) {
 		accept(k, s, want, size);
+		if (err)
+			fault_clear(w);
 		return;
 	}
 	WCHECK(k, w->faults.fired || err == -EIO); /* EIO: until the last close */
