@@ -168,6 +168,7 @@ struct inode {
 	struct timespec mtime, ctime;
 	struct timespec guess; /* of both, while the kernel's are not known: inode_times.c */
 	_Atomic bool guessed;
+	time_t told_at; /* when the kernel sent one or was told one */
 	bool guess_stored;  /* a commit or a seal has it; also set with the lock held for reading, by who has seal_lock */
 	bool times_changed; /* mtime is not in the last COMMIT or seal yet */
 
@@ -199,7 +200,8 @@ void inode_not_durable(struct inode *f);
 
 /* inode_times.c */
 struct timespec now_wall(void);
-void inode_touched(struct inode *f);    /* content has changed; lock held for writing */
+void inode_times_loaded(struct inode *f, const struct timespec *mtime, const struct timespec *ctime); /* what the kernel is told */
+void inode_touched(struct inode *f);     /* content has changed; lock held for writing */
 void inode_times_known(struct inode *f); /* the kernel has no others than those we know; lock held for writing */
 /* what is to be stored now; lock held, for writing or together with seal_lock; @ret_ctime may be NULL */
 void inode_times_stored(struct inode *f, struct timespec *ret_mtime, struct timespec *ret_ctime);

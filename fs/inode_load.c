@@ -91,10 +91,8 @@ static int create(struct store *st, int dirfd, const char *name, mode_t mode, co
 			inode_put(other);
 		if (!err)
 			err = inode_reserve(f, 0, false);
-		if (!err && st->kernel_times) { /* by the store's clock, which is the kernel's */
-			f->mtime = f->ctime = s.st_mtim;
-			f->guessed = false;
-		}
+		if (!err && st->kernel_times) /* by the store's clock, which is the kernel's */
+			inode_times_loaded(f, &s.st_mtim, &s.st_mtim);
 		if (!err && st->converting)
 			plain_file_born(st, f->fd, f->rec.file_id);
 		f->load_err = err;
@@ -216,8 +214,7 @@ static int load(struct inode *f, struct stat *s, struct ahead *a)
 	}
 	if (err == -ENODATA) {
 		f->content = CONTENT_VOID;
-		f->mtime = s->st_mtim;
-		f->ctime = s->st_ctim;
+		inode_times_loaded(f, &s->st_mtim, &s->st_ctim);
 		return 0;
 	}
 	if (!err && !dek)
@@ -236,8 +233,7 @@ static int load(struct inode *f, struct stat *s, struct ahead *a)
 	err = take_native(f, c);
 	if (!err) {
 		inode_show_ctime(s, &f->rec.ctime, sealed_when(f, (uint64_t)s->st_size));
-		f->mtime = s->st_mtim;
-		f->ctime = s->st_ctim;
+		inode_times_loaded(f, &s->st_mtim, &s->st_ctim);
 	}
 	return err;
 }

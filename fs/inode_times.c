@@ -7,13 +7,15 @@
  * write that arrives here does not move mtime.  It is dated with the moment of its arrival (`guess`) only for a crash, which must not leave
  * new content under an old time: whatever is stored before the kernel's time is known has the guess, and is put right when it is known.
  * That is with its SETATTR; at the last close of a writer, before which it sends all; or when a syncfs of the mount has come back that
- * began after the write.
+ * began after the write.  A SETATTR is lost when a program is killed in the middle of close(2) (the pages are not): where the kernel has
+ * not said anything for longer than it keeps a page, the guess stays.
  */
 #include <sys/stat.h>
 
 #include "inode_i.h"
 
 #define SECOND 1000000000
+#define LOST_S 40             /* the kernel writes a page back after 30 s at most, and looks every 5 */
 #define NEAR_NS (SECOND / 10) /* a write so soon after the time known is dated well enough by it, also after a crash */
 
 /* The coarse clock is the one that file systems stamp with: a file never looks older than one made before it. */
@@ -140,17 +142,32 @@ int inode_set_times(struct inode *f, const struct timespec ts[2], const struct t
 	if (!err) {
 		time_merge(&f->mtime, &ts[1]);
 		f->ctime = ctime ? *ctime : now_wall();
-		if (ts[1].tv_nsec != UTIME_OMIT)
+		if (ts[1].tv_nsec != UTIME_OMIT) {
 			f->guessed = f->guess_stored = false;
+			f->told_at = now_wall().tv_sec;
+		}
 	}
 	rwlock_unlock(&f->lock);
 	return err;
+}
+
+void inode_times_loaded(struct inode *f, const struct timespec *mtime, const struct timespec *ctime)
+{
+	f->mtime = *mtime;
+	f->ctime = *ctime;
+	f->guessed = false;
+	f->told_at = mtime->tv_sec <= now_wall().tv_sec ? mtime->tv_sec : 0;
 }
 
 void inode_times_known(struct inode *f)
 {
 	const struct timespec ts[2] = {{.tv_nsec = UTIME_OMIT}, f->mtime};
 
+	if (f->guessed && f->guess.tv_sec - f->told_at > LOST_S) { /* what is stored has it, or will with what was written last */
+		f->mtime = f->guess;
+		f->ctime = ctime_of(f);
+		f->guess_stored = false;
+	}
 	f->guessed = false;
 	if (f->guess_stored && set_times(f, ts))
 		report(REPORT_WARN, "%s: its time stamp could not be set", f->path ? f->path : "file");

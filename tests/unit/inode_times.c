@@ -179,6 +179,7 @@ static void test_while_open(void **state)
 
 	make(w, "open.tdf", 100000);
 	f = open_write(w, "open.tdf");
+	send(f, OLD + 1);
 	before = now_ns();
 	put(f, 7);
 	assert_true(inode_times_all_known(w->st, before));
@@ -186,14 +187,35 @@ static void test_while_open(void **state)
 	assert_int_equal(store_sync(w->st), 0);
 	expect_now(stored(w, "open.tdf"));
 	assert_false(inode_times_all_known(w->st, now_ns()));
-	expect(shown(f), OLD);
-	expect(stored(w, "open.tdf"), OLD); /* nothing else to wait for: at once */
+	expect(shown(f), OLD + 1);
+	expect(stored(w, "open.tdf"), OLD + 1); /* nothing else to wait for: at once */
 	put(f, 7);
 	send(f, OLD + 9);
 	assert_int_equal(store_sync(w->st), 0);
 	expect(stored(w, "open.tdf"), OLD + 9);
 	done(f);
 	expect(stored(w, "open.tdf"), OLD + 9);
+}
+
+/* Written long after the time that the kernel was told: it has to send another.  When that does not come, the last one is not true. */
+static void test_lost(void **state)
+{
+	struct world *w = *state;
+	struct inode *f;
+
+	for (int k = 0; k < 4; k++) {
+		make(w, "lost.tdf", 100000);
+		f = open_write(w, "lost.tdf");
+		put(f, 7);
+		if (k & 1)
+			assert_int_equal(store_sync(w->st), 0);
+		if (k & 2)
+			assert_false(inode_times_all_known(w->st, now_ns()));
+		done(f);
+		assert_int_equal(store_sync(w->st), 0);
+		expect_now(stored(w, "lost.tdf"));
+		assert_int_equal(unlinkat(w->bed.root, "lost.tdf", 0), 0);
+	}
 }
 
 /* A crash before the kernel has sent anything: new content never has the old time. */
@@ -225,10 +247,8 @@ static void test_crash(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_never_sent),
-	    cmocka_unit_test(test_sent_before),
-	    cmocka_unit_test(test_while_open),
-	    cmocka_unit_test(test_crash),
+	    cmocka_unit_test(test_never_sent), cmocka_unit_test(test_sent_before), cmocka_unit_test(test_while_open),
+	    cmocka_unit_test(test_lost),       cmocka_unit_test(test_crash),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
