@@ -5,7 +5,6 @@
  */
 #include "aead.h"
 
-#include <openssl/core_names.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
 
@@ -19,7 +18,6 @@
 /* set once, then fixed */
 static struct {
 	EVP_CIPHER *gcm;
-	EVP_MAC *hmac;
 	EVP_MD *sha256;
 	pthread_key_t key;
 	bool ok;
@@ -28,7 +26,6 @@ static pthread_once_t alg_once = PTHREAD_ONCE_INIT;
 
 struct thread_ctx {
 	EVP_CIPHER_CTX *enc, *dec;
-	EVP_MAC_CTX *mac;
 	EVP_MD_CTX *md;
 };
 
@@ -40,7 +37,6 @@ static void ctx_free(void *arg)
 		return;
 	EVP_CIPHER_CTX_free(c->enc);
 	EVP_CIPHER_CTX_free(c->dec);
-	EVP_MAC_CTX_free(c->mac);
 	EVP_MD_CTX_free(c->md);
 	free(c);
 }
@@ -48,22 +44,17 @@ static void ctx_free(void *arg)
 static void alg_setup(void)
 {
 	alg.gcm = EVP_CIPHER_fetch(NULL, "AES-256-GCM", NULL);
-	alg.hmac = EVP_MAC_fetch(NULL, "HMAC", NULL);
 	alg.sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
-	alg.ok = alg.gcm && alg.hmac && alg.sha256 && pthread_key_create(&alg.key, ctx_free) == 0;
+	alg.ok = alg.gcm && alg.sha256 && pthread_key_create(&alg.key, ctx_free) == 0;
 }
 
 static bool ctx_setup(struct thread_ctx *c)
 {
-	char digest[] = "SHA256";
-	OSSL_PARAM params[] = {OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, digest, 0), OSSL_PARAM_construct_end()};
-
 	c->enc = EVP_CIPHER_CTX_new();
 	c->dec = EVP_CIPHER_CTX_new();
-	c->mac = EVP_MAC_CTX_new(alg.hmac);
 	c->md = EVP_MD_CTX_new();
-	return c->enc && c->dec && c->mac && c->md && EVP_EncryptInit_ex2(c->enc, alg.gcm, NULL, NULL, NULL) == 1 &&
-	       EVP_DecryptInit_ex2(c->dec, alg.gcm, NULL, NULL, NULL) == 1 && EVP_MAC_CTX_set_params(c->mac, params) == 1;
+	return c->enc && c->dec && c->md && EVP_EncryptInit_ex2(c->enc, alg.gcm, NULL, NULL, NULL) == 1 &&
+	       EVP_DecryptInit_ex2(c->dec, alg.gcm, NULL, NULL, NULL) == 1;
 }
 
 /* This thread's contexts, or NULL with fail() said. */
@@ -72,7 +63,7 @@ static struct thread_ctx *ctx_get(void)
 	struct thread_ctx *c;
 
 	if (pthread_once(&alg_once, alg_setup) || !alg.ok) {
-		fail(-EIO, "OpenSSL does not offer AES-256-GCM, HMAC and SHA-256 here");
+		fail(-EIO, "OpenSSL does not offer AES-256-GCM and SHA-256 here");
 		return NULL;
 	}
 	c = pthread_getspecific(alg.key);
@@ -186,24 +177,48 @@ int fingerprint(const struct secret *key, const struct part *parts, size_t n, ui
 	return 0;
 }
 
+#define SHA256_BLOCK 64
+
+/* Out of hashes and not EVP_MAC, which copies contexts about: that costs more than hashing what is authenticated here. */
+static int hmac_half(struct thread_ctx *c, uint8_t pad, const uint8_t *key, size_t key_len, const struct part *parts, size_t n,
+		     uint8_t ret[static MAC_LEN])
+{
+	uint8_t block[SHA256_BLOCK];
+	unsigned len = 0;
+	bool ok;
+
+	memset(block, pad, sizeof(block));
+	for (size_t i = 0; i < key_len; i++)
+		block[i] ^= key[i];
+	ok = EVP_DigestInit_ex2(c->md, alg.sha256, NULL) == 1 && EVP_DigestUpdate(c->md, block, sizeof(block)) == 1;
+	for (size_t i = 0; ok && i < n; i++)
+		ok = !parts[i].len || EVP_DigestUpdate(c->md, parts[i].p, parts[i].len) == 1;
+	ok = ok && EVP_DigestFinal_ex(c->md, ret, &len) == 1 && len == MAC_LEN;
+	wipe(block, sizeof(block));
+	return ok ? 0 : crypto_failed("HMAC");
+}
+
 int hmac_sha256(const void *key, size_t key_len, const struct part *parts, size_t n, uint8_t ret_mac[static MAC_LEN])
 {
 	struct thread_ctx *c = ctx_get();
-	uint8_t mac[MAC_LEN];
-	size_t len = 0;
+	uint8_t hashed[MAC_LEN], inner[MAC_LEN], mac[MAC_LEN];
+	int err = c ? 0 : -EIO;
 
-	if (!c)
-		return -EIO;
-	/* a NULL key would mean "the key before" */
-	if (EVP_MAC_init(c->mac, key_len ? key : "", key_len, NULL) != 1)
-		return crypto_failed("HMAC key");
-	for (size_t i = 0; i < n; i++)
-		if (parts[i].len && EVP_MAC_update(c->mac, parts[i].p, parts[i].len) != 1)
-			return crypto_failed("HMAC");
-	if (EVP_MAC_final(c->mac, mac, &len, sizeof(mac)) != 1 || len != MAC_LEN)
-		return crypto_failed("HMAC");
-	memcpy(ret_mac, mac, MAC_LEN);
-	return 0;
+	if (!err && key_len > SHA256_BLOCK) {
+		err = sha256(&(struct part){key, key_len}, 1, hashed);
+		key = hashed;
+		key_len = sizeof(hashed);
+	}
+	if (!err)
+		err = hmac_half(c, 0x36, key, key_len, parts, n, inner);
+	if (!err)
+		err = hmac_half(c, 0x5c, key, key_len, &(struct part){inner, sizeof(inner)}, 1, mac);
+	if (!err)
+		memcpy(ret_mac, mac, MAC_LEN);
+	if (key == hashed)
+		wipe(hashed, sizeof(hashed));
+	wipe(inner, sizeof(inner));
+	return err;
 }
 
 int sha256(const struct part *parts, size_t n, uint8_t ret_hash[static 32])

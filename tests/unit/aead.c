@@ -166,6 +166,19 @@ static void test_hmac_vectors(void **state)
 		}
 	}
 	{
+		/* around the block size: a shorter key is one with zeros behind it, a longer one its hash */
+		uint8_t key[65] = {0}, short_mac[32], mac[32], hashed[32];
+
+		memset(key, 0x5a, 40);
+		assert_int_equal(hmac_sha256(key, 40, &(struct part){"text", 4}, 1, short_mac), 0);
+		assert_int_equal(hmac_sha256(key, 64, &(struct part){"text", 4}, 1, mac), 0);
+		assert_memory_equal(mac, short_mac, 32);
+		assert_int_equal(sha256(&(struct part){key, 65}, 1, hashed), 0);
+		assert_int_equal(hmac_sha256(hashed, 32, &(struct part){"text", 4}, 1, short_mac), 0);
+		assert_int_equal(hmac_sha256(key, 65, &(struct part){"text", 4}, 1, mac), 0);
+		assert_memory_equal(mac, short_mac, 32);
+	}
+	{
 		/* empty key and message: known value; and no key left over from the call before */
 		uint8_t want[32], mac[32];
 
