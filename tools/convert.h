@@ -96,6 +96,7 @@ struct item_order {
 struct item_answer { /* @text_len bytes of explanation follow */
 	uint8_t result;
 	uint8_t verified; /* already reread */
+	uint8_t unasked;  /* whether somebody has the original open is not known: it has no leases here */
 	uint16_t text_len;
 	uint32_t s;
 	uint64_t bytes; /* plain */

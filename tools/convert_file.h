@@ -93,6 +93,10 @@ bool stage_marked(const struct volume *v, int fd, const struct stat *s, const st
  * @what: on failure which of them.  Return: 0; -errno */
 int meta_copy(int from, const struct stat *st, int to, const struct stat *to_st, bool strict, bool flags, bool acl_dir,
 	      const char **what) MUST_CHECK;
+/** meta_inherits() - does a new file in @dir get flags or a project id that its original may not have?  Then meta_flags_copy() is for
+ * when it has its name: a file of another project cannot be linked into such a folder.  0 or -errno */
+bool meta_inherits(int dir);
+int meta_flags_copy(int from, int to, bool strict) MUST_CHECK;
 /** meta_flags() - "immutable", "append-only" or NULL; @ret_any: has it flags or a project id that are to be kept? */
 const char *meta_flags(int fd, bool *ret_any);
 

@@ -140,11 +140,18 @@ const char *meta_flags(int fd, bool *ret_any)
 	return x.fsx_xflags & FS_XFLAG_IMMUTABLE ? "immutable" : x.fsx_xflags & FS_XFLAG_APPEND ? "append-only" : NULL;
 }
 
-static int flags_copy(int from, int to, bool strict)
+bool meta_inherits(int dir)
+{
+	struct fsxattr x;
+
+	return ioctl(dir, FS_IOC_FSGETXATTR, &x) == 0 && x.fsx_xflags & (KEPT_FLAGS | FS_XFLAG_PROJINHERIT);
+}
+
+int meta_flags_copy(int from, int to, bool strict)
 {
 	struct fsxattr a, b;
 
-	if (ioctl(from, FS_IOC_FSGETXATTR, &a) || (!(a.fsx_xflags & KEPT_FLAGS) && !a.fsx_projid))
+	if (ioctl(from, FS_IOC_FSGETXATTR, &a))
 		return 0;
 	if (ioctl(to, FS_IOC_FSGETXATTR, &b))
 		return strict ? -errno : 0;
@@ -184,7 +191,7 @@ int meta_copy(int from, const struct stat *st, int to, const struct stat *to_st,
 	err = xattrs_copy(from, to, strict, acl_dir);
 	if (!err && flags) {
 		*what = "flags or project id";
-		err = flags_copy(from, to, strict);
+		err = meta_flags_copy(from, to, strict);
 	}
 	if (!err && !(mode & 0200)) {
 		*what = "mode";

@@ -92,6 +92,7 @@ int one_enter(struct one *w, const char *path, const char **ret_name)
 		return fail(err, "its directory: %s", strerror(-err));
 	}
 	w->acl_dir = fgetxattr(w->to_dir, "system.posix_acl_default", NULL, 0) > 0;
+	w->inherits = meta_inherits(w->to_dir);
 	return 0;
 }
 
@@ -287,7 +288,8 @@ static int one_put(struct one *w, int from, const struct stat *st, int temp, con
 {
 	const char *what = "";
 	struct stat now, made;
-	int err = fstat(temp, &made) ? -errno : meta_copy(from, st, temp, &made, w->run->in_place, w->flags, w->acl_dir, &what);
+	bool flags = w->flags && !w->inherits;
+	int err = fstat(temp, &made) ? -errno : meta_copy(from, st, temp, &made, w->run->in_place, flags, w->acl_dir, &what);
 
 	if (err)
 		return fail(err, "its %s cannot be kept: %s", what, strerror(-err));
@@ -302,6 +304,11 @@ static int one_put(struct one *w, int from, const struct stat *st, int temp, con
 	err = temp_link(temp, w->run->temp_dir, temp_name, w->to_dir, target);
 	if (err)
 		return err == -EEXIST ? err : fail(err, "giving it the name %s: %s", target, strerror(-err));
+	err = w->inherits ? meta_flags_copy(from, temp, w->run->in_place) : 0;
+	if (err) {
+		one_drop_target(w, target, made.st_ino);
+		return fail(err, "its flags or project id cannot be kept: %s", strerror(-err));
+	}
 	a->out_ino = made.st_ino;
 	a->result = ITEM_STAGED;
 	return 0;
@@ -337,7 +344,7 @@ int one_still(struct one *w, const struct item_order *o, const char *name, unsig
 		return 0;
 	if (fd < 0 || (!kept && fstat(fd, &st))) {
 		r = one_fail(fail(-errno, "opening it again: %s", strerror(errno)));
-	} else if (fcntl(fd, F_SETLEASE, F_WRLCK) && errno == EAGAIN) {
+	} else if (a->unasked = fcntl(fd, F_SETLEASE, F_WRLCK) != 0, a->unasked && errno == EAGAIN) {
 		fail(-EBUSY, "is open in another program");
 		/* from here on an opener waits until the descriptor is closed */
 	} else if (fstatat(w->from_dir, name, &named, AT_SYMLINK_NOFOLLOW)) {

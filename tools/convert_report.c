@@ -289,6 +289,20 @@ static void next_step(const struct convert *cv, int code)
 	}
 }
 
+/* Of what was removed: who still has it, and what can be done. */
+static void remains(const struct convert *cv, const char *bytes)
+{
+	if (cv->counts.unasked)
+		printf("Whether other programs hold originals open cannot be asked on this file system: %" PRIu64 " files;\n"
+		       "what they have open stays readable to them, and on the disk, until they close it.\n",
+		       cv->counts.unasked);
+	else
+		printf("No original was open in another program when it was removed.\n");
+	printf("%s of plain bytes may still lie in free blocks, and in snapshots and backups: `fstrim` helps on most SSDs,\n"
+	       "filling the free space once on other disks; snapshots and backups are yours to remove.\n",
+	       bytes);
+}
+
 static void summary(const struct convert *cv, int code)
 {
 	const struct counts *n = &cv->counts;
@@ -320,8 +334,7 @@ static void summary(const struct convert *cv, int code)
 	else if (n->busy || n->skipped || n->failed)
 		printf("  list: %s/%s/%s/failed\n", cv->v->path, TDFS_DIR, CONVERT_DIR);
 	if (cv->run.in_place && cv->run.verb == CONVERT_IN && n->converted)
-		printf("The plain bytes that were removed may still lie in free blocks, snapshots and backups,\n"
-		       "and in files that other programs hold open; `fstrim` helps on most SSDs.\n");
+		remains(cv, bytes);
 	next_step(cv, code);
 }
 

@@ -126,6 +126,7 @@ static int answer_use(struct convert *cv, struct chunk *c, struct item *it, cons
 		return 1;
 	}
 	if (r == ITEM_DONE && c->op == CHUNK_COMMIT) {
+		cv->counts.unasked += a->unasked;
 		if (*text)
 			report_failed(cv, it->path, "note", text);
 		return 1;
