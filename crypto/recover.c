@@ -9,6 +9,7 @@
 
 #define BATCH_FILES 64
 #define BATCH_BYTES ((size_t)1 << 20)
+#define UNFINISHED "was being replaced: its old content was given up, the new one was never committed"
 
 struct recovery {
 	const struct io *io;
@@ -34,6 +35,15 @@ static void tell(struct recovery *rc, const char *path, const char *text)
 {
 	if (rc->event)
 		rc->event(rc->arg, path, text);
+}
+
+/* What recovery is there for: told where it only looks (@waits); done, there may be thousands of them, and what it returns counts them. */
+static void tell_routine(struct recovery *rc, const char *path, const char *waits, const char *done)
+{
+	if (!rc->apply)
+		tell(rc, path, waits);
+	else
+		report(REPORT_DEBUG, "recovery: %s: %s", path, done);
 }
 
 static int leave_alone(struct recovery *rc, const struct file *f, const char *path)
@@ -133,13 +143,15 @@ static void count(struct recovery *rc, const struct plan *p)
 	rc->found.committed += p->commit != NULL;
 	rc->found.cut += p->cut;
 	if (p->commit)
-		tell(rc, p->target->path, "brought to its last committed state");
+		tell_routine(rc, p->target->path, "its last committed state is in the log; a mount puts it in place",
+			     "brought to its last committed state");
 	else if (p->n_steps)
-		tell(rc, p->target->path, "sealed state put in place");
+		tell_routine(rc, p->target->path, "its sealed state is in the log; a mount puts it in place", "sealed state put in place");
 	else if (p->give_up)
-		tell(rc, p->target->path, "was being replaced: its old content was given up, the new one was never committed");
+		tell(rc, p->target->path, UNFINISHED);
 	else if (p->cut)
-		tell(rc, p->target->path, "growth that was never committed was cut off");
+		tell_routine(rc, p->target->path, "growth that was never committed; a mount cuts it off",
+			     "growth that was never committed was cut off");
 }
 
 /* Log what the batch needs, then put it in place. */
@@ -211,6 +223,40 @@ static int add_plan(struct recovery *rc, const struct file *f, const struct targ
 	return 0;
 }
 
+/* VOID stands in the log, and what has the name now was never committed. */
+static bool is_unfinished(const struct recovery *rc, const struct file *f)
+{
+	uint8_t sector[SECTOR];
+	bool given_up = false;
+	struct record rec;
+	struct stat s;
+	ssize_t n;
+	int fd;
+
+	for (size_t i = 0; i < f->n; i++)
+		given_up |= f->recs[i].rec.type == REDO_VOID;
+	fd = given_up ? find_open(rc->io, rc->store_fd, find_hint(f), false, &s) : -ENOENT;
+	fail_clear();
+	if (fd < 0)
+		return false;
+	n = rc->io->pread(rc->io->ctx, fd, sector, SECTOR, 0);
+	rc->io->close(rc->io->ctx, fd);
+	if (n < 0 || (n == SECTOR && record_parse(sector, rc->keys->k_rec, &rec, NULL)))
+		return false;
+	return n < SECTOR || rec.state == RECORD_NEW || rec.state == RECORD_VOID;
+}
+
+static void tell_missing(struct recovery *rc, const struct file *f)
+{
+	const char *path = find_hint(f);
+
+	if (is_unfinished(rc, f))
+		tell(rc, path, UNFINISHED);
+	else if (*path) /* else it had no name any more */
+		tell_routine(rc, path, "is gone, most likely removed: what the log holds of it is of no use",
+			     "is gone: what the log holds of it is dropped");
+}
+
 static int run_files(struct recovery *rc)
 {
 	int err = find_files(rc->io, rc->store_fd, rc->keys->k_rec, rc->files, rc->n_files);
@@ -221,7 +267,7 @@ static int run_files(struct recovery *rc)
 		rc->found.files++;
 		if (!f->n_targets) {
 			rc->found.missing++;
-			tell(rc, find_hint(f), "is gone: what the log holds of it is dropped");
+			tell_missing(rc, f);
 		}
 		for (size_t k = 0; k < f->n_targets && !err; k++)
 			err = add_plan(rc, f, &f->targets[k]);

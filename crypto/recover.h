@@ -31,7 +31,7 @@ struct recover_damage {
  * never through a symlink or mount point)
  * @apply: false = only report (tdfs check without changes); files with changes that only the log has are in @ret_damaged then: what is in
  * place is not their last state
- * @event: told each thing worth telling (path or "", text), may be NULL
+ * @event: told each thing worth telling (path or "", text), may be NULL; with @apply no file that just got its last state
  * Blocks: disk.  Return: 0; 1 = damage inside the log, or a file that could not be recovered: the files that lost records may concern were
  * left alone and are in
  * @ret_damaged (malloc'd array, caller frees each path and the array), everything else is recovered, the log is kept as it is, the volume

@@ -277,6 +277,10 @@ static enum exit_code open_store(const struct config *c, struct opened *o)
 		       "room and mount again, after damage see: tdfs recover --salvage %s",
 		       c->store, o->store->n_damaged, c->store);
 	o->read_only = o->store->opt.read_only;
+	if (o->store->recovered.files && !o->read_only)
+		report(REPORT_NOTE,
+		       "%s: was not unmounted cleanly: brought up to the log, which knew %llu changed files (%llu of them are gone)",
+		       c->store, (unsigned long long)o->store->recovered.files, (unsigned long long)o->store->recovered.missing);
 	return EXIT_TDFS_OK;
 }
 
