@@ -84,6 +84,7 @@ static const struct mount_option options[] = {
      "writeback (default); strict: a write() that returned is durable; exclusive: nobody else touches the store", 0, false},
     FLAG("shared_storage", shared_storage, true, "the store is on shared storage: no write-back caching"),
     {MOUNT_VALUE, "foreign", "HOW", "TDFs made elsewhere: ro (default, readable) or deny", 0, false},
+    {MOUNT_VALUE, "kas_key", "FILE", "private keys that open TDFs made elsewhere: PEM, or a JSON list of keys", 0, false},
     FLAG("nolive_mark", live_mark, false, "do not mark files whose newest state is in the log"),
     FLAG("live_mark", live_mark, true, NULL),
     {MOUNT_VALUE, "segcache", "SIZE", "memory for decrypted segments read lately (default 32M)", 0, false},
@@ -203,6 +204,8 @@ static int set_value(struct config *c, const char *name, const char *val)
 		return parse_size(name, val, SEGCACHE_MAX, &c->cache_bytes);
 	if (!strcmp(name, "fsname"))
 		return set_string(&c->fsname, val);
+	if (!strcmp(name, "kas_key"))
+		return set_string(&c->kas_key, val);
 	if (!strcmp(name, "threads")) {
 		err = parse_size(name, val, THREADS_MAX, &n);
 		if (!err && !n)
@@ -340,5 +343,6 @@ void config_free(struct config *c)
 	free(c->store);
 	free(c->mountpoint);
 	free(c->fsname);
+	free(c->kas_key);
 	*c = (struct config){0};
 }

@@ -32,6 +32,7 @@ enum foreign_policy { FOREIGN_RO, FOREIGN_DENY };
 struct config {
 	char *store, *mountpoint; /* absolute */
 	char *fsname;             /* -o fsname= or NULL: the store's path */
+	char *kas_key;            /* -o kas_key=FILE: private keys that open TDFs made elsewhere; NULL: none */
 	bool foreground, debug;
 	bool read_only;
 	bool allow_other, allow_root;
@@ -52,7 +53,7 @@ struct config {
 	int (*prepare)(struct volume *v);
 	unsigned key_ttl_s; /* -o key_ttl=TIME: a key from a remote KAS is used for this long */
 	unsigned grace_s;   /* -o offline_grace=TIME: and this much longer while that KAS cannot be asked */
-	unsigned idle_s; /* -o idle=TIME: unmount after that long without use; 0: never */
+	unsigned idle_s;    /* -o idle=TIME: unmount after that long without use; 0: never */
 };
 
 enum mount_option_kind {

@@ -314,6 +314,11 @@ enum exit_code start_open(const struct config *c, int (*get)(void *arg, struct c
 		report(REPORT_WARN, "%s: volume.json is damaged, its second copy was used; save both with: tdfs key backup %s FILE",
 		       c->store, c->store);
 	kas_times(o.volume->kas, c->key_ttl_s, c->grace_s);
+	err = c->kas_key ? kas_add_key_file(o.volume->kas, c->kas_key) : 0; /* behind the volume's own, which stay those of new files */
+	if (err) {
+		volume_free(o.volume);
+		return failed("the keys for TDFs made elsewhere could not be used", err);
+	}
 	if (volume_remotes_check(o.volume))
 		report(REPORT_WARN, "%s: %s; until that is mended its keys cannot be had: files made for it can be made, not read",
 		       c->store, fail_text());

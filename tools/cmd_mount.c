@@ -14,6 +14,7 @@
 struct mount_args {
 	struct credential_source cred;
 	char *o;
+	const char *kas_key;
 	bool foreground, debug, read_only;
 };
 
@@ -28,9 +29,8 @@ static int secret_option(void *arg, const char *name, const char *value)
 	struct secrets *s = arg;
 	struct {
 		const char *name, **to;
-	} known[] = {
-	    {"passfile", &s->cred->passfile}, {"passfd", &s->cred->passfd}, {"extpass", &s->cred->extpass}, {"keyfile", &s->cred->keyfile},
-	    {"kas_trust", &s->cred->kas_trust}, {"kas_socket", &s->cred->kas_socket}};
+	} known[] = {{"passfile", &s->cred->passfile}, {"passfd", &s->cred->passfd},       {"extpass", &s->cred->extpass},
+		     {"keyfile", &s->cred->keyfile},   {"kas_trust", &s->cred->kas_trust}, {"kas_socket", &s->cred->kas_socket}};
 
 	if (strcmp(name, "recovery") == 0)
 		s->cred->recovery = true;
@@ -61,6 +61,18 @@ static int store_missing(int err, const char *path)
 	if (err == -EACCES || err == -EPERM)
 		return complain_file(err, path, "only the store's owner, or root, can mount it");
 	return complain_file(err, path, "the first argument is the store; `tdfs init STORE` makes one");
+}
+
+/* The process that serves stands in another directory. */
+static int kas_key_get(struct config *cfg)
+{
+	char *real = cfg->kas_key ? realpath(cfg->kas_key, NULL) : NULL;
+
+	if (cfg->kas_key && !real)
+		return complain_file(-errno, cfg->kas_key, "it is to hold the keys of TDFs made elsewhere");
+	free(cfg->kas_key);
+	cfg->kas_key = real;
+	return EXIT_TDFS_OK;
 }
 
 static int paths_get(struct config *cfg, char **pos)
@@ -94,7 +106,7 @@ static bool is_below(const char *path, const char *dir)
 /* A secret that lies beside what it protects protects nothing: it goes wherever the store is copied to. */
 static int secret_place(const struct config *cfg, const struct credential_source *cred)
 {
-	const char *files[] = {cred->passfile, cred->keyfile, cred->kas_trust};
+	const char *files[] = {cred->passfile, cred->keyfile, cred->kas_trust, cfg->kas_key};
 
 	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
 		CLEANUP_FREE char *real = files[i] ? realpath(files[i], NULL) : NULL;
@@ -134,6 +146,11 @@ static int options_get(struct config *cfg, const struct mount_args *a, struct cr
 	struct secrets secrets = {cred, room};
 	int err = a->o ? config_option_string(cfg, a->o, secret_option, &secrets) : 0;
 
+	if (!err && a->kas_key) {
+		free(cfg->kas_key);
+		cfg->kas_key = strdup(a->kas_key);
+		err = cfg->kas_key ? 0 : -ENOMEM;
+	}
 	if (a->foreground)
 		cfg->foreground = true;
 	if (a->debug)
@@ -167,6 +184,8 @@ static int mount_with(struct config *cfg, const struct mount_args *a, char **pos
 	}
 	code = paths_get(cfg, pos);
 	if (!code)
+		code = kas_key_get(cfg);
+	if (!code)
 		code = secret_place(cfg, &cred);
 	if (code)
 		return code;
@@ -189,6 +208,7 @@ static const struct option_row mount_rows[] = {
     {OPTION_LIST, 'o', "options", "LIST", offsetof(struct mount_args, o), "mount options, comma separated (below)"},
     {OPTION_FLAG, 'f', "foreground", NULL, offsetof(struct mount_args, foreground), "stay in the foreground"},
     {OPTION_FLAG, 'd', "debug", NULL, offsetof(struct mount_args, debug), "foreground, and log every operation"},
+    {OPTION_TEXT, 0, "kas-key", "FILE", offsetof(struct mount_args, kas_key), "private keys for TDFs made elsewhere (PEM, JSON list)"},
     {OPTION_FLAG, 0, "ro", NULL, offsetof(struct mount_args, read_only), "read only; nothing in the store is changed"},
     CREDENTIAL_ROWS(struct mount_args, cred),
     {0},
