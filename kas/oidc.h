@@ -64,6 +64,7 @@ struct oidc_login {
 	const char *issuer, *client_id, *audience;
 	const char *scope;        /* NULL: "openid offline_access" */
 	const char *session_file; /* written with mode 0600; its directory is made (0700) */
+	bool *keyring;            /* in: keep the secrets in the kernel's keyring, the file says where; out: they are there.  NULL: no */
 	/* show the person where to go and what to type; @complete: the same with the code in it, or NULL */
 	void (*show)(void *arg, const char *uri, const char *complete, const char *code);
 	bool (*stopped)(void *arg); /* asked between polls: give up? */

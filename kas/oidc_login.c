@@ -111,6 +111,7 @@ static int login(const struct oidc_login *l, struct issuer *is, EVP_PKEY *key)
 {
 	CLEANUP_TOKEN struct token t = {0};
 	json_t *start = NULL, *answer = NULL;
+	bool no = false;
 	int err = device_start(l, is, &start);
 
 	if (!err)
@@ -125,7 +126,7 @@ static int login(const struct oidc_login *l, struct issuer *is, EVP_PKEY *key)
 		return err;
 	if (!t.refresh)
 		return fail(-ENOTSUP, "%s gives this client no refresh token: allow it \"offline access\" there", is->name);
-	return session_write(l->session_file, is, t.refresh, key);
+	return session_new(l->session_file, is, t.refresh, key, l->keyring ? l->keyring : &no);
 }
 
 int oidc_login_device(const struct oidc_login *l, struct http *http)
@@ -172,7 +173,8 @@ int oidc_logout(const char *issuer, const char *client_id, const char *session_f
 {
 	CLEANUP_SESSION struct session s = {0};
 	struct issuer is = {0};
-	int err = issuer_init(&is, issuer, client_id, NULL, http);
+	char why[300];
+	int err = issuer_init(&is, issuer, client_id, NULL, http), gone;
 
 	if (err)
 		return err;
@@ -181,7 +183,10 @@ int oidc_logout(const char *issuer, const char *client_id, const char *session_f
 		err = session_revoke(&is, &s);
 	issuer_done(&is);
 	/* a session that cannot be read any more is to go all the same; one that could not be revoked as well */
-	if (err != -ENOENT && unlink(session_file))
-		err = fail(-errno, "%s: %s", session_file, strerror(errno));
-	return err;
+	if (err)
+		snprintf(why, sizeof(why), "%s", fail_text());
+	gone = session_remove(session_file);
+	if (gone && gone != -ENOENT)
+		return gone;
+	return err ? fail(err, "%s", why) : 0;
 }

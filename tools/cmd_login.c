@@ -11,6 +11,7 @@
 struct login_args {
 	struct kas_login kas;
 	const char *scope;
+	bool keyring;
 };
 
 static volatile sig_atomic_t interrupted; /* set by the handler alone */
@@ -39,6 +40,7 @@ static int login_main(const void *args, int n, char **pos)
 	const struct login_args *a = args;
 	CLEANUP_FREE char *session = NULL;
 	struct http *http = NULL;
+	bool keyring = a->keyring;
 	int code = kas_login_session(&a->kas, &session), err;
 
 	if (!code)
@@ -53,6 +55,7 @@ static int login_main(const void *args, int n, char **pos)
 						     .audience = a->kas.audience,
 						     .scope = a->scope,
 						     .session_file = session,
+						     .keyring = &keyring,
 						     .show = show,
 						     .stopped = stopped},
 				http);
@@ -61,13 +64,17 @@ static int login_main(const void *args, int n, char **pos)
 		(void)complain(err, NULL, NULL);
 		return kas_exit(err);
 	}
-	printf("Logged in; the session is in %s.\n", session);
+	if (keyring)
+		printf("Logged in; the session is in the kernel's keyring until the next restart, %s points to it.\n", session);
+	else
+		printf("Logged in; the session is in %s.\n", session);
 	return output_flush(EXIT_TDFS_OK);
 }
 
 static const struct option_row login_rows[] = {
     KAS_ISSUER_ROWS(struct login_args, kas),
     {OPTION_TEXT, 0, "scope", "TEXT", offsetof(struct login_args, scope), "default: \"openid offline_access\""},
+    {OPTION_FLAG, 0, "keyring", NULL, offsetof(struct login_args, keyring), "secrets into the kernel's keyring, until a restart"},
     {0},
 };
 
