@@ -104,6 +104,42 @@ static int check_claims(const struct dpop_request *q, const json_t *claims)
 	return fits ? 0 : fail(-EACCES, "the DPoP proof is for another token (\"ath\")");
 }
 
+int dpop_nonce(const struct secret *key, int64_t now, char ret[static DPOP_NONCE_LEN + 1])
+{
+	uint8_t mac[32], at[8];
+	char *text;
+	int err;
+
+	put_le64(at, (uint64_t)(now / DPOP_NONCE_LIFE));
+	err = hmac_sha256(key->b, SECRET_LEN, (struct part[]){{"dpop nonce", 10}, {at, sizeof(at)}}, 2, mac);
+	if (err)
+		return err;
+	text = base64url_encode(mac, 16);
+	if (!text)
+		return -ENOMEM;
+	memcpy(ret, text, DPOP_NONCE_LEN + 1);
+	free(text);
+	return 0;
+}
+
+static int check_nonce(const struct dpop_request *q, const json_t *claims)
+{
+	const char *nonce = json_string_value(json_object_get(claims, "nonce"));
+	char want[DPOP_NONCE_LEN + 1];
+
+	if (!q->nonce_key)
+		return 0;
+	for (int back = 0; nonce && back < 2; back++) {
+		int err = dpop_nonce(q->nonce_key, q->now - back * DPOP_NONCE_LIFE, want);
+
+		if (err)
+			return err;
+		if (strlen(nonce) == DPOP_NONCE_LEN && equal_ct(nonce, want, DPOP_NONCE_LEN))
+			return 0;
+	}
+	return fail(-ESTALE, "the DPoP proof needs a nonce of this server");
+}
+
 int dpop_check(struct replays *r, const struct dpop_request *q, const char *proof, size_t len, json_t **ret_jwk,
 	       char ret_jkt[static JWK_THUMBPRINT_LEN + 1])
 {
@@ -130,10 +166,12 @@ int dpop_check(struct replays *r, const struct dpop_request *q, const char *proo
 		err = jwk_thumbprint(jwk, jkt);
 	if (!err)
 		err = sha256((struct part[]){{r->salt, sizeof(r->salt)}, {jkt, JWK_THUMBPRINT_LEN}, {jti, strlen(jti)}}, 3, hash);
+	if (!err)
+		err = check_nonce(q, j.claims);
 	if (!err && !first_use(r, hash, q->now, q->now + DPOP_AGE + DPOP_AHEAD))
 		err = fail(-EACCES, "the DPoP proof was used before");
 	if (err)
-		return err == -ENOMEM || err == -EIO ? err : -EACCES;
+		return err == -ENOMEM || err == -EIO || err == -ESTALE ? err : -EACCES;
 	memcpy(ret_jkt, jkt, sizeof(jkt));
 	*ret_jwk = json_incref((json_t *)jwk);
 	return 0;

@@ -48,7 +48,9 @@ static int new_parts(struct server *v, struct serve_config *c)
 	s->limits = limits_new(c->failures, c->keys);
 	s->replays = replays_new();
 	s->sessions = wrappers_new();
-	if (!err && (!s->limits || !s->replays || !s->sessions))
+	if (c->dpop_nonce)
+		s->nonce_key = secret_random();
+	if (!err && (!s->limits || !s->replays || !s->sessions || (c->dpop_nonce && !s->nonce_key)))
 		err = -ENOMEM;
 	if (!err && !c->is_unix && !c->jwks_file)
 		err = http_new(&http, &v->issuer.http);
@@ -87,6 +89,7 @@ void serve_free(struct serve *s)
 	limits_free(s->limits);
 	replays_free(s->replays);
 	wrappers_free(s->sessions);
+	secret_free(s->nonce_key);
 	free(v);
 }
 

@@ -20,7 +20,7 @@ struct serve_config {
 	char *jwks_uri, *jwks_file, *ca_file;
 	char *allow;    /* private addresses that the issuer may have, address_list_parse() */
 	char *base_key; /* algorithm of the key named as base key, "" none */
-	bool dpop_required;
+	bool dpop_required, dpop_nonce;
 	double failures; /* per second and peer: tokens that are not good */
 	double keys;     /* per second and caller */
 	unsigned connections;

@@ -126,10 +126,12 @@ static const char *token_text(const char *authorization)
 /* The proof that the caller holds the key his token is bound to, or says that he has. */
 static int check_proof(struct serve *s, struct call *c, const char *token, int64_t now)
 {
-	const struct dpop_request q = {c->method, s->config->url, c->path, token, now};
+	const struct dpop_request q = {c->method, s->config->url, c->path, token, now, s->nonce_key};
 	char jkt[JWK_THUMBPRINT_LEN + 1] = "";
-	int err = 0;
+	int err = s->nonce_key && (c->dpop || *c->token->jkt) ? dpop_nonce(s->nonce_key, now, c->nonce) : 0;
 
+	if (err)
+		return err;
 	if (c->dpop)
 		err = dpop_check(s->replays, &q, c->dpop, strlen(c->dpop), &c->proof_key, jkt);
 	else if (*c->token->jkt || s->config->dpop_required)
@@ -138,7 +140,8 @@ static int check_proof(struct serve *s, struct call *c, const char *token, int64
 		err = fail(-EACCES, "the access token is bound to no key, and DPoP is demanded");
 	if (!err && *c->token->jkt && strcmp(jkt, c->token->jkt))
 		err = fail(-EACCES, "the DPoP proof is by another key than the token is bound to");
-	c->challenge = err == -EACCES;
+	c->stale = err == -ESTALE;
+	c->challenge = err == -EACCES || c->stale;
 	return err;
 }
 
@@ -168,8 +171,9 @@ static int check_caller(struct serve *s, struct call *c)
 	call_fail(c, CODE_UNAVAILABLE, "%s", err == -ENOMEM ? "out of memory" : fail_text());
 	if (err == -EACCES)
 		limits_failed(s->limits, c->peer_hash);
-	audit_refusal(s, c, c->text);
-	return answer_error(c, err == -EACCES ? CODE_UNAUTHENTICATED : CODE_UNAVAILABLE);
+	if (err != -ESTALE) /* that is how every caller begins */
+		audit_refusal(s, c, c->text);
+	return answer_error(c, err == -EACCES || err == -ESTALE ? CODE_UNAUTHENTICATED : CODE_UNAVAILABLE);
 }
 
 int serve_begin(struct serve *s, struct call *c)

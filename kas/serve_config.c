@@ -106,12 +106,15 @@ static int take_limits(const json_t *limits, struct serve_config *c)
 
 static int take_dpop(const json_t *doc, struct serve_config *c)
 {
-	const json_t *v = json_object_get(doc, "dpop");
+	const json_t *v = json_object_get(doc, "dpop"), *nonce = json_object_get(doc, "dpop_nonce");
 	const char *word = json_string_value(v);
 
 	if (v && (!word || (strcmp(word, "optional") && strcmp(word, "required"))))
 		return fail(-EPROTO, "\"dpop\" must be \"optional\" or \"required\"");
+	if (nonce && !json_is_boolean(nonce))
+		return fail(-EPROTO, "\"dpop_nonce\" must be true or false");
 	c->dpop_required = word && *word == 'r';
+	c->dpop_nonce = json_is_true(nonce);
 	return 0;
 }
 
@@ -129,7 +132,7 @@ static int check_url(const char *name, const char *text)
 static int take_all(const json_t *doc, struct serve_config *c)
 {
 	static const char *const known[] = {"issuer",   "audience", "url",    "jwks_uri",     "jwks_file",  "ca_file", "allow",
-					    "base_key", "dpop",     "people", "unrestricted", "attributes", "limits"};
+					    "base_key", "dpop",     "dpop_nonce", "people", "unrestricted", "attributes", "limits"};
 	struct {
 		const char *name;
 		char **to;

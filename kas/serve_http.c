@@ -97,6 +97,14 @@ static struct MHD_Response *response_grpc(struct call *c)
 	return r;
 }
 
+static const char *challenge(const struct call *c)
+{
+	if (!c->challenge)
+		return "Bearer error=\"invalid_token\"";
+	return c->stale ? "DPoP error=\"use_dpop_nonce\", algs=\"ES256 ES384 RS256 PS256\""
+			: "DPoP error=\"invalid_dpop_proof\", algs=\"ES256 ES384 RS256 PS256\"";
+}
+
 static struct MHD_Response *response_plain(struct call *c)
 {
 	struct MHD_Response *r = mhd_api->create_response_from_buffer(c->body.len, c->body.p ? (void *)c->body.p : (void *)"",
@@ -107,9 +115,7 @@ static struct MHD_Response *response_plain(struct call *c)
 		return NULL;
 	c->body = (struct buffer){0};
 	if (c->status == 401)
-		mhd_api->add_response_header(r, "WWW-Authenticate",
-					     c->challenge ? "DPoP error=\"invalid_dpop_proof\", algs=\"ES256 ES384 RS256 PS256\""
-							  : "Bearer error=\"invalid_token\"");
+		mhd_api->add_response_header(r, "WWW-Authenticate", challenge(c));
 	if (c->status == 415)
 		mhd_api->add_response_header(r, "Accept-Post", "application/json, application/proto, application/grpc");
 	if (c->status == 405)
@@ -133,6 +139,8 @@ static enum MHD_Result answer(struct front *f, struct request *q)
 	if (c->type)
 		mhd_api->add_response_header(r, "Content-Type", c->type);
 	mhd_api->add_response_header(r, "Cache-Control", "no-store");
+	if (*c->nonce)
+		mhd_api->add_response_header(r, "DPoP-Nonce", c->nonce);
 	if (q->last)
 		mhd_api->add_response_header(r, "Connection", "close");
 	conn_phase(f, q->conn, PHASE_ANSWER, f->config->send);

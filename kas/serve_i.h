@@ -57,6 +57,7 @@ struct serve {
 	struct replays *replays;
 	struct limits *limits;
 	struct wrappers *sessions;
+	struct secret *nonce_key; /* proofs need a nonce made with it; NULL: none */
 };
 
 /* One request, whatever carried it. */
@@ -84,6 +85,8 @@ struct call {
 	struct buffer body;
 	char text[SERVE_TEXT];
 	bool challenge;       /* 401: say that a DPoP proof is what is missing or wrong */
+	bool stale;           /* ... that it is the nonce */
+	char nonce[DPOP_NONCE_LEN + 1]; /* for the next proof; "": none is needed */
 	unsigned retry_after; /* seconds; 0: not said */
 };
 

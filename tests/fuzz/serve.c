@@ -220,7 +220,7 @@ static void ask_token(const uint8_t *data, size_t size, bool as_proof)
 	json_t *jwk = NULL;
 
 	if (as_proof) {
-		const struct dpop_request q = {"POST", "http://localhost", "/kas.AccessService/Rewrap", "t", time(NULL)};
+		const struct dpop_request q = {"POST", "http://localhost", "/kas.AccessService/Rewrap", "t", time(NULL), NULL};
 
 		CHECK(dpop_check(server(true)->replays, &q, text, strlen(text), &jwk, jkt)); /* nobody can guess a signature */
 	} else {

@@ -130,7 +130,7 @@ static char *proof_make(EVP_PKEY *key, const char *jti, int64_t now)
 
 static int use(struct replays *r, const char *proof, int64_t now)
 {
-	const struct dpop_request q = {"POST", URL, "/x", TOKEN, now};
+	const struct dpop_request q = {"POST", URL, "/x", TOKEN, now, NULL};
 	char jkt[JWK_THUMBPRINT_LEN + 1];
 	json_t *jwk = NULL;
 	int err = dpop_check(r, &q, proof, strlen(proof), &jwk, jkt);
