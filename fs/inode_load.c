@@ -173,7 +173,7 @@ static void ahead_free(struct ahead *a)
 }
 
 /* -errno: what the KAS says; what is wrong with the file itself is for load() to tell */
-static int ahead_get(struct store *st, int dirfd, const char *name, int fd, const struct stat *s, struct ahead *a)
+static int ahead_get(struct store *st, int dirfd, const char *name, const char *path, int fd, const struct stat *s, struct ahead *a)
 {
 	struct container_keys keys = inode_keys(st);
 	struct inode *live;
@@ -190,7 +190,7 @@ static int ahead_get(struct store *st, int dirfd, const char *name, int fd, cons
 	err = ask_begin(st);
 	if (err)
 		return err;
-	prefetch_note(st, dirfd, name, a->c->m);
+	prefetch_note(st, dirfd, name, path, a->c->m);
 	err = kas_unwrap_until(st->keys.kas, a->c->m, &a->dek, &a->until);
 	ask_end(st);
 	return err;
@@ -249,7 +249,7 @@ static int find_or_load(struct store *st, int dirfd, const char *name, int fd, b
 	if (!err && !S_ISREG(s.st_mode))
 		err = fail(-EIO, "not a regular file");
 	if (!err && !plain && kas_is_remote(st->keys.kas))
-		err = ahead_get(st, dirfd, name, fd, &s, &ahead);
+		err = ahead_get(st, dirfd, name, path, fd, &s, &ahead);
 	if (err) {
 		st->io.close(st->io.ctx, fd);
 		if (mine)
