@@ -40,16 +40,28 @@ void fail_clear(void)
 	cause[0] = '\0';
 }
 
-/* Names from disk go into messages: what would move the cursor or forge a second line becomes '?' (C0, DEL and the UTF-8 forms of C1). */
+unsigned text_step(const char *s, bool *ret_control)
+{
+	const unsigned char *p = (const unsigned char *)s;
+	unsigned n = p[0] < 0x80 ? 1 : p[0] < 0xc2 ? 0 : p[0] < 0xe0 ? 2 : p[0] < 0xf0 ? 3 : p[0] < 0xf5 ? 4 : 0;
+
+	for (unsigned i = 1; i < n; i++)
+		if ((p[i] & 0xc0) != 0x80)
+			n = 0; /* the end of the text is no continuation either */
+	/* a terminal that does not read UTF-8 takes single bytes from 0x80 on for what U+0080 on is in UTF-8 */
+	*ret_control = n == 1 ? p[0] < 0x20 || p[0] == 0x7f : n == 2 ? p[0] == 0xc2 && p[1] < 0xa0 : !n && p[0] < 0xa0;
+	return n ? n : 1;
+}
+
+/* Names from disk go into messages: what would move the cursor or forge a second line becomes '?'. */
 static void make_printable(char *s)
 {
-	for (; *s; s++) {
-		unsigned char c = (unsigned char)s[0], d = (unsigned char)s[1];
+	bool control;
 
-		if (c < 0x20 || c == 0x7f)
-			*s = '?';
-		else if (c == 0xc2 && d >= 0x80 && d <= 0x9f)
-			s[0] = s[1] = '?';
+	for (unsigned n; *s; s += n) {
+		n = text_step(s, &control);
+		if (control)
+			memset(s, '?', n);
 	}
 }
 

@@ -25,6 +25,10 @@ void fail_clear(void);
  * Thread-safe; one write per line. */
 void report(enum report_level level, const char *fmt, ...) PRINTF_LIKE(2, 3);
 
+/** text_step() - how many bytes the character at @s has (a byte that begins no UTF-8: 1), and may it move the cursor: C0, DEL, C1 (U+0080 to
+ * U+009F, or one such byte by itself)?  @s is not empty */
+unsigned text_step(const char *s, bool *ret_control);
+
 /** report_limit() - print only messages up to this level (default REPORT_NOTE) */
 void report_limit(enum report_level most);
 

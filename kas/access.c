@@ -7,6 +7,7 @@
 #include <strings.h>
 #include <time.h>
 
+#include "json_in.h"
 #include "report.h"
 
 int access_policy(const char *text, size_t len, json_t **ret)
@@ -15,7 +16,7 @@ int access_policy(const char *text, size_t len, json_t **ret)
 
 	if (len > ACCESS_POLICY_MAX)
 		return fail(-EPROTO, "a policy of %zu bytes", len);
-	policy = json_loadb(text, len, JSON_REJECT_DUPLICATES, NULL);
+	policy = json_in(text, len, JSON_PART_NODES);
 	if (!json_is_object(policy)) {
 		json_decref(policy);
 		return fail(-EPROTO, "the policy is not a JSON object");

@@ -112,7 +112,7 @@ int address_list_parse(const char *text, struct address_list *ret)
 	return 0;
 }
 
-static bool listed_has(const struct address_list *listed, const uint8_t b[16])
+bool address_in(const struct address_list *listed, const uint8_t b[16])
 {
 	for (size_t i = 0; i < listed->n; i++)
 		if (net_has(&listed->net[i], b))
@@ -130,6 +130,20 @@ static bool says_loopback(const struct url *u)
 	if (u->kind == URL_NAME || inet_pton(u->kind == URL_IPV4 ? AF_INET : AF_INET6, u->host, u->kind == URL_IPV4 ? b + 12 : b) != 1)
 		return false;
 	return scope_of(b) == SCOPE_LOOPBACK;
+}
+
+bool address_of(const struct sockaddr *sa, uint8_t ret[16])
+{
+	static const uint8_t v4[16] = V4(0, 0, 0, 0);
+
+	if (!sa || (sa->sa_family != AF_INET && sa->sa_family != AF_INET6))
+		return false;
+	memcpy(ret, v4, 16);
+	if (sa->sa_family == AF_INET)
+		memcpy(ret + 12, &((const struct sockaddr_in *)(const void *)sa)->sin_addr, 4);
+	else
+		memcpy(ret, &((const struct sockaddr_in6 *)(const void *)sa)->sin6_addr, 16);
+	return true;
 }
 
 int address_check(const struct url *u, const struct address_list *listed, const struct sockaddr *sa)
@@ -150,7 +164,7 @@ int address_check(const struct url *u, const struct address_list *listed, const 
 	(void)inet_ntop(sa->sa_family, sa->sa_family == AF_INET ? b + 12 : b, text, sizeof(text));
 	if (!u->https)
 		return fail(-EPERM, "%s leads to %s: http without TLS goes to loopback addresses only", u->host, text);
-	if (scope == SCOPE_PUBLIC || listed_has(listed, b))
+	if (scope == SCOPE_PUBLIC || address_in(listed, b))
 		return 0;
 	return fail(
 	    -EPERM,

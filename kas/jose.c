@@ -13,6 +13,7 @@
 #include <errno.h>
 
 #include "encode.h"
+#include "json_in.h"
 #include "report.h"
 
 #define HEADER_MAX ((size_t)16 << 10)
@@ -187,7 +188,7 @@ static json_t *part_object(const char *text, size_t len)
 	json_t *object = NULL;
 
 	if (plain && base64_decode(text, len, true, plain, max, &n) == 0)
-		object = json_loadb(plain, n, JSON_REJECT_DUPLICATES, NULL);
+		object = json_in(plain, n, JSON_PART_NODES);
 	if (json_is_object(object))
 		return object;
 	json_decref(object);

@@ -10,6 +10,7 @@
 #include <signal.h>
 
 #include "kas.h"
+#include "url.h"
 
 struct access;
 
@@ -21,7 +22,9 @@ struct serve_config {
 	char *allow;    /* private addresses that the issuer may have, address_list_parse() */
 	char *base_key; /* algorithm of the key named as base key, "" none */
 	bool dpop_required, dpop_nonce;
-	double failures; /* per second and peer: tokens that are not good */
+	struct address_list proxies; /* who may say, in @proxy_header, for whom he asks */
+	const char *proxy_header;    /* "X-Forwarded-For" or "Forwarded" */
+	double failures; /* per second and peer: tokens that are not good; and per caller: request tokens that are not */
 	double keys;     /* per second and caller */
 	unsigned connections;
 	unsigned idle, receive, send; /* seconds: for the head of a request, for its body, for the answer */

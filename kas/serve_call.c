@@ -9,6 +9,7 @@
 #include <zlib.h>
 
 #include "encode.h"
+#include "json_in.h"
 #include "report.h"
 #include "serve_i.h"
 
@@ -145,29 +146,54 @@ static int check_proof(struct serve *s, struct call *c, const char *token, int64
 	return err;
 }
 
+uint64_t caller_hash(const struct call *c)
+{
+	uint8_t hash[32] = {0};
+
+	if (c->token)
+		(void)!sha256(&(struct part){c->token->subject, strlen(c->token->subject)}, 1, hash);
+	return get_le64(hash);
+}
+
+uint64_t caller_failures(const struct call *c)
+{
+	return ~caller_hash(c); /* in the table of peers, whose hashes are salted */
+}
+
+/* Has whoever this is failed too often?  0 or 1 */
+static int check_failures(struct serve *s, struct call *c, uint64_t who)
+{
+	unsigned wait = limits_blocked(s->limits, who);
+
+	if (!wait)
+		return 0;
+	c->retry_after = wait;
+	audit_refusal(s, c, "too many failures");
+	call_fail(c, CODE_RESOURCE_EXHAUSTED, "too many failures: try again in %u s", wait);
+	return answer_error(c, CODE_RESOURCE_EXHAUSTED);
+}
+
+/*
+ * Failures of those with a good token are theirs, wherever they are: behind a proxy that is not told of they shut out nobody else.  But a
+ * bad proof is the peer's: it may be somebody who has taken the token.
+ */
 static int check_caller(struct serve *s, struct call *c)
 {
 	const char *text = token_text(c->authorization);
 	int64_t now = time(NULL);
-	unsigned wait;
 	int err;
 
 	if (!s->jwks) /* a unix socket: who may connect is known already */
 		return 0;
-	wait = limits_blocked(s->limits, c->peer_hash);
-	if (wait) {
-		c->retry_after = wait;
-		audit_refusal(s, c, "too many failures");
-		call_fail(c, CODE_RESOURCE_EXHAUSTED, "too many failures: try again in %u s", wait);
-		return answer_error(c, CODE_RESOURCE_EXHAUSTED);
-	}
+	if (check_failures(s, c, c->peer_hash))
+		return 1;
 	err = text ? token_check(s->jwks, text, strlen(text), now, &c->token) : fail(-EACCES, "no access token");
 	if (err == -EAGAIN)
 		return err;
 	if (!err)
 		err = check_proof(s, c, text, now);
 	if (!err)
-		return 0;
+		return check_failures(s, c, caller_failures(c));
 	call_fail(c, CODE_UNAVAILABLE, "%s", err == -ENOMEM ? "out of memory" : fail_text());
 	if (err == -EACCES)
 		limits_failed(s->limits, c->peer_hash);
@@ -267,7 +293,7 @@ static enum serve_code decode(struct call *c, const char *p, size_t len, json_t 
 		len -= 5;
 	}
 	if (c->codec == CODEC_JSON || c->codec == CODEC_BARE)
-		*ret = len ? json_loadb(p, len, JSON_REJECT_DUPLICATES, NULL) : json_object();
+		*ret = len ? json_in(p, len, JSON_CALL_NODES) : json_object();
 	else
 		err = proto_decode(c->route->request, p, len, ret);
 	if (err == -ENOMEM)

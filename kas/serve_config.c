@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <strings.h>
 
 #include "access.h"
 #include "io.h"
@@ -118,6 +119,20 @@ static int take_dpop(const json_t *doc, struct serve_config *c)
 	return 0;
 }
 
+/* A header that the proxy passes on as the client wrote it would let everybody be somebody else: so just the one that is named. */
+static int take_proxies(const json_t *doc, struct serve_config *c)
+{
+	const json_t *v = json_object_get(doc, "proxies"), *h = json_object_get(doc, "proxy_header");
+	const char *name = h ? json_string_value(h) : "X-Forwarded-For";
+
+	if (v && (!json_string_length(v) || address_list_parse(json_string_value(v), &c->proxies)))
+		return fail(-EPROTO, "\"proxies\": %s", json_string_length(v) ? fail_text() : "must be a text with addresses");
+	if (!name || (strcasecmp(name, "X-Forwarded-For") && strcasecmp(name, "Forwarded")) || (h && !v))
+		return fail(-EPROTO, "\"proxy_header\" must be \"X-Forwarded-For\" or \"Forwarded\", and goes with \"proxies\"");
+	c->proxy_header = strcasecmp(name, "Forwarded") ? "X-Forwarded-For" : "Forwarded";
+	return 0;
+}
+
 /* An https URL, or one of this machine. */
 static int check_url(const char *name, const char *text)
 {
@@ -131,8 +146,9 @@ static int check_url(const char *name, const char *text)
 
 static int take_all(const json_t *doc, struct serve_config *c)
 {
-	static const char *const known[] = {"issuer",   "audience", "url",    "jwks_uri",     "jwks_file",  "ca_file", "allow",
-					    "base_key", "dpop",     "dpop_nonce", "people", "unrestricted", "attributes", "limits"};
+	static const char *const known[] = {"issuer",       "audience",   "url",      "jwks_uri", "jwks_file",
+					    "ca_file",      "allow",      "base_key", "dpop",     "people",
+					    "unrestricted", "attributes", "limits",   "dpop_nonce", "proxies",  "proxy_header"};
 	struct {
 		const char *name;
 		char **to;
@@ -166,6 +182,8 @@ static int take_all(const json_t *doc, struct serve_config *c)
 		err = fail(-EPROTO, "\"allow\": %s", fail_text());
 	if (!err)
 		err = take_dpop(doc, c);
+	if (!err)
+		err = take_proxies(doc, c);
 	if (!err)
 		err = take_limits(json_object_get(doc, "limits"), c);
 	return err ? err : access_parse(doc, &c->access);

@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 
 #include "aead.h"
+#include "encode.h"
 #include "serve_http.h"
 
 static int64_t clock_seconds(void)
@@ -41,31 +42,38 @@ void conn_phase(struct front *f, struct conn *c, enum phase phase, unsigned limi
 	mutex_unlock(&f->lock);
 }
 
+uint64_t peer_hash(const struct front *f, const uint8_t b[16])
+{
+	bool v4 = IN6_IS_ADDR_V4MAPPED((const struct in6_addr *)(const void *)b);
+	/* one site has as many IPv6 addresses as it likes; those of IPv4 all have the same /64 */
+	const struct part parts[2] = {{f->salt, sizeof(f->salt)}, {v4 ? b + 12 : b, v4 ? 4 : 8}};
+	uint8_t hash[32] = {0};
+
+	(void)!sha256(parts, 2, hash);
+	return get_le64(hash);
+}
+
+void peer_text(const uint8_t b[16], char ret[static INET6_ADDRSTRLEN])
+{
+	bool v4 = IN6_IS_ADDR_V4MAPPED((const struct in6_addr *)(const void *)b);
+
+	if (!inet_ntop(v4 ? AF_INET : AF_INET6, v4 ? b + 12 : b, ret, INET6_ADDRSTRLEN))
+		snprintf(ret, INET6_ADDRSTRLEN, "?");
+}
+
 static void peer_set(struct front *f, struct conn *c, const struct sockaddr *a)
 {
-	const struct sockaddr_in *v4 = (const struct sockaddr_in *)a;
-	const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)a;
-	struct part parts[2] = {{f->salt, sizeof(f->salt)}, {NULL, 0}};
 	char text[INET6_ADDRSTRLEN] = "?";
-	uint8_t hash[32] = {0};
+	uint8_t b[16] = {0};
 	unsigned port = 0;
 
-	if (a && a->sa_family == AF_INET) {
-		inet_ntop(AF_INET, &v4->sin_addr, text, sizeof(text));
-		parts[1] = (struct part){&v4->sin_addr, 4};
-		port = ntohs(v4->sin_port);
-	} else if (a && a->sa_family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(&v6->sin6_addr)) {
-		/* IPv4 by a socket for both: they all have the same /64 */
-		inet_ntop(AF_INET, &v6->sin6_addr.s6_addr[12], text, sizeof(text));
-		parts[1] = (struct part){&v6->sin6_addr.s6_addr[12], 4};
-		port = ntohs(v6->sin6_port);
-	} else if (a && a->sa_family == AF_INET6) {
-		inet_ntop(AF_INET6, &v6->sin6_addr, text, sizeof(text));
-		parts[1] = (struct part){&v6->sin6_addr, 8}; /* one site has as many addresses as it likes */
-		port = ntohs(v6->sin6_port);
+	if (address_of(a, b)) {
+		peer_text(b, text);
+		port = ntohs(a->sa_family == AF_INET ? ((const struct sockaddr_in *)a)->sin_port
+						     : ((const struct sockaddr_in6 *)a)->sin6_port);
+		c->proxy = address_in(&f->config->proxies, b);
 	}
-	(void)!sha256(parts, 2, hash);
-	c->peer_hash = get_le64(hash);
+	c->peer_hash = peer_hash(f, b);
 	snprintf(c->peer, sizeof(c->peer), "%s port %u", text, port);
 }
 

@@ -27,7 +27,8 @@ struct request {
 	struct conn *conn;
 	struct buffer body;
 	size_t n_read;
-	bool begun, answered, last; /* last: the connection is closed after it */
+	char peer[INET6_ADDRSTRLEN + 80]; /* behind a proxy: the client, and by which */
+	bool begun, answered, last;       /* last: the connection is closed after it */
 };
 
 /* --- answers --- */
@@ -161,7 +162,21 @@ static const char *argument(void *ctx, const char *name)
 	return mhd_api->lookup_connection_value(ctx, MHD_GET_ARGUMENT_KIND, name);
 }
 
-static struct request *request_new(struct MHD_Connection *mc, struct conn *conn, const char *url, const char *method)
+/* Behind a proxy each request may be somebody else's. */
+static void take_client(struct front *f, struct request *q)
+{
+	char text[INET6_ADDRSTRLEN];
+	uint8_t b[16];
+
+	if (!q->conn->proxy || !proxy_client(f->config, q->conn->mhd, b))
+		return;
+	peer_text(b, text);
+	snprintf(q->peer, sizeof(q->peer), "%s by %s", text, q->conn->peer);
+	q->call.peer = q->peer;
+	q->call.peer_hash = peer_hash(f, b);
+}
+
+static struct request *request_new(struct front *f, struct MHD_Connection *mc, struct conn *conn, const char *url, const char *method)
 {
 	struct request *q = calloc(1, sizeof(*q));
 
@@ -185,6 +200,7 @@ static struct request *request_new(struct MHD_Connection *mc, struct conn *conn,
 	    .local = conn->local,
 	    .uid = conn->uid,
 	};
+	take_client(f, q);
 	return q;
 }
 
@@ -294,7 +310,7 @@ static enum MHD_Result handle(void *cls, struct MHD_Connection *mc, const char *
 	if (!conn || conn->refused)
 		return MHD_NO;
 	if (!q) {
-		q = request_new(mc, conn, url, method);
+		q = request_new(f, mc, conn, url, method);
 		*ctx = q;
 		if (!q)
 			return MHD_NO;

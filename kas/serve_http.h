@@ -4,6 +4,8 @@
 #define TDFS_SERVE_HTTP_H
 
 #include "lazy_i.h"
+#include <netinet/in.h>
+
 #include "lock.h"
 #include "serve_i.h"
 
@@ -14,6 +16,7 @@ struct conn {
 	int fd;
 	struct MHD_Connection *mhd;
 	bool local, refused;
+	bool proxy; /* one of ours: who asks is in a header */
 	uid_t uid;
 	uint64_t peer_hash;
 	char peer[72];
@@ -55,6 +58,11 @@ void front_keys_done(void *arg);
 
 /* serve_conn.c, for serve_http.c */
 void conn_event(void *front, struct MHD_Connection *mc, void **ctx, enum MHD_ConnectionNotificationCode code);
+/** peer_hash() - whom failures of this address (IPv6: its /64) are counted for; peer_text(): as it is written */
+uint64_t peer_hash(const struct front *f, const uint8_t address[16]);
+void peer_text(const uint8_t address[16], char ret[static INET6_ADDRSTRLEN]);
+/** proxy_client() - serve_proxy.c: the address that c->proxy_header gives for who is behind our proxies; false: none */
+bool proxy_client(const struct serve_config *c, struct MHD_Connection *mc, uint8_t ret[16]);
 /** conn_phase() - a phase begins, which may take so many seconds */
 void conn_phase(struct front *f, struct conn *c, enum phase phase, unsigned limit);
 /** conn_suspend() - wait for the issuer's keys, unless they came since @seen (of f->n_done): then another look at once is worth it */

@@ -149,7 +149,11 @@ void wrapper_free(struct wrapper *s);
 struct limits;
 struct limits *limits_new(double failures, double keys) MUST_CHECK;
 void limits_free(struct limits *l);
-/** limits_failed() - one failure more of this peer; limits_blocked(): has he had too many?  Then the seconds to wait, else 0 */
+/** caller_hash() - whom keys are counted for: the token's subject, whichever token he shows; 0: no token.  caller_failures(): whom failures
+ * with good tokens are counted for */
+uint64_t caller_hash(const struct call *c);
+uint64_t caller_failures(const struct call *c);
+/** limits_failed() - one failure more of this peer or caller; limits_blocked(): has he had too many?  Then the seconds to wait, else 0 */
 void limits_failed(struct limits *l, uint64_t peer);
 unsigned limits_blocked(struct limits *l, uint64_t peer) MUST_CHECK;
 /** limits_keys() - may this caller have @n keys now?  0, or the seconds to wait */

@@ -326,15 +326,6 @@ static enum serve_code rewrap_all(struct rewrap *r, const json_t *requests, bool
 	return CODE_OK;
 }
 
-/* Counted by who asks, whichever of his tokens he shows. */
-static unsigned keys_wait(struct rewrap *r, size_t n)
-{
-	const char *who = r->c->token->subject;
-	uint8_t hash[32];
-
-	return sha256(&(struct part){who, strlen(who)}, 1, hash) ? 1 : limits_keys(r->s->limits, get_le64(hash), n);
-}
-
 static enum serve_code rewrap_body(struct rewrap *r, const json_t *body, json_t **ret)
 {
 	const json_t *requests = json_object_get(body, "requests");
@@ -350,7 +341,7 @@ static enum serve_code rewrap_body(struct rewrap *r, const json_t *body, json_t 
 	if (code == CODE_OK)
 		code = take_client_key(r, body);
 	if (code == CODE_OK && r->c->token)
-		wait = keys_wait(r, n);
+		wait = limits_keys(r->s->limits, caller_hash(r->c), n);
 	if (wait) {
 		r->c->retry_after = wait;
 		audit_refusal(r->s, r->c, "too many keys");
@@ -371,7 +362,7 @@ enum serve_code rewrap_run(struct serve *s, struct call *c, const json_t *reques
 	if (code == CODE_OK)
 		code = rewrap_body(&r, body, ret);
 	if (code == CODE_UNAUTHENTICATED) {
-		limits_failed(s->limits, c->peer_hash);
+		limits_failed(s->limits, c->token ? caller_failures(c) : c->peer_hash);
 		audit_refusal(s, c, c->text);
 	}
 	json_decref(body);

@@ -2,6 +2,7 @@
 /* The request token: what it asks for, and whether it is of now and of the caller. */
 #include <errno.h>
 
+#include "json_in.h"
 #include "report.h"
 #include "serve_i.h"
 
@@ -42,7 +43,7 @@ enum serve_code srt_open(struct call *c, const json_t *request, int64_t now, jso
 	if (err)
 		return call_fail(c, CODE_UNAUTHENTICATED, "%s", fail_text());
 	body = json_object_get(j.claims, "requestBody");
-	*ret = json_is_string(body) ? json_loadb(json_string_value(body), json_string_length(body), JSON_REJECT_DUPLICATES, NULL) : NULL;
+	*ret = json_is_string(body) ? json_in(json_string_value(body), json_string_length(body), JSON_CALL_NODES) : NULL;
 	if (json_is_object(*ret))
 		return CODE_OK;
 	json_decref(*ret);

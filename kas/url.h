@@ -49,6 +49,10 @@ struct address_list { /* listed by the user: may be connected to although not pu
 /** address_list_parse() - "10.0.0.0/8, 192.168.1.7 fd00::/8"; NULL: an empty list.  0; -EINVAL */
 int address_list_parse(const char *text, struct address_list *ret) MUST_CHECK;
 
+/** address_of() - of a socket's peer, as in a list; false: it has none.  address_in(): is it listed? */
+bool address_of(const struct sockaddr *sa, uint8_t ret[16]);
+bool address_in(const struct address_list *listed, const uint8_t b[16]);
+
 /** address_check() - may a connection for @u go to @sa, which its host name was resolved to?
  * Public addresses: yes, by https.  Loopback: for localhost and loopback literals, else only if listed.  Private, link-local (metadata
  * services), shared, reserved, multicast and IPv6 forms that hide such an IPv4 address: only if listed.  Plain http: only to loopback. 0;

@@ -115,7 +115,9 @@ static void test_issuer(struct remote *r, const struct kas_login *l)
 
 	fail_clear();
 	if (remote_well_known(r, &text)) {
-		printf("--    %-24s %s\n", "configuration", fail_text());
+		CLEANUP_FREE char *shown = path_text(fail_text());
+
+		printf("--    %-24s %s\n", "configuration", shown ? shown : "");
 		return;
 	}
 	j = json_loads(text, 0, NULL);

@@ -28,9 +28,13 @@ static bool stopped(void *arg)
 
 static void show(void *arg, const char *uri, const char *complete, const char *code)
 {
-	printf("Open  %s\nand enter the code  %s\n", uri, code);
-	if (complete)
-		printf("(or open  %s)\n", complete);
+	CLEANUP_FREE char *where = path_text(uri);
+	CLEANUP_FREE char *what = path_text(code);
+	CLEANUP_FREE char *both = complete ? path_text(complete) : NULL;
+
+	printf("Open  %s\nand enter the code  %s\n", where ? where : "", what ? what : "");
+	if (both)
+		printf("(or open  %s)\n", both);
 	printf("Waiting...\n");
 	fflush(stdout);
 }

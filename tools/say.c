@@ -74,15 +74,15 @@ char *path_text(const char *path)
 	static const char hex[] = "0123456789abcdef";
 	size_t len = strlen(path), n = 0;
 	char *out = len < SIZE_MAX / 4 - 1 ? malloc(4 * len + 1) : NULL;
+	bool control = false;
 
 	if (!out)
 		return NULL;
-	for (const char *p = path; *p; p++) {
+	for (const char *p = path, *end = p; *p; p++) {
 		unsigned char c = (unsigned char)*p;
 
-		/* a control character may also come as U+0080 to U+009F */
-		bool control = c < 0x20 || c == 0x7f || (c == 0xc2 && ((unsigned char)p[1] & 0xe0) == 0x80);
-
+		if (p == end)
+			end += text_step(p, &control);
 		if (!control) {
 			out[n++] = (char)c;
 			continue;

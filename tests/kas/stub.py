@@ -49,6 +49,7 @@ class Kas:
         self.forget = set()              # numbers of policies that are left out of the answer
         self.known = None                # attributes that the platform has; None: it cannot be asked
         self.base_key = {}               # of the configuration
+        self.names = None                # its issuer, if not the right one
         self.double = False              # every result twice, the second one a lie
         self.counts, self.errors, self.tokens, self.seen = collections.Counter(), [], set(), set()
         self.server = Server(self.answer, tls, port, ahead=ahead)
@@ -216,7 +217,7 @@ class Kas:
 
     def route(self, q):
         if q.path == "/.well-known/opentdf-configuration":
-            return {"platform_issuer": self.issuer.url, "base_key": self.base_key}
+            return {"platform_issuer": self.names or self.issuer.url, "base_key": self.base_key}
         if self.connect and q.path == "/kas.AccessService/PublicKey" and q.method == "POST":
             return self.public_key(q.json().get("algorithm", ""))
         if self.connect and q.path == "/kas.AccessService/Rewrap" and q.method == "POST":

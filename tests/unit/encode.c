@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "encode.h"
+#include "report.h"
 
 #include <errno.h>
 #include <setjmp.h>
@@ -124,6 +125,26 @@ static void test_uuid(void **state)
 	assert_string_equal(text, "123e4567-e89b-12d3-a456-426614174000");
 }
 
+/* What moves the cursor, and how far the next character is */
+static void test_text_step(void **state)
+{
+	static const struct {
+		const char *text;
+		unsigned n;
+		bool control;
+	} all[] = {{"a", 1, false},        {"\n", 1, true},        {"\x7f", 1, true},          {"\xc2\x9b", 2, true},
+		   {"\xc2\xa0", 2, false}, {"\xc3\x9b", 2, false}, {"\xe2\x82\x9b", 3, false}, {"\xf0\x9f\x9b\x85", 4, false},
+		   {"\x9b", 1, true},      {"\x9bx", 1, true},     {"\xe2\x82", 1, false},     {"\xe2\x82x", 1, false},
+		   {"\xff", 1, false},     {"\xc2", 1, false}};
+
+	for (size_t i = 0; i < ARRAY_SIZE(all); i++) {
+		bool control = !all[i].control;
+
+		assert_int_equal(text_step(all[i].text, &control), all[i].n);
+		assert_int_equal(control, all[i].control);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -132,6 +153,7 @@ int main(void)
 	    cmocka_unit_test(test_base64_round_trip),
 	    cmocka_unit_test(test_hex),
 	    cmocka_unit_test(test_uuid),
+	    cmocka_unit_test(test_text_step),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
