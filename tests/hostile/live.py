@@ -111,7 +111,7 @@ def mounted_verify():
 def change():
     shutil.copytree(S, TMP + "/before", ignore=lambda d, names: [n for n in names if not n.startswith("k-")])
     for what in KILLED:
-        rewrite("k-" + what, v("k-" + what, 2), SEG, 2 * SEG)
+        rewrite("k-" + what, v("k-" + what, 2), SEG, 2 * SEG, keep=True)  # open until this ends: a closed one is sealed after a second
 
 
 def damage():
