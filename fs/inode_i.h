@@ -237,6 +237,9 @@ int open_store_file(struct store *st, int dirfd, const char *name, bool write);
 struct container_keys inode_keys(const struct store *st);
 
 /* inode_peek.c */
+/** hint_get() - the size hint as it is stored with an entry of a directory, or with what @dirfd is itself (@name ""); its length, or below 1
+ * if there is none.  @dirfd may be an O_PATH descriptor. */
+ssize_t hint_get(struct store *st, int dirfd, const char *name, uint8_t raw[static HINT_LEN + 1]);
 void inode_show_ctime(struct stat *s, const struct timespec *user, uint32_t made);
 
 /* inode_read.c; caller holds the lock */

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What stat needs of a file that is not live: the size hint, else its first sector; and what else can be told of one. */
+#include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
+#include <sys/syscall.h>
 #include <sys/xattr.h>
 
 #include "inode_i.h"
@@ -48,18 +51,49 @@ static int peek_sector(struct store *st, int dirfd, const char *name, struct sta
 	return err;
 }
 
+#ifndef SYS_getxattrat /* the same on every architecture but one */
+#define SYS_getxattrat 464
+#endif
+#if defined(__alpha__)
+#undef SYS_getxattrat
+#define SYS_getxattrat 574
+#endif
+
+/* Linux 6.13; a third of the price of the way through /proc, which is most of what a stat costs here. */
+static ssize_t get_at(int dirfd, const char *name, uint8_t *raw, size_t room)
+{
+	struct {
+		uint64_t value;
+		uint32_t size, flags;
+	} args = {(uintptr_t)raw, (uint32_t)room, 0};
+
+	return syscall(SYS_getxattrat, dirfd, name, AT_SYMLINK_NOFOLLOW, HINT_XATTR, &args, sizeof(args));
+}
+
+ssize_t hint_get(struct store *st, int dirfd, const char *name, uint8_t raw[static HINT_LEN + 1])
+{
+	char path[32 + NAME_MAX + 1];
+	ssize_t n;
+
+	if (*name && !st->no_getxattrat) {
+		n = get_at(dirfd, name, raw, HINT_LEN + 1);
+		if (n >= 0 || (errno != ENOSYS && errno != EPERM)) /* EPERM: a filter of system calls that does not know it */
+			return n;
+		st->no_getxattrat = true;
+	}
+	snprintf(path, sizeof(path), "/proc/self/fd/%d%s%s", dirfd, *name ? "/" : "", name);
+	return *name ? lgetxattr(path, HINT_XATTR, raw, HINT_LEN + 1) : getxattr(path, HINT_XATTR, raw, HINT_LEN + 1);
+}
+
 int inode_peek(struct store *st, int dirfd, const char *name, struct stat *s)
 {
 	uint8_t raw[HINT_LEN + 1];
-	char path[32 + NAME_MAX + 1];
 	struct hint h;
 	ssize_t n;
 
 	if (!s->st_size)
 		return -ENODATA;
-	/* neither has a form with a descriptor that O_PATH ones and older kernels know */
-	snprintf(path, sizeof(path), "/proc/self/fd/%d%s%s", dirfd, *name ? "/" : "", name);
-	n = *name ? lgetxattr(path, HINT_XATTR, raw, sizeof(raw)) : getxattr(path, HINT_XATTR, raw, sizeof(raw));
+	n = hint_get(st, dirfd, name, raw);
 	if (n > 0 && !hint_parse(raw, (size_t)n, (uint64_t)s->st_size, st->keys.k_hint, &h)) {
 		s->st_size = (off_t)h.size;
 		inode_show_ctime(s, &h.ctime, h.made);

@@ -2,7 +2,6 @@
 #include "plain_file.h"
 
 #include <fcntl.h>
-#include <stdio.h>
 #include <sys/uio.h>
 #include <sys/xattr.h>
 
@@ -52,7 +51,6 @@ static int ours_by_hint(struct store *st, int dirfd, const char *name, const str
 {
 	struct inode *f = inode_find(st, s->st_dev, s->st_ino);
 	bool live = f, plain = f && f->plain;
-	char path[32 + NAME_MAX + 1];
 	uint8_t raw[HINT_LEN + 1];
 	ssize_t n;
 
@@ -60,8 +58,7 @@ static int ours_by_hint(struct store *st, int dirfd, const char *name, const str
 		inode_put(f);
 	if (live)
 		return !plain;
-	snprintf(path, sizeof(path), "/proc/self/fd/%d/%s", dirfd, name);
-	n = lgetxattr(path, HINT_XATTR, raw, sizeof(raw));
+	n = hint_get(st, dirfd, name, raw);
 	*ret_bears = n == HINT_LEN;
 	for (uint64_t m = 0; m <= PLAIN_GONE; m++) /* 0: of `convert out` */
 		*ret_bears = *ret_bears && !is_hint(st, raw, n, MARK_LEN(m));
@@ -131,13 +128,11 @@ int plain_mark_set(struct store *st, int fd, enum plain_mark m)
 enum plain_mark plain_mark_get(struct store *st, int fd)
 {
 	uint8_t raw[HINT_LEN + 1];
-	char path[40];
 	struct hint h;
 	struct stat s;
 	ssize_t n;
 
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	n = getxattr(path, HINT_XATTR, raw, sizeof(raw));
+	n = hint_get(st, fd, "", raw);
 	if (n <= 0 || st->io.stat(st->io.ctx, fd, &s))
 		return PLAIN_NO_MARK;
 	for (enum plain_mark m = PLAIN_WINS; m <= PLAIN_GONE; m++)

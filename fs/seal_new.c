@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Making a sealed file of a new one, in place. */
-#include <stdio.h>
 #include <sys/xattr.h>
 
 #include "seal_i.h"
@@ -56,12 +55,10 @@ void sealed_metadata(struct inode *f, const struct record *r, uint64_t file_len)
 uint32_t sealed_when(const struct inode *f, uint64_t file_len)
 {
 	uint8_t raw[HINT_LEN + 1];
-	char path[40];
 	struct hint h;
 	ssize_t n;
 
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", f->fd);
-	n = getxattr(path, HINT_XATTR, raw, sizeof(raw));
+	n = fgetxattr(f->fd, HINT_XATTR, raw, sizeof(raw));
 	if (n > 0 && !hint_parse(raw, (size_t)n, file_len, f->st->keys.k_hint, &h) && h.generation == f->rec.generation &&
 	    !memcmp(h.file_id, f->rec.file_id, ID_LEN))
 		return h.made;

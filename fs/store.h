@@ -76,6 +76,7 @@ struct store {
 	_Atomic unsigned n_creating; /* meanwhile: files that are there already and cannot be told from a user's yet */
 	_Atomic bool changed;        /* anything, since the start: it has to be made durable at the end */
 	_Atomic bool failed;         /* the log is dead: every write answers EIO, sealed files stay readable */
+	_Atomic bool no_getxattrat;  /* the kernel is older */
 	_Atomic uint64_t dirty;      /* bytes of dirty plaintext in memory */
 	_Atomic uint64_t n_dropped;  /* inodes that left the table: tells whether a stat taken before can have missed a seal */
 	_Atomic uint64_t n_seals, n_commits, n_fsyncs, n_bad_segments;
