@@ -103,12 +103,15 @@ static int stat_kept(const struct tree *t, struct node *n, struct stat *ret)
 {
 	int fd CLEANUP_FD = node_kept(t->nodes, n, O_PATH);
 	struct stat st;
+	int64_t size = node_gone_size(t->nodes, n); /* else each unlink would cost a look for it: the kernel sends a time */
 
 	if (fd < 0)
 		return fd;
 	if (fstat(fd, &st))
 		return -errno;
-	if (S_ISREG(n->fmt) && !n->plain && inode_peek(t->store, fd, "", &st))
+	if (size >= 0)
+		st.st_size = size;
+	else if (S_ISREG(n->fmt) && !n->plain && inode_peek(t->store, fd, "", &st))
 		report(REPORT_DEBUG, "(removed file): its size cannot be told: %s", fail_text());
 	*ret = st;
 	return 0;

@@ -216,12 +216,28 @@ void dir_gone(const struct tree *t, struct node *dir, const char *stored, const 
 	node_unlink(t->nodes, st->st_ino, dir, stored, last);
 }
 
+/* For unlink: where the file's form is there it is what is meant, and the other need not be looked at. */
+static int probe_file(const struct tree *t, struct node *dir, int fd, const char *name, struct probe *ret)
+{
+	int err;
+
+	if (plain_on(t) || (dir == t->nodes->root && name_reserved(name)))
+		return dir_probe(t, dir, fd, name, ret);
+	memset(ret, 0, sizeof(*ret));
+	err = name_store(name, true, ret->file);
+	if (err)
+		return err;
+	err = look(t, fd, ret->file, &ret->file_st);
+	ret->has_file = err > 0 && S_ISREG(ret->file_st.st_mode);
+	return err < 0 ? err : ret->has_file ? 0 : dir_probe(t, dir, fd, name, ret);
+}
+
 static int unlink_locked(const struct tree *t, struct node *dir, int fd, const char *name)
 {
 	const struct stat *st;
 	const char *stored;
 	struct probe p;
-	int err = dir_probe(t, dir, fd, name, &p);
+	int err = probe_file(t, dir, fd, name, &p);
 
 	if (err)
 		return err;

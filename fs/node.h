@@ -169,6 +169,8 @@ bool node_settle(struct nodes *t, struct node *n, uint64_t since);
 int node_kept(struct nodes *t, struct node *n, int flags) MUST_CHECK;
 /** node_is_gone() - its last name went through us, and nobody has it open */
 bool node_is_gone(struct nodes *t, const struct node *n);
+/** node_gone_size() - of a file whose last name went through us, as the kernel was told; -1: it may have changed since */
+int64_t node_gone_size(struct nodes *t, const struct node *n);
 /** node_owns_ino() - false: the inode number may mean another object by now */
 bool node_owns_ino(struct nodes *t, const struct node *n);
 

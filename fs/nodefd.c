@@ -314,6 +314,16 @@ int node_kept(struct nodes *t, struct node *n, int flags)
 	return fd;
 }
 
+int64_t node_gone_size(struct nodes *t, const struct node *n)
+{
+	int64_t size;
+
+	mutex_lock(&t->lock);
+	size = n->removed && !n->content && n->seen && !n->ours && !n->changing ? n->seen_size : -1;
+	mutex_unlock(&t->lock);
+	return size;
+}
+
 static int open_named(struct nodes *t, struct node *n, bool wait, int flags)
 {
 	struct at at;
