@@ -1,10 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "jose.h"
 
-#include <jose/cfg.h>
-#include <jose/jwk.h>
-#include <jose/jws.h>
-#include <jose/openssl.h>
 #include <openssl/ecdsa.h>
 #include <openssl/err.h>
 #include <openssl/rsa.h>
@@ -14,6 +10,8 @@
 
 #include "encode.h"
 #include "json_in.h"
+#include "lazy.h"
+#include "lazy_i.h"
 #include "report.h"
 
 #define HEADER_MAX ((size_t)16 << 10)
@@ -79,15 +77,26 @@ static void say_nothing(void *misc, const char *file, int line, uint64_t err, co
 {
 }
 
-static jose_cfg_t *quiet(void)
+/* 0; -ENOMEM; -ELIBACC: no libjose */
+static int quiet(jose_cfg_t **ret)
 {
-	jose_cfg_t *cfg = jose_cfg();
+	int err = lazy_jose();
 
-	if (cfg)
-		jose_cfg_set_err_func(cfg, say_nothing, NULL);
-	return cfg;
+	if (err)
+		return err;
+	*ret = jose_api->cfg();
+	if (!*ret)
+		return -ENOMEM;
+	jose_api->cfg_set_err_func(*ret, say_nothing, NULL);
+	return 0;
 }
-#define CLEANUP_CFG CLEANUP(jose_cfg_auto)
+
+static void cfg_cleanup(jose_cfg_t **cfg)
+{
+	if (*cfg)
+		jose_api->cfg_decref(*cfg);
+}
+#define CLEANUP_CFG CLEANUP(cfg_cleanup)
 
 /* --- JWK --- */
 
@@ -128,13 +137,13 @@ int jwk_check(const json_t *jwk)
 
 json_t *jwk_from_key(EVP_PKEY *key)
 {
-	CLEANUP_CFG jose_cfg_t *cfg = quiet();
+	CLEANUP_CFG jose_cfg_t *cfg = NULL;
 	uint8_t *der = NULL;
 	int len = i2d_PUBKEY(key, &der);
 	const uint8_t *p = der;
 	/* libjose would write out a private key in full, so it only sees the public half */
 	EVP_PKEY *public = len > 0 ? d2i_PUBKEY(NULL, &p, len) : NULL;
-	json_t *jwk = public && cfg ? jose_openssl_jwk_from_EVP_PKEY(cfg, public) : NULL;
+	json_t *jwk = public && !quiet(&cfg) ? jose_api->openssl_jwk_from_EVP_PKEY(cfg, public) : NULL;
 
 	EVP_PKEY_free(public);
 	OPENSSL_free(der);
@@ -144,15 +153,15 @@ json_t *jwk_from_key(EVP_PKEY *key)
 
 int jwk_to_key(const json_t *jwk, EVP_PKEY **ret)
 {
-	CLEANUP_CFG jose_cfg_t *cfg = quiet();
+	CLEANUP_CFG jose_cfg_t *cfg = NULL;
 	int err = jwk_check(jwk);
 	EVP_PKEY *key;
 
+	if (!err)
+		err = quiet(&cfg);
 	if (err)
 		return err;
-	if (!cfg)
-		return -ENOMEM;
-	key = jose_openssl_jwk_to_EVP_PKEY(cfg, jwk);
+	key = jose_api->openssl_jwk_to_EVP_PKEY(cfg, jwk);
 	ERR_clear_error();
 	if (!key)
 		return fail(-EPROTO, "a JWK that is no public key");
@@ -162,13 +171,15 @@ int jwk_to_key(const json_t *jwk, EVP_PKEY **ret)
 
 int jwk_thumbprint(const json_t *jwk, char ret[static JWK_THUMBPRINT_LEN + 1])
 {
-	CLEANUP_CFG jose_cfg_t *cfg = quiet();
+	CLEANUP_CFG jose_cfg_t *cfg = NULL;
 	int err = jwk_check(jwk);
 	json_t *text;
 
+	if (!err)
+		err = quiet(&cfg);
 	if (err)
 		return err;
-	text = cfg ? jose_jwk_thp(cfg, jwk, "S256") : NULL;
+	text = jose_api->jwk_thp(cfg, jwk, "S256");
 	if (json_string_length(text) != JWK_THUMBPRINT_LEN) {
 		json_decref(text);
 		return fail(-EIO, "the thumbprint of a JWK could not be computed");
@@ -236,19 +247,19 @@ void jws_free(struct jws *j)
 int jws_verify(const struct jws *j, const json_t *jwk, unsigned algs)
 {
 	const struct algorithm *a = algorithm_of(j->alg);
-	CLEANUP_CFG jose_cfg_t *cfg = quiet();
+	CLEANUP_CFG jose_cfg_t *cfg = NULL;
 	int err = jwk_check(jwk);
 	bool good;
 
+	if (!err)
+		err = quiet(&cfg);
 	if (err)
 		return err;
-	if (!cfg)
-		return -ENOMEM;
 	if (!a || !(j->alg & algs))
 		return fail(-EACCES, "a token signed with \"%.32s\", which is not allowed here", string_member(j->header, "alg"));
 	if (strcmp(string_member(jwk, "kty"), a->kty) || (a->crv && strcmp(string_member(jwk, "crv"), a->crv)))
 		return fail(-EACCES, "a token signed with %s, but its key is of another kind", a->name);
-	good = jose_jws_ver(cfg, j->flat, NULL, jwk, false);
+	good = jose_api->jws_ver(cfg, j->flat, NULL, jwk, false);
 	ERR_clear_error();
 	return good ? 0 : fail(-EACCES, "the signature of a token does not fit its key");
 }

@@ -12,18 +12,22 @@
 
 /* tables and causes: written under pthread_once() only */
 static struct curl_calls curl_table;
+static struct jose_calls jose_table;
 static struct mhd_calls mhd_table;
-static char curl_cause[256], mhd_cause[256]; /* why not; "": all there */
+static char curl_cause[256], jose_cause[256], mhd_cause[256]; /* why not; "": all there */
 
 const struct curl_calls *const curl_api = &curl_table;
+const struct jose_calls *const jose_api = &jose_table;
 const struct mhd_calls *const mhd_api = &mhd_table;
 
 #define CURL_NAME(name) "curl_" #name,
+#define JOSE_NAME(name) "jose_" #name,
 #define MHD_NAME(name) "MHD_" #name,
-static const char *const curl_names[] = {CURL_CALLS(CURL_NAME)}, *const mhd_names[] = {MHD_CALLS(MHD_NAME)};
+static const char *const curl_names[] = {CURL_CALLS(CURL_NAME)}, *const jose_names[] = {JOSE_CALLS(JOSE_NAME)},
+			 *const mhd_names[] = {MHD_CALLS(MHD_NAME)};
 
-_Static_assert(sizeof(curl_table) == sizeof(curl_names) && sizeof(mhd_table) == sizeof(mhd_names) &&
-		   sizeof(void *) == sizeof(void (*)(void)),
+_Static_assert(sizeof(curl_table) == sizeof(curl_names) && sizeof(jose_table) == sizeof(jose_names) &&
+		   sizeof(mhd_table) == sizeof(mhd_names) && sizeof(void *) == sizeof(void (*)(void)),
 	       "a table is an array of pointers");
 
 /* Symbols are bound now: a library that is not whole is found out here, not in the middle of a request. */
@@ -53,9 +57,22 @@ static void curl_start(void)
 		snprintf(curl_cause, sizeof(curl_cause), "it does not start");
 }
 
+static void jose_start(void)
+{
+	load(JOSE_SONAME, jose_names, ARRAY_SIZE(jose_names), &jose_table, jose_cause, sizeof(jose_cause));
+}
+
 static void httpd_start(void)
 {
 	load(MHD_SONAME, mhd_names, ARRAY_SIZE(mhd_names), &mhd_table, mhd_cause, sizeof(mhd_cause));
+}
+
+static int verdict(const char *soname, const char *use, const char *cause, const char *package)
+{
+	if (!*cause)
+		return 0;
+	return fail(-ELIBACC, "%s, which %s with, cannot be loaded: %s (Debian: apt-get install --reinstall %s)", soname, use, cause,
+		    package);
 }
 
 int lazy_curl(void)
@@ -63,9 +80,15 @@ int lazy_curl(void)
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 	lock_check(pthread_once(&once, curl_start));
-	return *curl_cause ? fail(-ELIBACC, "%s, which a KAS is asked with, cannot be loaded: %s (Debian: apt-get install --reinstall %s)",
-				  CURL_SONAME, curl_cause, CURL_PACKAGE)
-			   : 0;
+	return verdict(CURL_SONAME, "a KAS is asked", curl_cause, CURL_PACKAGE);
+}
+
+int lazy_jose(void)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+	lock_check(pthread_once(&once, jose_start));
+	return verdict(JOSE_SONAME, "tokens and keys of a KAS are read", jose_cause, JOSE_PACKAGE);
 }
 
 int lazy_httpd(void)
@@ -73,7 +96,5 @@ int lazy_httpd(void)
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 	lock_check(pthread_once(&once, httpd_start));
-	return *mhd_cause ? fail(-ELIBACC, "%s, which a KAS is served with, cannot be loaded: %s (Debian: apt-get install --reinstall %s)",
-				 MHD_SONAME, mhd_cause, MHD_PACKAGE)
-			  : 0;
+	return verdict(MHD_SONAME, "a KAS is served", mhd_cause, MHD_PACKAGE);
 }

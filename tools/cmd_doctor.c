@@ -167,6 +167,7 @@ static int run(const void *args, int n, char **pos)
 	limits_look(&d);
 	tools_look(&d);
 	library_look(&d, "curl", "a KAS can be asked", lazy_curl());
+	library_look(&d, "jose", "tokens of a KAS can be read", lazy_jose());
 	library_look(&d, "microhttpd", "a KAS can be served", lazy_httpd());
 	if (n)
 		doctor_store(&d, pos[0]);

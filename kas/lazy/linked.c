@@ -4,9 +4,10 @@
 #include "../lazy_i.h"
 
 #define CURL_ADDRESS(name) (void *)curl_##name,
+#define JOSE_ADDRESS(name) (void *)jose_##name,
 #define MHD_ADDRESS(name) (void *)MHD_##name,
 
-void *volatile calls[] = {CURL_CALLS(CURL_ADDRESS) MHD_CALLS(MHD_ADDRESS)};
+void *volatile calls[] = {CURL_CALLS(CURL_ADDRESS) JOSE_CALLS(JOSE_ADDRESS) MHD_CALLS(MHD_ADDRESS)};
 
 int main(int argc, char **argv)
 {
