@@ -50,6 +50,8 @@ int manifest_parse(const char *text, size_t len, bool native_only, struct manife
  * @key_access: the array's text; 0, -EPROTO, -ENOMEM */
 int manifest_of_keys(const char *key_access, const char *policy, struct manifest **ret) MUST_CHECK;
 void manifest_free(struct manifest *m);
+/** manifest_keys_free() - the key access objects alone */
+void manifest_keys_free(struct manifest *m);
 
 static inline void manifest_cleanup(struct manifest **m)
 {

@@ -6,10 +6,8 @@
 #include "manifest.h"
 #include "report.h"
 
-void manifest_free(struct manifest *m)
+void manifest_keys_free(struct manifest *m)
 {
-	if (!m)
-		return;
 	for (size_t i = 0; i < m->n_ka; i++) {
 		struct key_access *ka = &m->ka[i];
 
@@ -23,6 +21,15 @@ void manifest_free(struct manifest *m)
 		free(ka->binding);
 	}
 	free(m->ka);
+	m->ka = NULL;
+	m->n_ka = 0;
+}
+
+void manifest_free(struct manifest *m)
+{
+	if (!m)
+		return;
+	manifest_keys_free(m);
 	free(m->schema_version);
 	free(m->mime_type);
 	free(m->policy);

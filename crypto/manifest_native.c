@@ -24,6 +24,7 @@
 #define ROOT_TEXT BASE64_LEN(MAC_LEN)
 #define HASH_TEXT BASE64_LEN(AEAD_TAG)
 #define SIZES_MAX (sizeof(SIZES) + 20)
+#define KEY_TEXT_MAX 4096
 #define SEG_SIZES_MAX (sizeof(SEG_SIZES) + 20)
 
 static size_t seg_sizes(char buf[static SEG_SIZES_MAX], uint32_t plain)
@@ -231,6 +232,76 @@ int native_scan(const char *text, size_t len, struct native_manifest *ret)
 	return 0;
 }
 
+/* A string without escapes but the line ends of a PEM.  What else there may be in one is for the general parser. */
+static bool take_text(struct scan *sc, char **ret)
+{
+	const char *from, *p;
+	char *to;
+
+	if (!TAKE(sc, "\""))
+		return false;
+	for (from = p = sc->p; p < sc->end && *p != '"'; p++) {
+		if (*p < 0x20 || *p > 0x7e || (*p == '\\' && (++p == sc->end || *p != 'n')))
+			return false;
+	}
+	if (p == sc->end || p - from > KEY_TEXT_MAX)
+		return false;
+	to = *ret = malloc((size_t)(p - from) + 1);
+	if (!to)
+		return false;
+	for (; from < p; from++)
+		*to++ = *from == '\\' ? (from++, '\n') : *from;
+	*to = 0;
+	sc->p = p + 1;
+	return true;
+}
+
+static bool take_wrapped(struct scan *sc, struct key_access *ka)
+{
+	CLEANUP_FREE char *text = NULL;
+	size_t len;
+
+	if (!take_text(sc, &text))
+		return false;
+	len = strlen(text);
+	ka->wrapped = malloc(len + 1);
+	return ka->wrapped && !base64_decode(text, len, false, ka->wrapped, len, &ka->wrapped_len);
+}
+
+/* One key access object as kas_wrap() writes it for one key; false: something else, or no memory. */
+static bool take_keys(struct part array, struct key_access *ka)
+{
+	struct scan sc = {array.p, (const char *)array.p + array.len};
+	bool ec = TAKE(&sc, "[{\"type\":\"ec-wrapped\",\"url\":");
+
+	if (!ec && !TAKE(&sc, "[{\"type\":\"wrapped\",\"url\":"))
+		return false;
+	ka->type = ec ? WRAP_EC : WRAP_RSA;
+	ka->type_name = strdup(ec ? "ec-wrapped" : "wrapped");
+	ka->protocol = strdup("kas");
+	ka->sid = strdup("");
+	if (!ka->type_name || !ka->protocol || !ka->sid || !take_text(&sc, &ka->url) || !TAKE(&sc, ",\"protocol\":\"kas\",\"kid\":") ||
+	    !take_text(&sc, &ka->kid) || !TAKE(&sc, ",\"wrappedKey\":") || !take_wrapped(&sc, ka) ||
+	    !TAKE(&sc, ",\"policyBinding\":{\"alg\":\"HS256\",\"hash\":") || !take_text(&sc, &ka->binding) ||
+	    !TAKE(&sc, "},\"schemaVersion\":\"1.0\""))
+		return false;
+	if (ec ? !TAKE(&sc, ",\"ephemeralPublicKey\":") || !take_text(&sc, &ka->ephemeral_pem) : !(ka->ephemeral_pem = strdup("")))
+		return false;
+	return TAKE(&sc, "}]") && sc.p == sc.end;
+}
+
+int native_key_access(struct part array, struct manifest *m)
+{
+	m->ka = calloc(1, sizeof(*m->ka));
+	if (!m->ka)
+		return -ENOMEM;
+	m->n_ka = 1;
+	if (take_keys(array, m->ka))
+		return 0;
+	manifest_keys_free(m);
+	return -ENOENT;
+}
+
 static char *dup_part(struct part t)
 {
 	return strndup(t.p ? t.p : "", t.len);
@@ -249,7 +320,9 @@ int native_manifest_of(struct native_manifest *n, struct manifest **ret)
 	m->key_access_text = dup_part(n->key_access);
 	if (!m->schema_version || !m->mime_type || !m->policy || !m->key_access_text)
 		return -ENOMEM;
-	err = manifest_key_access(n->key_access, m);
+	err = native_key_access(n->key_access, m);
+	if (err == -ENOENT)
+		err = manifest_key_access(n->key_access, m);
 	if (err)
 		return err;
 	memcpy(m->root_sig, n->root, MAC_LEN);

@@ -25,6 +25,10 @@ uint8_t *native_write(struct part key_access, struct part policy, uint32_t s, ui
 		      const uint8_t root[static MAC_LEN], uint8_t *ret);
 /** native_scan() - exactly what native_write() writes for these values; 0; -EPROTO another layout; -ENOMEM */
 int native_scan(const char *text, size_t len, struct native_manifest *ret) MUST_CHECK;
+/** native_key_access() - m->ka and m->n_ka from a keyAccess array of one object with the layout that kas_wrap() writes, which every file has
+ * whose key no others share: the general parser takes longer than all that is decrypted of a small file.  0; -ENOENT another layout, @m is
+ * as it was; -ENOMEM */
+int native_key_access(struct part array, struct manifest *m) MUST_CHECK;
 /** native_manifest_of() - struct manifest of a scanned text; takes @n->tags over when it succeeds; 0, -EPROTO, -ENOTSUP, -ENOMEM */
 int native_manifest_of(struct native_manifest *n, struct manifest **ret) MUST_CHECK;
 

@@ -16,6 +16,7 @@
 #include <time.h>
 
 #include "kas.h"
+#include "manifest_native.h"
 #include "pubkey_vectors.h"
 #include "report.h"
 #include "zip.h"
@@ -100,6 +101,27 @@ static int try_unwrap(struct kas *k, const char *key_access, const char *policy,
 	secret_free(got);
 	manifest_free(m);
 	return err;
+}
+
+/* what is written goes the short way when it is read */
+static void test_written_is_native(void **state)
+{
+	const char *const pems[] = {rsa_pkcs8, ec_vectors[0].pkcs8};
+
+	for (size_t i = 0; i < ARRAY_SIZE(pems); i++) {
+		struct kas *k = kas_with("k1", "https://kas.example.org", pems[i]);
+		struct secret *dek = secret_random();
+		struct manifest m = {0};
+		char *text;
+
+		assert_int_equal(kas_wrap(k, dek, POLICY, &text), 0);
+		assert_int_equal(native_key_access((struct part){text, strlen(text)}, &m), 0);
+		assert_int_equal(m.ka[0].type, i ? WRAP_EC : WRAP_RSA);
+		manifest_keys_free(&m);
+		free(text);
+		secret_free(dek);
+		kas_free(k);
+	}
 }
 
 static void test_round_trip(void **state)
@@ -550,7 +572,7 @@ static void test_golden(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_round_trip), cmocka_unit_test(test_no_key),    cmocka_unit_test(test_damaged),
+	    cmocka_unit_test(test_written_is_native), cmocka_unit_test(test_round_trip), cmocka_unit_test(test_no_key),    cmocka_unit_test(test_damaged),
 	    cmocka_unit_test(test_splits),     cmocka_unit_test(test_ephemeral), cmocka_unit_test(test_cache_overflow),
 	    cmocka_unit_test(test_threads),    cmocka_unit_test(test_speed),     cmocka_unit_test(test_key_files),
 	    cmocka_unit_test(test_golden),
