@@ -38,14 +38,20 @@ static void copies_look(struct check *c)
 static void slots_look(struct check *c)
 {
 	const struct volume *v = c->target.vol;
-	size_t n_recovery = 0;
+	size_t n_recovery = 0, n_kas = 0;
 
-	for (size_t i = 0; i < v->n_slots; i++)
+	for (size_t i = 0; i < v->n_slots; i++) {
 		n_recovery += v->slots[i].kind == SLOT_RECOVERY;
+		n_kas += v->slots[i].kind == SLOT_KAS;
+	}
 	if (!n_recovery)
 		check_tell(c, CHECK_NOTE, TDFS_DIR, "there is no recovery key; `tdfs key recovery` makes one");
-	if (v->n_slots == n_recovery)
-		check_tell(c, CHECK_NOTE, TDFS_DIR, "there is no passphrase or key file, only recovery keys; `tdfs key add` adds one");
+	if (v->n_slots == n_kas)
+		check_tell(c, CHECK_NOTE, TDFS_DIR,
+			   "only KASes open it: whoever loses the KAS loses the data; `tdfs key add` adds a passphrase");
+	else if (v->n_slots == n_recovery + n_kas)
+		check_tell(c, CHECK_NOTE, TDFS_DIR, "there is no passphrase or key file, only recovery keys%s; `tdfs key add` adds one",
+			   n_kas ? " and KASes" : "");
 }
 
 static bool is_known(const char *name)
@@ -67,7 +73,8 @@ static void entry_look(struct check *c, int dir_fd, const char *name, uid_t owne
 	if (fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW))
 		return;
 	if (strncmp(name, "whole-", 6) == 0 && strstr(name, ".tdf")) {
-		check_tell(c, CHECK_NOTE, path, "kept by `tdfs recover --salvage`: perhaps the content of a file that is damaged; else it can be deleted");
+		check_tell(c, CHECK_NOTE, path,
+			   "kept by `tdfs recover --salvage`: perhaps the content of a file that is damaged; else it can be deleted");
 	} else if (strncmp(name, "tail-", 5) == 0 || strncmp(name, "whole-", 6) == 0) {
 		if (!c->in_use && !c->log_pending)
 			check_tell(c, CHECK_NOTE, path, "side file of a seal that is done; it can be deleted");
@@ -110,6 +117,6 @@ void check_volume(struct check *c)
 	if (dir)
 		closedir(dir);
 	if (fstat(v->store_fd, &st) == 0 && st.st_mode & (S_IWGRP | S_IWOTH))
-		check_tell(c, CHECK_NOTE, v->path, "others can write into the store's first directory (mode %04o), as into that of the mount",
-			   st.st_mode & 07777);
+		check_tell(c, CHECK_NOTE, v->path,
+			   "others can write into the store's first directory (mode %04o), as into that of the mount", st.st_mode & 07777);
 }
