@@ -71,7 +71,7 @@ static void man_option(const struct option_row *o)
 	if (o->arg)
 		printf(" Ar %s", o->arg);
 	printf("\n");
-	roff_lines(o->help);
+	roff_lines(option_help(o));
 }
 
 /* Lines of notes that stand in columns stay as they are */
@@ -229,7 +229,7 @@ static void zsh_option(const struct option_row *o)
 	else
 		printf("'--%s%s", o->name, o->arg ? "=" : "");
 	printf("[");
-	zsh_text(o->help ? o->help : "where the secret comes from");
+	zsh_text(o->help ? option_help(o) : "where the secret comes from");
 	printf("]");
 	if (o->arg)
 		printf(":%s:%s", o->arg, zsh_action(o->arg));

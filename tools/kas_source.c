@@ -275,3 +275,13 @@ int kas_source_get(const struct kas_source *s, const char *url, struct volume_re
 		*ret = r;
 	return code;
 }
+
+void kas_options_help(void)
+{
+	static const struct option_row rows[] = {KAS_ROWS(
+						     struct { struct kas_source kas; }, kas),
+						 {0}};
+
+	printf("Which key access service (KAS) is meant, and who we are to it:\n\n");
+	options_list(rows);
+}

@@ -42,16 +42,38 @@ static int option_text(const struct option_row *o, char *ret, size_t max)
 	return snprintf(ret, max, "%s--%s%s%s", letter, o->name, o->arg ? " " : "", o->arg ? o->arg : "");
 }
 
-static void help_group(const struct option_row *options)
+bool option_is_kas(const struct option_row *o)
+{
+	return o->help && *o->help == *OF_KAS;
+}
+
+const char *option_help(const struct option_row *o)
+{
+	return o->help + option_is_kas(o);
+}
+
+void options_list(const struct option_row *rows)
+{
+	for (const struct option_row *o = rows; o->kind != OPTION_END; o++) {
+		char left[64];
+
+		option_text(o, left, sizeof(left));
+		printf("  %-*s %s\n", HELP_COLUMN, left, option_help(o));
+	}
+}
+
+/* Those that are only named */
+static void help_group(const struct option_row *options, bool kas)
 {
 	char word[64];
 	int col = HELP_WIDTH;
 
-	printf("  Secret, asked for unless given by one of these (tdfs help secrets):");
+	printf(kas ? "  Which KAS, and who we are to it (tdfs help kas-options):"
+		   : "  Secret, asked for unless given by one of these (tdfs help secrets):");
 	for (const struct option_row *o = options; o->kind != OPTION_END; o++) {
 		int len;
 
-		if (o->help)
+		if (kas ? !option_is_kas(o) : o->help != NULL)
 			continue;
 		len = snprintf(word, sizeof(word), "--%s", o->name);
 		if (col + 1 + len >= HELP_WIDTH) {
@@ -66,7 +88,7 @@ static void help_group(const struct option_row *options)
 
 void command_help(const struct command *cmd, const char *prefix)
 {
-	bool group = false;
+	bool secrets = false, kas = false;
 
 	if (cmd->sub) {
 		printf("usage: %s %s COMMAND [OPTION]...\n%s\n\n", prefix, cmd->name, cmd->summary);
@@ -78,15 +100,17 @@ void command_help(const struct command *cmd, const char *prefix)
 	for (const struct option_row *o = cmd->options; o && o->kind != OPTION_END; o++) {
 		char left[64];
 
-		if (!o->help) {
-			group = true;
+		secrets |= !o->help;
+		kas |= option_is_kas(o);
+		if (!o->help || option_is_kas(o))
 			continue;
-		}
 		option_text(o, left, sizeof(left));
 		printf("  %-*s %s\n", HELP_COLUMN, left, o->help);
 	}
-	if (group)
-		help_group(cmd->options);
+	if (kas)
+		help_group(cmd->options, true);
+	if (secrets)
+		help_group(cmd->options, false);
 	if (cmd->notes)
 		printf("\n%s", cmd->notes);
 	if (cmd->more)

@@ -25,14 +25,19 @@ struct option_row {
 	const char *name;
 	const char *arg;  /* what the help calls the argument; NULL for a flag */
 	size_t off;       /* in the command's struct */
-	const char *help; /* NULL: one of a group, named only */
+	const char *help; /* NULL: one of those that say where the secret comes from, named only */
 };
+/* Begins the help of an option that says which KAS is meant: there are many, so --help only names them; kas_options_help() explains. */
+#define OF_KAS "\1"
+/** option_help() - without that; NULL as above */
+const char *option_help(const struct option_row *o);
+bool option_is_kas(const struct option_row *o);
 
 struct command {
 	const char *name;
 	const char *summary;
-	const char *usage; /* what follows "tdfs NAME [OPTION]..." */
-	const char *notes; /* further lines of help, or NULL */
+	const char *usage;  /* what follows "tdfs NAME [OPTION]..." */
+	const char *notes;  /* further lines of help, or NULL */
 	void (*more)(void); /* prints more of them, or NULL */
 	const struct option_row *options;
 	size_t args_size;
@@ -48,6 +53,8 @@ struct command {
  * Return: an exit code; usage errors are reported to standard error */
 int options_run(const struct command *cmd, const char *prefix, int argc, char **argv);
 
+/** options_list() - one line for each, to standard output */
+void options_list(const struct option_row *rows);
 /** command_help() - help of one command to standard output; fits 80 columns and 24 lines */
 void command_help(const struct command *cmd, const char *prefix);
 /** mount_options_names(), mount_options_help() - the options of -o: their names; one a line with its meaning */

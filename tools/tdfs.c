@@ -7,6 +7,7 @@
 
 #include "commands.h"
 #include "helper.h"
+#include "kas_source.h"
 #include "report.h"
 #include "say.h"
 
@@ -16,7 +17,7 @@ static void help(void)
 	printf("usage: tdfs COMMAND [OPTION]... [ARGUMENT]...   files at rest are OpenTDF files\n");
 	command_list(commands);
 	printf("\n'tdfs COMMAND --help' tells more; 'tdfs help secrets': how to give passphrases,\n"
-	       "'tdfs help options': what -o of a mount may hold, 'tdfs help exit': exit codes.\n");
+	       "'help options': what -o of a mount may hold, 'help kas-options', 'help exit'.\n");
 }
 
 static void help_secrets(void)
@@ -52,6 +53,10 @@ static int help_command(int argc, char **argv)
 	}
 	if (strcmp(argv[1], "exit") == 0) {
 		fputs(help_exit, stdout);
+		return EXIT_TDFS_OK;
+	}
+	if (strcmp(argv[1], "kas-options") == 0) {
+		kas_options_help();
 		return EXIT_TDFS_OK;
 	}
 	if (strcmp(argv[1], "options") == 0) {
