@@ -487,6 +487,16 @@ static void step_restart(struct walk *k, bool kill)
 	recheck(k, !kill);
 }
 
+/* The disk failed to sync it: it cannot be sealed, and an unmount says so. */
+static bool any_lost(const struct store *st)
+{
+	for (size_t i = 0; i < st->n_buckets; i++)
+		for (const struct inode *f = st->buckets[i]; f; f = f->next)
+			if (f->lost)
+				return true;
+	return false;
+}
+
 static void one_step(struct walk *k)
 {
 	struct world *w = k->w;
@@ -537,7 +547,7 @@ static void one_step(struct walk *k)
 	else if (what < 96)
 		step_sync(k);
 	else
-		step_restart(k, what > 98 || w->st->failed);
+		step_restart(k, what > 98 || w->st->failed || any_lost(w->st));
 	if (fired != w->faults.all_fired)
 		adopt_all(k);
 }
