@@ -2,8 +2,7 @@
 /* Sealing many files with few barriers. */
 #include "inode_i.h"
 
-#define RETRY_AGE ((uint64_t)5000000000u) /* before a seal that failed is tried again */
-#define SYNCFS_FROM 4                     /* files from which one syncfs is cheaper than a sync each */
+#define SYNCFS_FROM 4 /* files from which one syncfs is cheaper than a sync each */
 
 /* What one file of a batch is at. */
 struct item {
@@ -35,22 +34,6 @@ static void item_fail(struct item *it, int err, int *first_err)
 		*first_err = err;
 }
 
-/* What is committed was sealed, what was kept of a full disk's has to wait. */
-static void item_owes(struct item *it, int err, int *first_err)
-{
-	uint64_t now = now_ns();
-	bool told = it->f->retry_at > now;
-
-	it->f->retry_at = now + RETRY_AGE;
-	rwlock_read(&it->f->lock);
-	report(told ? REPORT_DEBUG : REPORT_ERROR,
-	       "%s: the disk has no room for what was written (%s); it is kept in memory, and tried again",
-	       it->f->path ? it->f->path : "file", strerror(-err));
-	rwlock_unlock(&it->f->lock);
-	if (!*first_err)
-		*first_err = err;
-}
-
 static void batch_log(struct item *items, size_t n, bool commit, uint64_t *lsn, int *first_err)
 {
 	for (size_t i = 0; i < n; i++) {
@@ -69,8 +52,7 @@ static void batch_log(struct item *items, size_t n, bool commit, uint64_t *lsn, 
 			owes = (err == -ENOSPC || err == -EDQUOT) && commit && inode_owes(it->f) ? err : 0;
 			if ((err == -EAGAIN && commit) || owes) /* what is dirty does not fit: seal what is committed */
 				err = seal_log(it->f, false, &it->lsn);
-			if (owes && !err)
-				item_owes(it, owes, first_err);
+			*first_err = *first_err ? *first_err : owes;
 			it->step = it->lsn ? ITEM_LOGGED : ITEM_NONE;
 		}
 		if (err)

@@ -24,6 +24,7 @@
 #define GROW_OTHER_MAX ((uint64_t)512 << 10) /* dirty bytes besides the growth, above which a growing file is committed before more is written ... */
 #define GROW_ONE_MAX ((uint64_t)1 << 20)     /* ... and the largest write that comes on top: together they bound what its seal needs */
 #define PLACE_MAX 4096u                      /* segments placed and not yet committed */
+#define RETRY_AGE ((uint64_t)5000000000u) /* before the background tries again what failed */
 #define INVOCATION_MAX ((uint64_t)1 << 31)
 #define NEAR ((uint64_t)1 << 20) /* the kernel's read-ahead comes in any order within this */
 #define JUMPS_RANDOM 4u

@@ -37,23 +37,33 @@ bool inode_keep(struct inode *f, const uint8_t *buf, size_t len, uint64_t off)
 			return false;
 		at += step;
 		f->size = MAX(f->size, at);
-		f->owed = f->content == CONTENT_SEALED; /* the others find out when they are sealed */
+		f->owed = f->content != CONTENT_SPILLED; /* that one is written piece by piece */
 	}
 	return true;
 }
 
+/* All or nothing, for as long as it is refused: to try by writing would take the last blocks away from the log, for a moment each time. */
 int inode_pay(struct inode *f)
 {
-	int err = f->owed && f->content == CONTENT_SEALED ? inode_reserve(f, f->size, true) : 0;
+	bool is_new = f->content == CONTENT_NEW;
+	int err = f->owed && (is_new || f->content == CONTENT_SEALED) ? inode_reserve(f, f->size, true) : 0;
+	uint64_t now;
 
-	if (!err)
+	if (!err) {
 		f->owed = false;
+		return 0;
+	}
+	now = now_ns();
+	if (!is_new && f->retry_at <= now)
+		report(REPORT_ERROR, "%s: the disk has no room for what was written (%s); it is kept in memory, and tried again",
+		       f->path ? f->path : "file", strerror(-err));
+	f->retry_at = now + RETRY_AGE;
 	return err;
 }
 
 uint64_t inode_paid_size(const struct inode *f)
 {
-	return f->owed ? f->com_size : f->size;
+	return f->owed && f->content == CONTENT_SEALED ? f->com_size : f->size;
 }
 
 bool inode_owes(struct inode *f)

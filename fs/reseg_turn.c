@@ -7,7 +7,6 @@
 #define TIMES_EMPTY 4u                  /* nothing has to be rewritten: no larger than needed */
 #define PIECE ((uint64_t)64 << 20)      /* of a turn: others wait that long for their seals */
 #define SPILLED_MAX ((uint64_t)2 << 30) /* rewritten while its writers wait */
-#define RETRY_AGE ((uint64_t)5000000000u)
 
 static uint32_t larger(uint32_t s)
 {

@@ -103,6 +103,8 @@ int seal_new(struct inode *f)
 	uint32_t crc;
 	int err = out ? tags_room(f, n) : -ENOMEM;
 
+	if (!err)
+		err = inode_pay(f);
 	for (uint64_t i = 0; i < n && !err; i++) {
 		struct seg *seg = seg_find(f, i);
 

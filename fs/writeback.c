@@ -15,9 +15,8 @@ struct writeback {
 	pthread_t thread;
 	struct mutex lock;
 	struct cond wake;
-	bool stop, kicked; /* guarded by lock */
-	/* guarded by store->list_lock */
-	struct inode *first;
+	bool stop, kicked;   /* guarded by lock */
+	struct inode *first; /* guarded by store->list_lock */
 };
 
 /* A store without threads (crash tests) has the list too. */
@@ -234,6 +233,7 @@ static bool want_commit(struct inode *f, void *arg)
 
 	rwlock_read(&f->lock);
 	yes = !f->unlinked && f->content == CONTENT_SEALED && is_older(f->oldest_uncommitted, d->now, COMMIT_AGE);
+	yes = yes && !(f->owed && f->retry_at > d->now);
 	rwlock_unlock(&f->lock);
 	return yes;
 }

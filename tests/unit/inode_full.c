@@ -198,6 +198,31 @@ static void test_new(void **state)
 	}
 }
 
+/* It is not tried by writing: that would take the last blocks away from the log, and a kill would leave a part of the file with its header.
+ */
+static void test_new_waits(void **state)
+{
+	struct world *w = *state;
+	struct file *f = file_create(w, "waits");
+	unsigned writes;
+	bool taken;
+
+	disk_full(w, FAULT_ALLOCATE);
+	assert_int_equal(write_back(f, MORE, 10, &taken), -ENOSPC);
+	assert_true(taken);
+	writes = w->faults.count[FAULT_PWRITE];
+	assert_int_equal(inode_fsync(f->f, false), -ENOSPC);
+	assert_int_equal(store_sync(w->st), -ENOSPC);
+	assert_int_equal(w->faults.count[FAULT_PWRITE], writes);
+	file_check(w, f);
+	fault_clear(w);
+	file_fsync(w, f);
+	world_kill(w);
+	file_reopen(w, f);
+	file_check(w, f);
+	end(w, f);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -207,6 +232,7 @@ int main(int argc, char **argv)
 	    cmocka_unit_test_setup_teardown(test_refused, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_cut, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_new, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_new_waits, setup, teardown),
 	};
 
 	if (argc > 1)
