@@ -108,7 +108,8 @@ static void take_answer(struct inode *f, unsigned seq, int err, uint64_t until)
 	} else if (outage && l->own && l->state == LEASE_GOOD) {
 		l->until = now + OWN_NS;
 		l->due = now + OWN_NS / 2;
-	} else if (outage && l->state == LEASE_GOOD && l->until > now) {
+	} else if ((outage || err == -EBADMSG) && l->state == LEASE_GOOD &&
+		   l->until > now) { /* -EBADMSG: another key than fits; the one here did */
 		l->due = now + MIN((l->until - now) / 2, AGAIN_NS);
 	} else {
 		end(f, err ? err : -ETIMEDOUT, now);
