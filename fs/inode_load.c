@@ -190,8 +190,9 @@ static int ahead_get(struct store *st, int dirfd, const char *name, const char *
 	err = ask_begin(st);
 	if (err)
 		return err;
-	prefetch_note(st, dirfd, name, path, a->c->m);
-	err = kas_unwrap_until(st->keys.kas, a->c->m, &a->dek, &a->until);
+	err = prefetch_note(st, dirfd, name, path, a->c->m);
+	if (!err)
+		err = kas_unwrap_until(st->keys.kas, a->c->m, &a->dek, &a->until);
 	ask_end(st);
 	return err;
 }

@@ -11,7 +11,7 @@
 
 #define DIRS 64u               /* that are walked at a time */
 #define LEVELS 16u             /* above a file that are looked at */
-#define WAIT_NS 15000000000u   /* for somebody who asks for this directory */
+#define WAIT_NS 5000000000u    /* for somebody who asks for this directory; then the KAS is late */
 #define STEADY_NS 10000000000u /* who goes from directory to directory comes to the next one within that time */
 #define DENTS_LEN 32768
 
@@ -57,8 +57,9 @@ struct prefetch {
 
 /* --- one window --- */
 
-/* Gather and ask.  @own: the manifest of the file that is opened, or NULL.  Has anything come, or was nothing missing? */
-static bool ask(struct prefetch *p, struct window *w, const struct manifest *own)
+/* Gather and ask.  @own: the manifest of the file that is opened, or NULL; what was said about it is in @ret_own.  Has anything come, or
+ * was nothing missing? */
+static bool ask(struct prefetch *p, struct window *w, const struct manifest *own, int *ret_own)
 {
 	CLEANUP_FREE ino_t *inos = NULL;
 	bool got = false;
@@ -79,6 +80,8 @@ static bool ask(struct prefetch *p, struct window *w, const struct manifest *own
 		kas_prefetch(p->st->keys.kas, w->want, w->n + !!own);
 	for (size_t i = 0; i < w->n + !!own; i++)
 		got |= !w->want[i].err;
+	if (own)
+		*ret_own = w->want[w->n].err;
 	for (size_t i = 0; i < w->n; i++)
 		manifest_free((struct manifest *)w->want[i].m);
 	free(STEAL(w->want));
@@ -99,9 +102,10 @@ static void front_end(struct front *f, struct window *w, bool got, const char *o
 }
 
 /* The caller has made the walk busy, and the front if the window has a scope */
-static void run(struct prefetch *p, struct walk *walk, struct window *w, const struct manifest *own)
+static int run(struct prefetch *p, struct walk *walk, struct window *w, const struct manifest *own)
 {
-	bool got = ask(p, w, own);
+	int err = 0;
+	bool got = ask(p, w, own, &err);
 	bool here = w->at && (!w->path || strcmp(w->at, w->path) == 0);
 
 	mutex_lock(&p->lock);
@@ -121,6 +125,7 @@ static void run(struct prefetch *p, struct walk *walk, struct window *w, const s
 	cond_broadcast(&p->changed);
 	mutex_unlock(&p->lock);
 	free(STEAL(w->at));
+	return err;
 }
 
 /* The thread's next window of the front, which is busy */
@@ -132,7 +137,7 @@ static void run_front(struct prefetch *p)
 
 	w.fd = dir_beneath(p->st, f->at);
 	if (w.fd >= 0 && lseek(w.fd, f->pos, SEEK_SET) == f->pos)
-		got = ask(p, &w, NULL);
+		got = ask(p, &w, NULL, NULL);
 	close_fd(&w.fd);
 	mutex_lock(&p->lock);
 	front_end(f, &w, got, NULL);
@@ -330,34 +335,40 @@ static bool is_busy(const struct prefetch *p, const struct walk *w, const char *
 }
 
 /* Somebody is asking for this directory, or for those around it: perhaps for this file too. */
-static void wait_while_busy(struct prefetch *p, struct walk *w, const char *path, size_t len)
+static bool wait_while_busy(struct prefetch *p, struct walk *w, const char *path, size_t len)
 {
 	uint64_t end = now_ns() + WAIT_NS;
 	const struct timespec until = {(time_t)(end / 1000000000u), (long)(end % 1000000000u)};
 
-	while (is_busy(p, w, path, len) && !cond_wait_until(&p->changed, &p->lock, &until))
-		;
+	while (is_busy(p, w, path, len))
+		if (cond_wait_until(&p->changed, &p->lock, &until))
+			return false;
+	return true;
 }
 
-static void missed(struct prefetch *p, const struct stat *dir, int dirfd, const char *name, const char *path, const struct manifest *m)
+static int missed(struct prefetch *p, const struct stat *dir, int dirfd, const char *name, const char *path, const struct manifest *m)
 {
 	size_t len = strrchr(path, '/') ? (size_t)(strrchr(path, '/') - path) : 0;
 	CLEANUP_FREE char *dir_path = strndup(path, len);
 	struct window win = {.fd = -1, .name = name, .path = dir_path};
 	unsigned children = 0;
+	bool late = false;
 	struct walk *w;
 	bool first = false;
 	ssize_t scope;
+	int err;
 
 	mutex_lock(&p->lock);
 	w = walk_of(p, dir);
 	if (w && is_busy(p, w, path, len)) {
-		wait_while_busy(p, w, path, len);
+		late = !wait_while_busy(p, w, path, len);
 		w = kas_known(p->st->keys.kas, m) ? NULL : walk_of(p, dir);
 	}
 	mutex_unlock(&p->lock);
+	if (w && late)
+		return fail(-ETIMEDOUT, "the KAS is late: somebody waits for the keys of this directory already");
 	if (!w || !dir_path)
-		return;
+		return 0;
 	scope = scope_of(p, path, len, dir, &children);
 	mutex_lock(&p->lock);
 	w = walk_of(p, dir);
@@ -370,16 +381,18 @@ static void missed(struct prefetch *p, const struct stat *dir, int dirfd, const 
 	}
 	mutex_unlock(&p->lock);
 	if (!win.max)
-		return;
+		return 0;
 	win.fd = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (first && win.fd >= 0 && dir_is_long(win.fd))
 		win.max = WINDOW_FIRST;
 	win.wide = MIN(win.wide, win.max);
-	run(p, w, &win, m);
+	err = run(p, w, &win, m);
 	close_fd(&win.fd);
+	/* what is no verdict was waited for long enough: not once more alone */
+	return err == -ETIMEDOUT ? fail(err, "the KAS does not answer") : 0;
 }
 
-void prefetch_note(struct store *st, int dirfd, const char *name, const char *path, const struct manifest *m)
+int prefetch_note(struct store *st, int dirfd, const char *name, const char *path, const struct manifest *m)
 {
 	struct prefetch *p = st->prefetch;
 	const char *slash = strrchr(path, '/');
@@ -388,11 +401,9 @@ void prefetch_note(struct store *st, int dirfd, const char *name, const char *pa
 	bool next, front;
 
 	if (!p || !*name || fstat(dirfd, &dir))
-		return;
-	if (!kas_known(st->keys.kas, m)) {
-		missed(p, &dir, dirfd, name, path, m);
-		return;
-	}
+		return 0;
+	if (!kas_known(st->keys.kas, m))
+		return missed(p, &dir, dirfd, name, path, m);
 	mutex_lock(&p->lock);
 	w = walk_find(p, &dir);
 	next = w && next_wanted(p, w);
@@ -402,6 +413,7 @@ void prefetch_note(struct store *st, int dirfd, const char *name, const char *pa
 	mutex_unlock(&p->lock);
 	if (next)
 		go_on(p, w, dirfd);
+	return 0;
 }
 
 void prefetch_listed(struct store *st, int dirfd)
@@ -441,7 +453,7 @@ static void *prefetch_main(void *arg)
 			continue;
 		}
 		mutex_unlock(&p->lock);
-		run(p, w, &win, NULL);
+		(void)run(p, w, &win, NULL);
 		close(win.fd);
 		mutex_lock(&p->lock);
 		p->next_fd = -1;
