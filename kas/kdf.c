@@ -3,11 +3,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
-#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -43,33 +40,12 @@ static void child_harden(pid_t parent)
 			signal(signals[i], SIG_DFL);
 }
 
-/*
- * scrypt walks its memory at random: in huge pages it takes a tenth less time.  OpenSSL asks malloc() for it, so malloc() is led to the heap here, and the
- * heap to huge pages.  Refused, nothing is lost but that.
- */
-static void child_huge_pages(const struct job *j)
-{
-	static const size_t page = (size_t)2 << 20;
-	size_t len = ((size_t)128 * j->r << j->log_n) + 2 * page;
-	uintptr_t at;
-	char *p;
-
-	if (!mallopt(M_MMAP_MAX, 0) || !mallopt(M_TRIM_THRESHOLD, INT_MAX))
-		return;
-	p = malloc(len);
-	at = ((uintptr_t)p + page - 1) & ~(page - 1);
-	if (p)
-		(void)madvise((void *)at, len - page, MADV_HUGEPAGE);
-	free(p);
-}
-
 static void __attribute__((noreturn)) child_main(const struct job *j, pid_t parent, int fd)
 {
 	struct answer a = {0};
 	ssize_t n;
 
 	child_harden(parent);
-	child_huge_pages(j);
 	a.err = scrypt(j->pass, j->salt, j->log_n, j->r, j->p, a.key, sizeof(a.key));
 	if (a.err)
 		snprintf(a.why, sizeof(a.why), "%s", fail_text());
