@@ -216,7 +216,7 @@ int inode_fresh_key(struct inode *f)
 	f->dek = STEAL(dek);
 	f->invocations = 0;
 	if (kas_is_remote(st->keys.kas))
-		lease_set(f, kas_wrap_until(st->keys.kas), true);
+		lease_set(f, kas_wrap_until(st->keys.kas, f->tmpl->policy), true);
 	return 0;
 }
 

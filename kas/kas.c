@@ -19,10 +19,14 @@ struct kas *kas_new(void)
 	if (!k)
 		return NULL;
 	k->cache = local_cache_new();
-	if (!k->cache) {
+	k->sets = calloc(1, sizeof(*k->sets));
+	if (!k->cache || !k->sets) {
+		local_cache_free(k->cache);
+		free(k->sets);
 		free(k);
 		return NULL;
 	}
+	k->n_sets = 1;
 	kas_times(k, KAS_TTL_DEFAULT, 0);
 	return k;
 }
@@ -33,8 +37,9 @@ void kas_free(struct kas *k)
 		return;
 	for (size_t i = 0; i < k->n_keys; i++)
 		local_key_free(k->keys[i]);
-	for (size_t i = 0; i < k->n_writers; i++)
-		local_key_free(k->writers[i].key);
+	for (size_t i = 0; i < k->n_sets; i++)
+		kas_writers_clear(&k->sets[i]);
+	free(k->sets);
 	local_cache_free(k->cache);
 	keycache_free(k->shares);
 	free(k->keys);
@@ -160,138 +165,6 @@ int kas_add_key_file(struct kas *k, const char *path)
 	wipe(text, len);
 	free(text);
 	return err;
-}
-
-int kas_add_writer(struct kas *k, const char *kid, const char *url, EVP_PKEY *key, unsigned split)
-{
-	struct local_key *writer = NULL;
-	int err;
-
-	if (k->n_writers == KAS_WRITERS_MAX || split > k->n_splits) {
-		EVP_PKEY_free(key);
-		return k->n_writers == KAS_WRITERS_MAX ? fail(-ENOSPC, "new files may be made for at most %d KAS keys", KAS_WRITERS_MAX)
-						       : fail(-EINVAL, "the splits of new files have a gap");
-	}
-	err = key ? local_key_new(kid, url, key, &writer) : 0;
-	if (err)
-		return err;
-	k->writers[k->n_writers++] = (struct writer){writer, split};
-	k->n_splits = MAX(k->n_splits, split + 1);
-	return 0;
-}
-
-/* The share of each split: random ones, and a last one that makes their XOR the DEK. */
-static int make_shares(const struct secret *dek, unsigned n, struct secret **shares)
-{
-	struct secret *last = secret_copy(dek);
-
-	if (!last)
-		return -ENOMEM;
-	shares[n - 1] = last;
-	for (unsigned i = 0; i + 1 < n; i++) {
-		shares[i] = secret_random();
-		if (!shares[i])
-			return fail(-EIO, "no random bytes for a share of a data key");
-		for (size_t b = 0; b < SECRET_LEN; b++)
-			last->b[b] ^= shares[i]->b[b];
-	}
-	return 0;
-}
-
-/* What was just made for a KAS elsewhere need not be asked for there by who reads it back. */
-static void remember(struct kas *k, const struct writer *w, const struct wrap_made *made, const char *policy, const struct secret *share)
-{
-	const struct key_access ka = {
-	    .type_name = (char *)(made->ephemeral_pem ? "ec-wrapped" : "wrapped"),
-	    .url = (char *)local_key_url(w->key),
-	    .kid = (char *)local_key_id(w->key),
-	    .ephemeral_pem = made->ephemeral_pem ? made->ephemeral_pem : (char *)"",
-	    .wrapped = (uint8_t *)made->wrapped,
-	    .wrapped_len = made->wrapped_len,
-	    .binding = (char *)made->binding,
-	};
-
-	kas_seed(k, &ka, policy, share);
-}
-
-static int wrap_each(struct kas *k, struct secret *const *shares, const char *policy, bool is_new, char **ret)
-{
-	CLEANUP_FREE char *text = strdup("[");
-	char sid[16];
-
-	for (size_t i = 0; i < k->n_writers; i++) {
-		const struct writer *w = &k->writers[i];
-		struct wrap_made made = {.ephemeral_pem = NULL};
-		const struct wrap_frame frame = {text, k->n_splits > 1 ? sid : NULL, i + 1 < k->n_writers ? "," : "]",
-						 w->key && k->n_remotes && is_new ? &made : NULL};
-		char *more;
-		int err;
-
-		if (!text)
-			return -ENOMEM;
-		if (!w->key && !k->n_keys)
-			return fail(-ENOKEY, "there is no KAS key to write with");
-		snprintf(sid, sizeof(sid), "\"s%u\"", w->split + 1);
-		err = local_wrap(w->key ? w->key : k->keys[k->write_key], shares[w->split], policy, &frame, &more);
-		if (!err && frame.made)
-			remember(k, w, &made, policy, shares[w->split]);
-		free(made.ephemeral_pem);
-		if (err)
-			return err;
-		free(text);
-		text = more;
-	}
-	*ret = STEAL(text);
-	return 0;
-}
-
-static int wrap(struct kas *k, const struct secret *dek, const char *policy, bool is_new, char **ret)
-{
-	static const struct wrap_frame alone = {"[", NULL, "]", NULL};
-	struct secret *shares[KAS_WRITERS_MAX] = {NULL};
-	int err;
-
-	if (!k->n_writers && k->n_keys)
-		return local_wrap(k->keys[k->write_key], dek, policy, &alone, ret);
-	if (!k->n_writers)
-		return fail(-ENOKEY, "there is no KAS key to write with");
-	err = make_shares(dek, k->n_splits, shares);
-	if (!err)
-		err = wrap_each(k, shares, policy, is_new, ret);
-	for (unsigned i = 0; i < k->n_splits; i++)
-		secret_free(shares[i]);
-	return err;
-}
-
-int kas_wrap(struct kas *k, const struct secret *dek, const char *policy, char **ret)
-{
-	return wrap(k, dek, policy, true, ret);
-}
-
-int kas_wrap_again(struct kas *k, const struct secret *dek, const char *policy, char **ret)
-{
-	return wrap(k, dek, policy, false, ret);
-}
-
-bool kas_is_current(const struct kas *k, const struct manifest *m)
-{
-	if (!k->n_writers)
-		return k->n_keys && m->n_ka == 1 && strcmp(m->ka[0].kid, local_key_id(k->keys[k->write_key])) == 0;
-	if (m->n_ka != k->n_writers)
-		return false;
-	for (size_t i = 0; i < m->n_ka; i++) {
-		const struct writer *w = &k->writers[i];
-
-		if (!w->key && !k->n_keys)
-			return false;
-		if (strcmp(m->ka[i].kid, local_key_id(w->key ? w->key : k->keys[k->write_key])))
-			return false;
-		if (w->key && strcmp(m->ka[i].url, local_key_url(w->key)))
-			return false;
-		if (i && (w->split == w[-1].split) != (strcmp(m->ka[i].sid, m->ka[i - 1].sid) == 0)) /* alternatives stand together */
-			return false;
-	}
-	return true;
 }
 
 int kas_error_rank(int err)

@@ -48,12 +48,16 @@ int kas_add_remote(struct kas *k, const struct kas_remote *r) MUST_CHECK;
  * Without any writer new files are made for the local key.  Set-up only.  0, -EINVAL, -ENOSPC more than 16, -ENOMEM */
 int kas_add_writer(struct kas *k, const char *kid, const char *url, EVP_PKEY *key, unsigned split) MUST_CHECK;
 
+/** kas_plan() - what kas_add_writer() is told from now on is for files of one policy alone
+ * @policy: SHA-256 of its base64 text; those it had are dropped.  NULL: again for all policies that have none of their own.  Set-up only.  0, -ENOMEM */
+int kas_plan(struct kas *k, const uint8_t *policy) MUST_CHECK;
+
 /** kas_times() - seconds: how long a key from a remote KAS is used (default 300), and how much longer while that KAS cannot be asked (0).  Set-up only. */
 void kas_times(struct kas *k, unsigned ttl, unsigned grace);
 /** kas_is_remote() - is there a KAS elsewhere that may have to be asked? */
 bool kas_is_remote(const struct kas *k);
 /** kas_wrap_until() - for how long a file just made may be read without asking: CLOCK_MONOTONIC ns, 0: for ever, a local key opens it */
-uint64_t kas_wrap_until(const struct kas *k);
+uint64_t kas_wrap_until(const struct kas *k, const char *policy);
 
 /** kas_wrap() - make the keyAccess array of a new file; public keys suffice, so no KAS is asked
  * EC: one ephemeral key per hour or 2^20 files and process, so a call is one AES-GCM and one HMAC for each writer.

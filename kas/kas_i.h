@@ -15,14 +15,20 @@ struct writer {                /* what new files get a key access object for */
 	unsigned split;
 };
 
+struct writer_set {
+	uint8_t policy[32]; /* SHA-256 of the policy text that it is for */
+	struct writer w[KAS_WRITERS_MAX];
+	size_t n;
+	unsigned n_splits;
+};
+
 struct kas {
 	/* fixed after set-up */
 	struct local_key **keys;
 	size_t n_keys;
 	size_t write_key;
-	struct writer writers[KAS_WRITERS_MAX]; /* none: the local key alone */
-	size_t n_writers;
-	unsigned n_splits;
+	struct writer_set *sets; /* the first: for all policies that have none; nobody in it: the local key alone */
+	size_t n_sets, set;      /* the one that is being filled */
 	struct kas_remote remotes[KAS_REMOTES_MAX];
 	size_t n_remotes;
 	struct keycache_times times;
@@ -33,6 +39,11 @@ struct kas {
 
 /* kas.c */
 int kas_error_rank(int err); /* how much it tells about why no key came out; of several the most telling one is reported */
+
+/* kas_wrap.c */
+void kas_writers_clear(struct writer_set *s);
+/** kas_writers() - for whom a file with this policy (base64 text) is made; 0 or -EIO */
+int kas_writers(const struct kas *k, const char *policy, const struct writer_set **ret) MUST_CHECK;
 
 /* kas_ask.c */
 struct kas_ask { /* one share that only a remote KAS can give */

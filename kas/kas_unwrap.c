@@ -52,16 +52,6 @@ int kas_add_remote(struct kas *k, const struct kas_remote *r)
 	return 0;
 }
 
-uint64_t kas_wrap_until(const struct kas *k)
-{
-	unsigned local = 0; /* splits that a local key opens, as bits */
-
-	for (size_t i = 0; i < k->n_writers; i++)
-		if (!k->writers[i].key)
-			local |= 1u << k->writers[i].split;
-	return local + 1 == 1u << k->n_splits ? 0 : kas_now() + k->times.ttl;
-}
-
 /* --- a job --- */
 
 static void share_failed(struct job *j, struct share *s, const struct key_access *ka, int err, const char *text)

@@ -156,6 +156,13 @@ static const struct kind *kind_of(const char *algorithm)
 	return NULL;
 }
 
+int remote_key_take(const struct remote *r, const json_t *j, const char *member, const char *algorithm, char **ret_pem, char **ret_kid)
+{
+	const struct kind *k = kind_of(algorithm);
+
+	return k ? key_take(r, j, member, k, ret_pem, ret_kid) : -ENOTSUP;
+}
+
 int remote_public_key(struct remote *r, const char *algorithm, char **ret_pem, char **ret_kid)
 {
 	CLEANUP_ANSWER struct http_answer a = {0};

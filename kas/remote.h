@@ -60,9 +60,24 @@ int remote_well_known(struct remote *r, char **ret) MUST_CHECK;
  * @ret_algorithm: as above; all three malloc'd.  No token is sent.  0; -ENOENT there is none such, else as remote_public_key() */
 int remote_base_key(struct remote *r, char **ret_algorithm, char **ret_pem, char **ret_kid) MUST_CHECK;
 
-/** remote_attributes() - does the platform know these attributes (https://NAMESPACE/attr/NAME/value/VALUE)?  A token is sent.
- * 0; -ENOENT one of them not; -EACCES it does not tell us; -ETIMEDOUT, -EIO, -EPROTO it could not be asked; -ENOMEM.  fail() says which. */
-int remote_attributes(struct remote *r, const char *const *fqns, size_t n) MUST_CHECK;
+#define REMOTE_MAPPED_MAX 16
+#define REMOTE_ATTRIBUTES_MAX 64
+struct remote_mapped { /* a key that files with some attributes are to be made for */
+	char *url;                   /* of its KAS, as the platform spells it */
+	char *algorithm, *kid, *pem; /* as remote_public_key(); all NULL: whichever key that KAS has, the platform names none */
+	unsigned split;              /* of the same number: alternatives; of each number from 0 up one is needed */
+};
+void remote_mapped_clear(struct remote_mapped *m);
+void remote_mapped_free(struct remote_mapped *m, size_t n);
+/** remote_mappings() - does the platform know these attributes (https://NAMESPACE/attr/NAME/value/VALUE), and for which keys does it want files with them made?
+ * A key of the value counts, else those of its definition, else of the namespace; rules make the splits (PROTOCOL.md).  A token is sent; at most two requests.
+ * @ret: in the order of their splits; none: it has no wish.  0; -ENOENT it does not know one of them; -ENOTSUP a key of a kind that is not supported; -ENOSPC more than
+ * REMOTE_MAPPED_MAX keys; -EACCES it does not tell us; -ETIMEDOUT, -EIO, -EPROTO it could not be asked; -ENOMEM.  fail() says which. */
+int remote_mappings(struct remote *r, const char *const *fqns, size_t n, struct remote_mapped **ret, size_t *ret_n) MUST_CHECK;
+
+/** remote_registry() - the KASes that the platform knows: [{"uri","name"?,"keys":[{"kid","algorithm"},...]},...] as JSON text, malloc'd.  A token is sent.
+ * 0; -ENOENT it has no registry; -EFBIG more than 1,000; -EACCES, -ETIMEDOUT, -EIO, -EPROTO, -ENOMEM */
+int remote_registry(struct remote *r, char **ret) MUST_CHECK;
 
 struct remote_item {
 	const struct key_access *ka; /* in: must be one that remote_serves() */

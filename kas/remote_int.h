@@ -61,6 +61,7 @@ struct exchange {
 	const char *body;     /* of a public call: JSON; of a rewrap: the requestBody, to be signed; NULL with get */
 	bool sign;            /* a rewrap: with token and signed request token */
 	bool token;           /* with token, the body as it is */
+	bool may_lack;        /* where the server has no such path its answer is taken as it is: remote_lacks() */
 	size_t answer_max;
 	int64_t deadline;
 };
@@ -70,8 +71,28 @@ struct exchange {
  */
 int remote_exchange(struct remote *r, const struct exchange *x, struct http_answer *ret) MUST_CHECK;
 
+/* Not the path of anything on that server: neither a verdict nor an outage */
+bool remote_lacks(const struct http_answer *a);
+
 /* "code: message" of a Connect error, printable; "" if it is none */
 void connect_error(const struct http_answer *a, char *ret, size_t room);
+
+/* --- remote.c --- */
+
+/* @j's "kid" and @member as a public key for @algorithm; 0; -ENOTSUP no algorithm of ours; -EPROTO */
+int remote_key_take(const struct remote *r, const json_t *j, const char *member, const char *algorithm, char **ret_pem, char **ret_kid) MUST_CHECK;
+
+/* --- remote_plan.c --- */
+
+struct mapping {                  /* of one attribute value */
+	const char *definition;   /* its FQN up to the value's name */
+	size_t definition_len;
+	bool any;                 /* the definition's rule is anyOf */
+	struct remote_mapped *keys; /* none: no wish */
+	size_t n;
+};
+/* Which of the keys, in which splits; both out parameters as remote_mappings().  0, -ENOSPC, -ENOMEM */
+int mappings_plan(const struct mapping *m, size_t n, struct remote_mapped **ret, size_t *ret_n) MUST_CHECK;
 
 /* --- remote_message.c --- */
 

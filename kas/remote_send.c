@@ -138,6 +138,14 @@ static bool wrong_path(const struct http_answer *a, const char *error)
 	return (a->status == 401 || a->status == 403) && !*error;
 }
 
+bool remote_lacks(const struct http_answer *a)
+{
+	char error[160];
+
+	connect_error(a, error, sizeof(error));
+	return a->status != 200 && wrong_path(a, error);
+}
+
 /* A 401: is there something to do better? */
 static bool again_after_401(struct remote *r, struct attempt *t, const struct http_answer *a, const struct oidc_auth *auth)
 {
@@ -187,6 +195,8 @@ static int judge(struct remote *r, const struct exchange *x, struct attempt *t, 
 		t->rest = !t->rest;
 		return 1;
 	}
+	if (x->may_lack && wrong_path(a, error))
+		return 0;
 	if (a->status == 401 && (x->sign || x->token)) {
 		if (again_after_401(r, t, a, auth))
 			return 1;

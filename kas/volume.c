@@ -29,6 +29,7 @@ void volume_free(struct volume *v)
 	kas_free(v->kas);
 	volume_remote_uses_free(v->remote_uses);
 	volume_remotes_free(v->remotes, v->n_remotes);
+	volume_plans_free(v->plans, v->n_plans);
 	secret_free(v->vk);
 	secret_free(v->k_seal);
 	secret_free(v->k_hint);

@@ -13,6 +13,7 @@
 #include "slot.h"
 
 struct volume_remote;
+struct volume_plan;
 
 #define VOLUME_POLICIES_MAX 256
 struct volume_policy {
@@ -44,6 +45,8 @@ struct volume {
 	char *kas_url; /* written into key access objects */
 	struct volume_remote *remotes; /* KASes elsewhere that are trusted, volume_remote.h; owned */
 	size_t n_remotes;
+	struct volume_plan *plans; /* policies whose files are made for keys of their own, volume_remote.h; owned */
+	size_t n_plans;
 	struct volume_remote_use *remote_uses; /* what kas has of them; owned */
 	int kas_split; /* of new files' keys, the share that the embedded KAS opens; -1: none.  0 without remote KASes */
 	char *names;   /* "plain" */

@@ -241,7 +241,7 @@ static int parse_slots(json_t *o, struct volume *v)
 static int parse_members(json_t *o, struct volume *v)
 {
 	static const char *const names[] = {"version",  "volume_id", "created", "names", "segment_size",
-					    "log_half", "policy",    "kas",     "slots", "remotes", "policies", "mac"};
+					    "log_half", "policy",    "kas",     "slots", "remotes", "policies", "plans", "mac"};
 	int64_t version = 0, seg = 0, half = 0;
 	int err = get_int(o, "version", 1, INT64_MAX, &version);
 
@@ -269,6 +269,8 @@ static int parse_members(json_t *o, struct volume *v)
 		err = volume_remotes_parse(json_object_get(o, "remotes"), v);
 	if (!err)
 		err = volume_policies_parse(json_object_get(o, "policies"), v);
+	if (!err)
+		err = volume_plans_parse(json_object_get(o, "plans"), v);
 	if (!err)
 		err = parse_slots(o, v);
 	v->segment_size = (uint32_t)seg;
@@ -338,7 +340,7 @@ static void put_members(FILE *f, const struct volume *v, bool *bad)
 		put_quoted(f, v->kas_old[i], bad);
 	}
 	fputs(v->n_kas_old ? "]}" : "}", f);
-	*bad |= volume_remotes_put(v, f) || volume_policies_put(v, f);
+	*bad |= volume_remotes_put(v, f) || volume_policies_put(v, f) || volume_plans_put(v, f);
 	fputs(",\n\"slots\":[\n", f);
 	for (size_t i = 0; i < v->n_slots; i++) {
 		put_slot(f, &v->slots[i], bad);

@@ -7,10 +7,12 @@
 #include <errno.h>
 
 #include "report.h"
+#include "url.h"
 #include "volume_file.h"
 
 #define TEXT_MAX 1024
 #define PEM_MAX 4096
+#define SPLIT_MAX 15
 
 /* Members that are nothing but text. */
 static const struct {
@@ -92,6 +94,16 @@ struct volume_remote *volume_remote_find(const struct volume *v, const char *url
 	return NULL;
 }
 
+struct volume_remote *volume_remote_at(const struct volume *v, const char *url)
+{
+	struct url a, b;
+
+	for (size_t i = 0; i < v->n_remotes && !url_parse(url, false, &a); i++)
+		if (!url_parse(v->remotes[i].url, false, &b) && url_same_origin(&a, &b))
+			return &v->remotes[i];
+	return NULL;
+}
+
 /* --- reading --- */
 
 static int parse_text(const json_t *o, const char *name, size_t max, bool needed, char **ret)
@@ -134,8 +146,8 @@ static int parse_split(const json_t *o, const char *name, int *ret)
 {
 	const json_t *j = json_object_get(o, name);
 
-	if (!json_is_integer(j) || json_integer_value(j) < -1 || json_integer_value(j) > VOLUME_REMOTES_MAX)
-		return fail(-EPROTO, "\"%s\" of \"remotes\" is not -1 to %d", name, VOLUME_REMOTES_MAX);
+	if (!json_is_integer(j) || json_integer_value(j) < -1 || json_integer_value(j) > SPLIT_MAX)
+		return fail(-EPROTO, "\"%s\" of \"remotes\" is not -1 to %d", name, SPLIT_MAX);
 	*ret = (int)json_integer_value(j);
 	return 0;
 }
@@ -166,7 +178,7 @@ int volume_remote_parse(json_t *o, struct volume_remote *r)
 	return err ? err : parse_texts(o, r);
 }
 
-static int parse_one(json_t *o, struct volume_remote *r)
+int volume_remote_entry_parse(json_t *o, struct volume_remote *r)
 {
 	static const char *const names[] = {"split", "key"};
 	int err = check_members(o, true, names, ARRAY_SIZE(names));
@@ -215,7 +227,7 @@ int volume_remotes_parse(json_t *o, struct volume *v)
 	json_array_foreach(list, i, each)
 	{
 		v->n_remotes++;
-		err = parse_one(each, &v->remotes[i]);
+		err = volume_remote_entry_parse(each, &v->remotes[i]);
 		if (err)
 			return err;
 	}
@@ -238,7 +250,7 @@ json_t *volume_remote_json(const struct volume_remote *r)
 	return NULL;
 }
 
-static json_t *remote_json(const struct volume_remote *r)
+json_t *volume_remote_entry_json(const struct volume_remote *r)
 {
 	json_t *j = volume_remote_json(r), *key;
 	int err = json_object_set_new(j, "split", json_integer(r->split));
@@ -259,7 +271,7 @@ int volume_remotes_put(const struct volume *v, FILE *f)
 		return 0;
 	fprintf(f, ",\n\"remotes\":{\"embedded\":%d,\"list\":[\n", v->kas_split);
 	for (size_t i = 0; i < v->n_remotes; i++) {
-		json_t *j = remote_json(&v->remotes[i]);
+		json_t *j = volume_remote_entry_json(&v->remotes[i]);
 		CLEANUP_FREE char *text = j ? json_dumps(j, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
 
 		json_decref(j);

@@ -32,6 +32,8 @@ struct volume_remote {
 
 /** volume_remote_find() - by its URL, exactly; NULL: there is none */
 struct volume_remote *volume_remote_find(const struct volume *v, const char *url);
+/** volume_remote_at() - the one whose origin @url is of: who would be asked for a key access object with that URL; NULL: nobody */
+struct volume_remote *volume_remote_at(const struct volume *v, const char *url);
 /** volume_remote_new() - a struct remote as configured here; 0, -errno as remote_new().  fail() tells */
 int volume_remote_new(const struct volume_remote *r, struct remote **ret) MUST_CHECK;
 /** volume_remote_stats() - of the one that this process uses; false: it was not needed yet */
@@ -53,7 +55,38 @@ int volume_remote_pin(struct volume *v, const char *url, const char *algorithm, 
  * -ENOENT */
 int volume_remotes_wrap(struct volume *v, const char *const *splits, size_t n) MUST_CHECK;
 
+/* Plans: member "plans" of volume.json, which an older tdfs refuses: [{"policy":SHA-256 of its base64 text in hex,"keys":[{"url","split","key":{...}},...]},...].  A file with that very
+ * policy is made for these keys instead of those that volume_remotes_wrap() says: now, and whenever it gets a fresh key, wherever it lies; so a plan stays when its policy is set no
+ * longer. */
+#define VOLUME_PLANS_MAX 256
+struct volume_plan {
+	uint8_t policy[32];
+	struct volume_remote *keys; /* url, split and the three of the key; in the order of the splits */
+	size_t n;
+};
+
+/** volume_plan_of() - NULL: files with that policy (base64) are made as all others */
+const struct volume_plan *volume_plan_of(const struct volume *v, const char *policy);
+/** volume_plan_set() - on disk and in v->kas; to be called before the policy itself is set
+ * @policy: base64; @keys are copied, their splits count from 0 up; none: the plan it has is dropped.  -EINVAL keys not like that; -ENOKEY a key's KAS is none of the volume's;
+ * -ENOSPC; -errno.  fail() tells */
+int volume_plan_set(struct volume *v, const char *policy, const struct volume_remote *keys, size_t n) MUST_CHECK;
+
 /* --- for volume*.c --- */
+
+struct json_t;
+/** volume_plans_parse() - 0, -EPROTO, -ENOTSUP, -ENOMEM; volume_plans_put() - the member with a comma before it, or nothing; 0, -EINVAL; volume_plans_load() - into v->kas; 0, -EPROTO,
+ * -ENOMEM; volume_plans_drop() - all that have a key of the KAS at @url, in memory; -EBUSY a policy that is set has one */
+int volume_plans_parse(struct json_t *list, struct volume *v) MUST_CHECK;
+int volume_plans_put(const struct volume *v, FILE *f) MUST_CHECK;
+int volume_plans_load(struct volume *v) MUST_CHECK;
+int volume_plans_drop(struct volume *v, const char *url) MUST_CHECK;
+void volume_plans_free(struct volume_plan *p, size_t n);
+/** volume_remote_entry_parse() - one member of a list; 0, -EPROTO, -ENOTSUP, -ENOMEM; volume_remote_entry_json() - the same back; NULL: no memory, or not UTF-8; volume_remote_writer() -
+ * files are made for it, as kas_add_writer() */
+int volume_remote_entry_parse(struct json_t *o, struct volume_remote *r) MUST_CHECK;
+struct json_t *volume_remote_entry_json(const struct volume_remote *r) MUST_CHECK;
+int volume_remote_writer(struct volume *v, const struct volume_remote *r) MUST_CHECK;
 
 /** volume_remote_first() - of a volume that is being made: new files are for it alone; 0, -EINVAL, -ENOMEM */
 int volume_remote_first(struct volume *v, const struct volume_remote *r) MUST_CHECK;

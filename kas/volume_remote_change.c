@@ -109,7 +109,9 @@ int volume_remote_remove(struct volume *v, const char *url)
 		return fail(-ENOENT, "%s has no KAS %s", v->path, url);
 	if (r->split >= 0)
 		return fail(-EBUSY, "new files are made for %s", url);
-	err = copy_list(v, r, &list, &n);
+	err = volume_plans_drop(v, url);
+	if (!err)
+		err = copy_list(v, r, &list, &n);
 	return err ? err : replace(v, list, n, v->kas_split);
 }
 

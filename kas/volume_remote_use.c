@@ -147,7 +147,7 @@ static int add_use(struct volume *v, struct volume_remote *r)
 	return kas_add_remote(v->kas, &ops);
 }
 
-static int add_writer(struct volume *v, const struct volume_remote *r)
+int volume_remote_writer(struct volume *v, const struct volume_remote *r)
 {
 	EVP_PKEY *key = NULL;
 	int err = pubkey_public(r->pem, strlen(r->pem), &key);
@@ -163,13 +163,17 @@ int volume_remotes_load(struct volume *v)
 
 	for (size_t i = 0; i < v->n_remotes && !err; i++)
 		err = add_use(v, &v->remotes[i]);
+	if (!err)
+		err = volume_plans_load(v);
+	if (!err)
+		err = kas_plan(v->kas, NULL);
 	/* in the order of the splits, which have no gap */
 	for (int split = 0; v->n_remotes && split <= (int)v->n_remotes && !err; split++) {
 		if (v->kas_split == split)
 			err = kas_add_writer(v->kas, NULL, NULL, NULL, (unsigned)split);
 		for (size_t i = 0; i < v->n_remotes && !err; i++)
 			if (v->remotes[i].split == split)
-				err = add_writer(v, &v->remotes[i]);
+				err = volume_remote_writer(v, &v->remotes[i]);
 	}
 	return err;
 }

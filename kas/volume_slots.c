@@ -60,6 +60,8 @@ static int read_now(struct volume *v, const char *name)
 	SWAP(v->kas_split, now->kas_split);
 	SWAP(v->remotes, now->remotes);
 	SWAP(v->n_remotes, now->n_remotes);
+	SWAP(v->plans, now->plans);
+	SWAP(v->n_plans, now->n_plans);
 #undef SWAP
 	return 0;
 }

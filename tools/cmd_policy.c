@@ -9,12 +9,12 @@
 
 #include "commands.h"
 #include "cmd_convert.h"
+#include "encode.h"
+#include "policy_keys.h"
 #include "policy_make.h"
 #include "policy_place.h"
 #include "say.h"
-#include "remote.h"
 #include "target.h"
-#include "volume_remote.h"
 
 #define POLICY_XATTR "user.tdfs.policy"
 
@@ -115,6 +115,8 @@ static int show_dir(const char *path, bool as_json)
 		return volume_complain(err, at.store);
 	policy = policy_parse(volume_policy_at(v, at.path));
 	code = tell(path, policy, "of new files here", as_json);
+	if (!code && !as_json)
+		policy_keys_tell(v, volume_policy_at(v, at.path));
 	json_decref(policy);
 	return code;
 }
@@ -183,50 +185,6 @@ static int policy_text(const struct set_args *a, char **ret, size_t *ret_len)
 	return *ret ? 0 : -ENOMEM;
 }
 
-static int ask_one(const struct volume_remote *conf, const char *const *fqns, size_t n)
-{
-	struct remote *r = NULL;
-	int err = volume_remote_new(conf, &r);
-
-	if (!err)
-		err = remote_attributes(r, fqns, n);
-	remote_free(r);
-	return err;
-}
-
-/* With an attribute that the KAS of new files does not know these would open for nobody; an exit code */
-static int check_attributes(const struct volume *v, const char *policy)
-{
-	json_t *j = policy ? json_loads(policy, 0, NULL) : NULL;
-	const json_t *list = json_object_get(json_object_get(j, "body"), "dataAttributes"), *each;
-	const char *fqns[64];
-	int code = EXIT_TDFS_OK;
-	size_t n = 0, k;
-
-	json_array_foreach(list, k, each)
-	{
-		const char *fqn = json_string_value(json_object_get(each, "attribute"));
-
-		if (fqn && n < ARRAY_SIZE(fqns))
-			fqns[n++] = fqn;
-	}
-	for (size_t i = 0; i < v->n_remotes && n && !code; i++) {
-		const char *url = v->remotes[i].url;
-		int err;
-
-		if (v->remotes[i].split < 0)
-			continue;
-		fail_clear();
-		err = ask_one(&v->remotes[i], fqns, n);
-		if (err == -ENOENT)
-			code = complain(err, url, "files with it would open for nobody; --unchecked sets it all the same");
-		else if (err)
-			report(REPORT_NOTE, "%s: whether it knows the attributes could not be found out: %s", url, cause_text(err));
-	}
-	json_decref(j);
-	return code;
-}
-
 /* What is to be set, and where. */
 struct set_job {
 	struct policy_job job; /* first */
@@ -239,15 +197,21 @@ struct set_job {
 static int set_in(const struct policy_job *job, struct volume *v)
 {
 	const struct set_job *j = (const struct set_job *)job;
+	/* the same words again: what a run that was cut short has given to files stays */
+	bool same = j->text && !j->a->file && policy_says_same(v, j->at->path, j->text);
+	CLEANUP_FREE char *b64 = j->text ? malloc(BASE64_LEN(j->len) + 1) : NULL;
 	int code = EXIT_TDFS_OK, err;
 
-	if (!j->a->unchecked)
-		code = check_attributes(v, j->text);
-	if (code)
+	if (!j->text && !j->a->inherit)
 		return code;
-	/* the same words again: what a run that was cut short has given to files stays */
-	if (!j->text ? !j->a->inherit : !j->a->file && policy_says_same(v, j->at->path, j->text))
-		return EXIT_TDFS_OK;
+	if (j->text && !b64)
+		return complain(-ENOMEM, j->shown, NULL);
+	if (j->text) {
+		base64_encode(j->text, j->len, b64);
+		code = policy_keys_set(v, same ? volume_policy_at(v, j->at->path) : b64, j->a->unchecked);
+	}
+	if (code || same)
+		return code;
 	fail_clear();
 	err = volume_policy_set(v, j->at->path, j->text, j->len);
 	return err ? complain(err, j->shown, NULL) : EXIT_TDFS_OK;
@@ -329,7 +293,7 @@ static const struct option_row set_rows[] = {
     {OPTION_TEXT, 0, "busy", "HOW", offsetof(struct set_args, busy), "files in use: skip, wait or fail"},
     {OPTION_FLAG, 0, "daemon", NULL, offsetof(struct set_args, daemon), "go on in the background"},
     {OPTION_FLAG, 'q', "quiet", NULL, offsetof(struct set_args, quiet), "no progress, no summary"},
-    {OPTION_FLAG, 0, "unchecked", NULL, offsetof(struct set_args, unchecked), "do not ask the KAS whether it knows the attributes"},
+    {OPTION_FLAG, 0, "unchecked", NULL, offsetof(struct set_args, unchecked), "ask no KAS for the attributes, nor for keys of theirs"},
     CREDENTIAL_ROWS(struct set_args, cred),
     {0},
 };

@@ -166,8 +166,7 @@ static int fetch_base_key(struct volume_remote *conf, bool *ret_none)
 	return base == -ENOMEM ? base : err;
 }
 
-/* Does it unwrap what is wrapped for this key?  0; -EBADMSG, -ENOTSUP it does not; else it could not be tried */
-static int probe(const struct volume_remote *conf)
+int kas_source_probe(const struct volume_remote *conf)
 {
 	/* {"uuid":"00000000-0000-4000-8000-000000000000","body":{"dataAttributes":[],"dissem":[]}} */
 	static const char policy[] =
@@ -219,13 +218,13 @@ static int key_of(const struct kas_source *s, struct volume_remote *r)
 		err = fetch_key(r, ALG_OTHER);
 	if (err || s->no_probe)
 		return err;
-	err = probe(r);
+	err = kas_source_probe(r);
 	if ((err == -EBADMSG || err == -ENOTSUP) && any && strcmp(r->algorithm, ALG_OTHER)) {
 		report(REPORT_NOTE, "%s: does not unwrap for its %s key (%s): its %s key is taken", r->url, r->algorithm, fail_text(),
 		       ALG_OTHER);
 		err = fetch_key(r, ALG_OTHER);
 		if (!err)
-			err = probe(r);
+			err = kas_source_probe(r);
 	}
 	if (err && err != -EBADMSG && err != -ENOTSUP) {
 		report(REPORT_NOTE, "%s: whether it gives keys back could not be tried: %s; `tdfs kas test` tries it", r->url,

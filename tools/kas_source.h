@@ -57,6 +57,8 @@ int kas_source_get(const struct kas_source *s, const char *url, struct volume_re
 int kas_source_conf(const struct kas_source *s, const char *url, struct volume_remote *ret) MUST_CHECK;
 /** kas_source_key() - the key alone, into @r, whose old one is replaced; an exit code, reported */
 int kas_source_key(const struct kas_source *s, struct volume_remote *r) MUST_CHECK;
+/** kas_source_probe() - does it unwrap what is wrapped for this key?  0; -EBADMSG, -ENOTSUP it does not; else it could not be tried.  fail() tells */
+int kas_source_probe(const struct volume_remote *conf) MUST_CHECK;
 /** kas_key_hash() - SHA-256 of a public key (SPKI PEM), as 16 hex digits, for people to compare */
 int kas_key_hash(const char *pem, char ret[static 17]) MUST_CHECK;
 

@@ -48,6 +48,10 @@ class Kas:
         self.refuse_tokens = False       # 401 for every token
         self.forget = set()              # numbers of policies that are left out of the answer
         self.known = None                # attributes that the platform has; None: it cannot be asked
+        self.values = {}                 # FQN: what GetAttributeValuesByFqns says of it, instead of nothing
+        self.mappings = None             # FQN: (rule, [mapped keys]), of GetKeyMappingsByFqns; None: an older platform has no such call
+        self.registry = None             # URLs of ListKeyAccessServers, in pages of two; None: no such service
+        self.lacks = (404, "404 page not found")  # what is said of paths that there are not
         self.base_key = {}               # of the configuration
         self.names = None                # its issuer, if not the right one
         self.double = False              # every result twice, the second one a lie
@@ -207,6 +211,11 @@ class Kas:
             answer["sessionPublicKey"] = pem(session.public_key())
         return answer
 
+    def mapped(self, which, **instead):
+        """A key of ours as a platform's mapping has it."""
+        algorithm, key = {"e1": ("ALGORITHM_EC_P256", self.ec), "r1": ("ALGORITHM_RSA_2048", self.rsa)}[which]
+        return {"kasUri": self.url, "publicKey": {"algorithm": algorithm, "kid": which, "pem": pem(key.public_key()), **instead}, "kasId": "0"}
+
     def public_key(self, algorithm):
         self.counts["public"] += 1
         keys = {"": ("r1", self.rsa), "rsa:2048": ("r1", self.rsa), "ec:secp256r1": ("e1", self.ec)}
@@ -224,9 +233,21 @@ class Kas:
             return self.rewrap(q)
         if self.known is not None and q.path == "/policy.attributes.AttributesService/GetAttributeValuesByFqns" and q.method == "POST":
             self.authenticate(q)
-            if not set(q.json()["fqns"]) <= self.known:
+            fqns = [f.lower() for f in q.json()["fqns"]]
+            if "withValue" not in q.json():  # of platforms before 2025
+                raise Refused(400, "invalid_argument", "one or more FQNs and a WithValue selector must be provided")
+            if not set(fqns) <= self.known:
                 raise Refused(404, "not_found", "resource not found")
-            return {"fqnAttributeValues": {f: {"attribute": {}, "value": {}} for f in q.json()["fqns"]}}
+            return {"fqnAttributeValues": {f: self.values.get(f, {"attribute": {}, "value": {}}) for f in fqns}}
+        if self.mappings is not None and q.path == "/policy.attributes.AttributesService/GetKeyMappingsByFqns" and q.method == "POST":
+            self.authenticate(q)
+            made = {f.lower(): self.mappings.get(f.lower()) for f in q.json()["fqns"]}
+            return {"fqnKeyMappings": {f: {"rule": "ATTRIBUTE_RULE_TYPE_ENUM_" + m[0], **({"keys": m[1]} if m[1] else {})} for f, m in made.items() if m}}
+        if self.registry is not None and q.path == "/policy.kasregistry.KeyAccessServerRegistryService/ListKeyAccessServers" and q.method == "POST":
+            self.authenticate(q)
+            at = q.json()["pagination"]["offset"]
+            more = {"nextOffset": at + 2} if at + 2 < len(self.registry) else {}
+            return {"keyAccessServers": [{"id": u, "uri": u, "kasKeys": [self.mapped("e1")] if u == self.url else []} for u in self.registry[at:at + 2]], "pagination": {"currentOffset": at, "total": len(self.registry), **more}}
         if self.rest and q.path == self.prefix + "/v2/kas_public_key":
             return self.public_key(q.query.get("algorithm", ""))
         if self.rest and q.path == self.prefix + "/v2/rewrap" and q.method == "POST":
@@ -239,4 +260,4 @@ class Kas:
             body = self.route(q)
         except Refused as e:
             return Answer(e.status, {"code": e.code, "message": e.message}, headers={**nonce, **e.headers})
-        return Answer(404, "404 page not found", "text/plain") if body is None else Answer(200, body, headers=nonce)
+        return Answer(*self.lacks, "text/plain") if body is None else Answer(200, body, headers=nonce)

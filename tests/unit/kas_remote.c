@@ -192,9 +192,9 @@ static void test_one(void **state)
 	struct manifest *m, *own;
 
 	own = file_with(w.maker, w.dek, POLICY); /* before there is a writer: for the embedded key */
-	assert_int_equal(kas_wrap_until(w.k), 0);
+	assert_int_equal(kas_wrap_until(w.k, POLICY), 0);
 	write_for(&w, 'a', 0);
-	assert_true(kas_wrap_until(w.k) > before + 299000000000u);
+	assert_true(kas_wrap_until(w.k, POLICY) > before + 299000000000u);
 	m = file_with(w.maker, w.dek, POLICY);
 	assert_int_equal(m->n_ka, 1);
 	assert_string_equal(m->ka[0].url, URL_A);
@@ -305,9 +305,9 @@ static void test_splits(void **state)
 	/* (own or a) and b: asked for is b alone */
 	write_for(&both, 'o', 0);
 	write_for(&both, 'a', 0);
-	assert_int_equal(kas_wrap_until(both.k), 0);
+	assert_int_equal(kas_wrap_until(both.k, POLICY), 0);
 	write_for(&both, 'b', 1);
-	assert_int_not_equal(kas_wrap_until(both.k), 0);
+	assert_int_not_equal(kas_wrap_until(both.k, POLICY), 0);
 	m = file_with(both.maker, both.dek, POLICY);
 	assert_int_equal(m->n_ka, 3);
 	assert_true(kas_is_current(both.k, m));

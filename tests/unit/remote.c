@@ -236,10 +236,80 @@ static void test_breaker(void **state)
 	remote_free(r);
 }
 
+/* "ANY:A,B ALL:A" = an anyOf definition with values for the keys A and B, then an allOf definition with one for A; "-": a value without a
+ * key */
+static size_t mappings_of(char *text, struct mapping *m, struct remote_mapped *keys)
+{
+	size_t n = 0;
+	char *at = text, *word;
+
+	while ((word = strsep(&at, " "))) {
+		char *definition = strsep(&word, ":"), *key;
+
+		while ((key = strsep(&word, ","))) {
+			keys[n] = (struct remote_mapped){.url = key, .kid = (char *)"k"};
+			m[n] = (struct mapping){definition, strlen(definition), strncmp(definition, "ANY", 3) == 0, &keys[n], *key != '-'};
+			n++;
+		}
+	}
+	return n;
+}
+
+static void plan_text(const struct remote_mapped *list, size_t n, char *ret)
+{
+	for (size_t i = 0; i < n; i++)
+		ret += sprintf(ret, "%s%s", !i ? "" : list[i].split == list[i - 1].split ? "|" : "&", list[i].url);
+	*ret = '\0';
+}
+
+/* As the Go SDK's granter decides: any-of makes alternatives, all else shares; what is there already is not there twice. */
+static void test_plan(void **state)
+{
+	static const struct {
+		const char *from, *want;
+	} cases[] = {
+	    {"ANY:A", "A"},
+	    {"ANY:A,B", "A|B"},
+	    {"ANY:B,A,B", "A|B"},
+	    {"ALL:A,B", "A&B"},
+	    {"ALL:B,A,B", "B&A"},
+	    {"HIER:A,A", "A"},
+	    {"ANY:A,B ALL:A", "A|B&A"},
+	    {"ANY1:A,B ANY2:B,A", "A|B"},
+	    {"ANY1:A,B ANY2:C", "A|B&C"},
+	    {"ANY1:A ANY2:B ANY1:C", "A|C&B"}, /* values of one definition stand together */
+	    {"ALL:A ANY:A", "A"},
+	    {"ANY:- ALL:-", ""},
+	    {"ANY1:- ANY2:B,-", "B"},
+	    {"ANY:P,O,N,M,L,K,J,I,H,G,F,E,D,C,B,A", "A|B|C|D|E|F|G|H|I|J|K|L|M|N|O|P"},
+	    {"ANY:Q,P,O,N,M,L,K,J,I,H,G,F,E,D,C,B,A", NULL}, /* more than there may be */
+	    {"ANY:P,O,N,M,L,K,J,I ALL:H,G,F,E,D,C,B,A,Z", NULL},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct remote_mapped keys[32], *list = NULL;
+		struct mapping m[32];
+		char from[128], got[256] = "";
+		size_t n = 0;
+		int err;
+
+		snprintf(from, sizeof(from), "%s", cases[i].from);
+		err = mappings_plan(m, mappings_of(from, m, keys), &list, &n);
+		assert_int_equal(err, cases[i].want ? 0 : -ENOSPC);
+		if (err)
+			continue;
+		plan_text(list, n, got);
+		assert_string_equal(got, cases[i].want);
+		for (size_t k = 0; k < n; k++)
+			assert_int_equal(list[k].split, k ? list[k - 1].split + (list[k].split != list[k - 1].split) : 0);
+		remote_mapped_free(list, n);
+	}
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_verdicts), cmocka_unit_test(test_kinds), cmocka_unit_test(test_serves),
-					   cmocka_unit_test(test_answers), cmocka_unit_test(test_breaker)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_verdicts), cmocka_unit_test(test_kinds),   cmocka_unit_test(test_serves),
+					   cmocka_unit_test(test_answers),  cmocka_unit_test(test_breaker), cmocka_unit_test(test_plan)};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -68,7 +68,7 @@ static void test_create(void **state)
 	assert_string_equal(m->ka[0].url, URL_A);
 	assert_string_equal(m->ka[0].kid, "e1");
 	assert_true(kas_is_remote(v->kas));
-	assert_int_not_equal(kas_wrap_until(v->kas), 0);
+	assert_int_not_equal(kas_wrap_until(v->kas, v->policy), 0);
 	assert_int_not_equal(volume_remotes_check(v), 0); /* there is no token file */
 	assert_non_null(strstr(fail_text(), URL_A));
 	manifest_free(m);
@@ -103,7 +103,7 @@ static void test_change(void **state)
 	assert_int_equal(v->n_remotes, 2);
 	assert_int_equal(objects_of(v, &m), 2);
 	assert_string_equal(m->ka[0].sid, m->ka[1].sid);
-	assert_int_equal(kas_wrap_until(v->kas), 0);
+	assert_int_equal(kas_wrap_until(v->kas, v->policy), 0);
 	manifest_free(m);
 	assert_int_equal(volume_remotes_wrap(v, all, 3), 0);
 	assert_int_equal(volume_remote_remove(v, URL_B), -EBUSY);
@@ -243,14 +243,76 @@ static void test_policies(void **state)
 	free(store);
 }
 
+/* A file of a policy with a plan is for the plan's keys, in this process and the next; all others as ever. */
+static void test_plans(void **state)
+{
+	static const char policy[] = "eyJ1dWlkIjoiMSJ9", other[] = "eyJ1dWlkIjoiMiJ9";
+	char *store = copy_of("plans"), *pem = pem_of(ec_vectors[0].pkcs8), name[24];
+	struct volume *v = must_open(store, &key_file);
+	struct volume_remote a = remote_with(URL_A, pem), b = remote_with(URL_B, pem), keys[2] = {a, b};
+	const struct volume_plan *p;
+	struct manifest *m;
+	char *text = NULL;
+
+	assert_int_equal(volume_plan_set(v, policy, &a, 1), -ENOKEY); /* not trusted */
+	assert_int_equal(volume_remote_add(v, &a), 0);
+	assert_int_equal(volume_remote_add(v, &b), 0);
+	keys[0].split = 1;
+	assert_int_equal(volume_plan_set(v, policy, keys, 2), -EINVAL);
+	keys[0].split = 0;
+	keys[1].split = 2;
+	assert_int_equal(volume_plan_set(v, policy, keys, 2), -EINVAL);
+	keys[1].split = 1;
+	keys[1].pem = NULL;
+	assert_int_equal(volume_plan_set(v, policy, keys, 2), -EINVAL);
+	assert_null(volume_plan_of(v, policy));
+	keys[1].pem = pem;
+	assert_int_equal(volume_plan_set(v, policy, keys, 2), 0);
+	for (int round = 0; round < 2; round++) {
+		p = volume_plan_of(v, policy);
+		assert_non_null(p);
+		assert_int_equal(p->n, 2);
+		assert_null(p->keys[0].token_file);
+		assert_null(volume_plan_of(v, other));
+		assert_int_equal(kas_wrap(v->kas, v->vk, policy, &text), 0);
+		assert_int_equal(manifest_of_keys(text, policy, &m), 0);
+		free(text);
+		assert_int_equal(m->n_ka, 2);
+		assert_string_equal(m->ka[1].url, URL_B);
+		assert_string_not_equal(m->ka[0].sid, m->ka[1].sid);
+		assert_true(kas_is_current(v->kas, m));
+		manifest_free(m);
+		assert_int_equal(objects_of(v, &m), 1);
+		assert_string_equal(m->ka[0].kid, v->kas_kid);
+		manifest_free(m);
+		volume_free(v);
+		v = must_open(store, &key_file);
+	}
+	assert_int_equal(volume_remote_remove(v, URL_B), 0); /* no policy that is set has that plan: it goes along */
+	assert_null(volume_plan_of(v, policy));
+	/* only so many */
+	for (size_t i = 0; i <= VOLUME_PLANS_MAX; i++) {
+		snprintf(name, sizeof(name), "p%zu", i);
+		assert_int_equal(volume_plan_set(v, name, &a, 1), i < VOLUME_PLANS_MAX ? 0 : -ENOSPC);
+	}
+	assert_int_equal(volume_plan_set(v, "p7", NULL, 0), 0);
+	assert_int_equal(volume_plan_set(v, "p7", NULL, 0), 0);
+	assert_int_equal(volume_plan_set(v, "more", &a, 1), 0);
+	volume_free(v);
+	v = must_open(store, &key_file);
+	assert_int_equal(v->n_plans, VOLUME_PLANS_MAX);
+	assert_null(volume_plan_of(v, "p7"));
+	assert_non_null(volume_plan_of(v, "more"));
+	volume_free(v);
+	free(pem);
+	free(store);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_create),
-	    cmocka_unit_test(test_change),
-	    cmocka_unit_test(test_paths),
-	    cmocka_unit_test(test_text),
-	    cmocka_unit_test(test_policies),
+	    cmocka_unit_test(test_create), cmocka_unit_test(test_change),   cmocka_unit_test(test_paths),
+	    cmocka_unit_test(test_text),   cmocka_unit_test(test_policies), cmocka_unit_test(test_plans),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
