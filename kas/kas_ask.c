@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Shares that a remote KAS has to give: from the cache, from the KAS, or from whoever is asking it just now. */
 #include <errno.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <time.h>
 
@@ -111,6 +112,42 @@ static void ask_remote(struct kas *k, struct kas_ask *asks, size_t n, size_t rem
 	}
 }
 
+struct call { /* to one KAS, beside those to others */
+	struct kas *k;
+	struct kas_ask *asks;
+	size_t n, remote, n_mine;
+	pthread_t thread;
+	bool started;
+};
+
+static void *call_main(void *arg)
+{
+	const struct call *c = arg;
+
+	ask_remote(c->k, c->asks, c->n, c->remote, c->n_mine);
+	return NULL;
+}
+
+/* Several KASes at the same time: one that is slow, or frozen, does not delay the rest.  The last of them by the caller; one that gets no
+ * thread in its turn. */
+static void ask_remotes(struct kas *k, struct kas_ask *asks, size_t n, const size_t n_mine[static KAS_REMOTES_MAX])
+{
+	struct call calls[KAS_REMOTES_MAX];
+	size_t n_calls = 0;
+
+	for (size_t r = 0; r < k->n_remotes; r++)
+		if (n_mine[r])
+			calls[n_calls++] = (struct call){.k = k, .asks = asks, .n = n, .remote = r, .n_mine = n_mine[r]};
+	for (size_t i = 0; i + 1 < n_calls; i++)
+		calls[i].started = pthread_create(&calls[i].thread, NULL, call_main, &calls[i]) == 0;
+	for (size_t i = 0; i < n_calls; i++)
+		if (!calls[i].started)
+			call_main(&calls[i]);
+	for (size_t i = 0; i < n_calls; i++)
+		if (calls[i].started)
+			pthread_join(calls[i].thread, NULL);
+}
+
 void kas_ask_all(struct kas *k, struct kas_ask *asks, size_t n, bool renew)
 {
 	uint64_t now = kas_now(), until;
@@ -123,9 +160,7 @@ void kas_ask_all(struct kas *k, struct kas_ask *asks, size_t n, bool renew)
 		if (a->look == KEYCACHE_ASK)
 			n_mine[a->remote]++;
 	}
-	for (size_t r = 0; r < k->n_remotes; r++)
-		if (n_mine[r])
-			ask_remote(k, asks, n, r, n_mine[r]);
+	ask_remotes(k, asks, n, n_mine);
 	until = kas_now() + WAIT_NS;
 	for (size_t i = 0; i < n; i++)
 		if (asks[i].look == KEYCACHE_BUSY)

@@ -32,6 +32,7 @@ struct fake {
 	_Atomic int err;         /* what it says to everybody */
 	_Atomic bool lies, slow; /* a key that is not the file's; 100 ms */
 	_Atomic int n_calls, n_items;
+	_Atomic int *inside, *most; /* NULL, or calls that run now, and the most there were at a time */
 };
 
 static bool fake_serves(void *ctx, const char *url)
@@ -46,8 +47,12 @@ static int fake_rewrap(void *ctx, struct remote_item *items, size_t n)
 
 	f->n_calls++;
 	f->n_items += (int)n;
+	if (f->inside && ++*f->inside > *f->most)
+		*f->most = (int)*f->inside;
 	if (f->slow)
 		nanosleep(&pause, NULL);
+	if (f->inside)
+		--*f->inside;
 	for (size_t i = 0; i < n; i++) {
 		assert_string_equal(items[i].ka->url, f->url);
 		items[i].err = f->err ? f->err : kas_unwrap_local(f->keys, items[i].policy, items[i].ka, &items[i].share);
@@ -244,6 +249,28 @@ static void test_made_here(void **state)
 	assert_int_equal(w.a->n_calls + w.b->n_calls, 2);
 	manifest_free(m);
 	free(text);
+	world_free(&w);
+}
+
+/* The shares of one file that are at several KASes are asked for at the same time: none waits for another KAS. */
+static void test_together(void **state)
+{
+	struct world w = world_new();
+	_Atomic int inside = 0, most = 0;
+	struct manifest *m;
+
+	kas_times(w.k, 0, 0);
+	write_for(&w, 'a', 0);
+	write_for(&w, 'b', 1);
+	w.a->inside = w.b->inside = &inside;
+	w.a->most = w.b->most = &most;
+	w.a->slow = w.b->slow = true;
+	for (int try = 0; try < 20 && most < 2; try++) { /* a thread may be late on a busy machine */
+		m = file_with(w.maker, w.dek, POLICY);
+		assert_int_equal(unwrap(&w, m, NULL), 0);
+		manifest_free(m);
+	}
+	assert_int_equal(most, 2);
 	world_free(&w);
 }
 
@@ -589,16 +616,10 @@ static void test_bounded(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_one),
-	    cmocka_unit_test(test_made_here),
-	    cmocka_unit_test(test_foreign_url),
-	    cmocka_unit_test(test_splits),
-	    cmocka_unit_test(test_refused_and_away),
-	    cmocka_unit_test(test_policy_counts),
-	    cmocka_unit_test(test_times),
-	    cmocka_unit_test(test_many),
-	    cmocka_unit_test(test_single_flight),
-	    cmocka_unit_test(test_bounded),
+	    cmocka_unit_test(test_one),           cmocka_unit_test(test_made_here), cmocka_unit_test(test_together),
+	    cmocka_unit_test(test_foreign_url),   cmocka_unit_test(test_splits),    cmocka_unit_test(test_refused_and_away),
+	    cmocka_unit_test(test_policy_counts), cmocka_unit_test(test_times),     cmocka_unit_test(test_many),
+	    cmocka_unit_test(test_single_flight), cmocka_unit_test(test_bounded),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
