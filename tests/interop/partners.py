@@ -2,7 +2,7 @@
 """Published OpenTDF SDKs, each behind the same three verbs.  Making one installs it from its registry into TDFS_INTEROP, or raises Missing with the reason.
 
 enc(t, IN, OUT, how, attribute, id), dec(t, IN, OUT, id), both with the finished process; t: a Target.  `writes`: ways of writing; `kinds`: what it opens: EC, RSA (4.3), hex (4.2.x, RSA)."""
-import os, shutil, socket, subprocess, sys, time
+import json, os, shutil, socket, subprocess, sys, time
 
 here = os.path.dirname(os.path.abspath(__file__))
 TOOLS = os.environ.get("TDFS_INTEROP", os.path.join(here, "../../build-interop"))
@@ -110,6 +110,28 @@ class Java:
 
     def enc(self, t, a, b, how, attribute=None, id="alice"):
         return self.do("enc", t, attribute, self.writes[how], a, b, id)
+
+
+class Model:
+    """A model of the platform, model/main.go: three KASes, attributes with keys mapped to them.  `state(...)` says what it knows from now on."""
+
+    def __init__(self, issuer):
+        dir = os.path.join(TOOLS, "model")
+        install(dir, "model", ["go", "mod", "tidy"], ["go", "build", "-o", "model", "."], needs=["go"], env={**os.environ, "GOFLAGS": "-mod=mod"})
+        self.p = subprocess.Popen([os.path.join(dir, "model"), issuer], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        said = json.loads(self.p.stdout.readline())
+        self.urls = said["urls"]
+        self.keys = [{"ec": k[0], "rsa": k[1]} for k in said["keys"]]
+
+    def state(self, **what):
+        self.p.stdin.write(json.dumps(what) + "\n")
+        self.p.stdin.flush()
+        if self.p.stdout.readline() != "ok\n":
+            raise OSError(f"the model ended with {self.p.wait(10)}")
+
+    def stop(self):
+        self.p.stdin.close()
+        self.p.wait(10)
 
 
 def proxy(back, front, dir):
