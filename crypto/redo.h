@@ -117,7 +117,9 @@ int redo_append(struct redo *r, const struct redo_rec *recs, size_t n, struct re
 		uint64_t *ret_lsn, struct redo_loc *ret_locs) MUST_CHECK;
 
 /** redo_flush() - wait until every record up to @lsn is durable
- * Blocks: disk.  Return: 0; -EIO this group, or an earlier one, could not be made durable on either half: the log is dead for good */
+ * Blocks: disk.  Return: 0; -EIO this group, or an earlier one, could not be made durable on either half: the log is dead for good;
+ * -ENOSPC, -EDQUOT: the disk has no room for a write into the log (btrfs).  Nothing is lost, the next call tries again: records stay in
+ * their order, and what was appended counts as it did */
 int redo_flush(struct redo *r, uint64_t lsn) MUST_CHECK;
 
 /** redo_read() - the bytes of an image, from memory or the log; @buf: loc->len.  Blocks: disk.  0 or -errno */
@@ -141,7 +143,8 @@ bool redo_is_dead(struct redo *r);
 /** redo_stats() - flushes (disk syncs of the log) and groups so far */
 void redo_stats(struct redo *r, uint64_t *ret_flushes, uint64_t *ret_bytes);
 
-/** redo_retire() - at a clean unmount, nothing pinned: a last group that retires everything; 0, -EBUSY something is pinned, -EIO */
+/** redo_retire() - at a clean unmount, nothing pinned: a last group that retires everything; 0, -EBUSY something is pinned, else
+ * as redo_flush() */
 int redo_retire(struct redo *r) MUST_CHECK;
 void redo_close(struct redo *r);
 

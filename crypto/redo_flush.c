@@ -6,7 +6,8 @@
 #include "redo_int.h"
 #include "report.h"
 
-static int write_group(struct redo *r, struct redo_group_buf *g, const struct redo_group *head)
+/* @ret_refused: there was no room for it, so that nothing was taken that could be lost later */
+static int write_group(struct redo *r, struct redo_group_buf *g, const struct redo_group *head, bool *ret_refused)
 {
 	size_t padded = redo_align(g->len);
 	int err = redo_group_seal(g->p, head, r->volume_id, r->k_log);
@@ -15,14 +16,32 @@ static int write_group(struct redo *r, struct redo_group_buf *g, const struct re
 		return err;
 	memset(g->p + g->len, 0, padded - g->len);
 	err = io_pwrite(&r->io, r->fd[g->half], g->p, padded, g->off);
-	if (err)
+	if (err) {
+		*ret_refused = err == -ENOSPC || err == -EDQUOT;
 		return err;
+	}
 	err = r->io.sync(r->io.ctx, r->fd[g->half], false);
 #ifdef TEST_NO_FSYNC_RETRY
 	if (err)
 		err = r->io.sync(r->io.ctx, r->fd[g->half], false);
 #endif
 	return err;
+}
+
+/*
+ * A write that is refused for want of room (btrfs: of metadata, which a commit of the file system gives back) lost nothing: what the kernel
+ * took of it is a torn group behind the last durable one, and is written over by all of it.  So it is tried again in the same place, now
+ * and at the next flush; another half would be refused as well.
+ */
+static int write_or_refuse(struct redo *r, struct redo_group_buf *g, const struct redo_group *head, bool *ret_refused)
+{
+	int err = write_group(r, g, head, ret_refused);
+
+	if (!*ret_refused)
+		return err;
+	(void)!r->io.syncfs(r->io.ctx, r->store_fd);
+	*ret_refused = false;
+	return write_group(r, g, head, ret_refused);
 }
 
 /* Before the write, so that nothing can fail after it. */
@@ -138,9 +157,23 @@ static void head_durable(struct redo *r)
 	r->end[g->half] = g->off + redo_align(g->len);
 	r->n_flushes++;
 	r->n_bytes += redo_align(g->len);
+	if (r->refused)
+		report(REPORT_NOTE, "the volume log is written again");
+	r->refused = 0;
 	r->runs[g->run].durable = true;
 	r->head = g->next;
 	redo_group_free(r, g);
+}
+
+static void head_refused(struct redo *r, int err)
+{
+	r->head->sealed = false;
+	r->n_refused++;
+	if (!r->refused)
+		report(REPORT_ERROR,
+		       "the disk has no room for the volume log (%s): what was written is kept in memory, fsync says so; it is tried again",
+		       strerror(-err));
+	r->refused = err;
 }
 
 /* Leader: make the group at the head durable.  Called and left with the lock held, which is let go meanwhile. */
@@ -152,6 +185,7 @@ static void flush_head(struct redo *r)
 	if (!err)
 		err = where_reserve(r);
 	while (!err) {
+		bool refused = false;
 		struct redo_group head = {
 		    .epoch = g->epoch,
 		    .lsn = g->lsn,
@@ -164,10 +198,14 @@ static void flush_head(struct redo *r)
 		g->sealed = true;
 		r->retired_sealed = head.retired_lsn;
 		mutex_unlock(&r->lock);
-		err = write_group(r, g, &head);
+		err = write_or_refuse(r, g, &head, &refused);
 		mutex_lock(&r->lock);
 		if (!err) {
 			head_durable(r);
+			return;
+		}
+		if (refused) {
+			head_refused(r, err);
 			return;
 		}
 		report(REPORT_ERROR, "cannot write the volume log: %s", strerror(-err));
@@ -178,14 +216,18 @@ static void flush_head(struct redo *r)
 
 int redo_flush(struct redo *r, uint64_t lsn)
 {
+	uint64_t n_refused;
 	int err = 0;
 
 	mutex_lock(&r->lock);
+	n_refused = r->n_refused;
 	if (lsn > r->fill->lsn || (lsn == r->fill->lsn && !r->fill->n_recs && !r->fill->retire_all))
 		err = -EINVAL;
 	while (!err && r->durable < lsn) {
 		if (r->dead) {
 			err = fail(-EIO, "the volume log could not be written");
+		} else if (r->n_refused != n_refused && r->refused) { /* the leader was told; so is who waited for it */
+			err = fail(r->refused, "the disk has no room for the volume log");
 		} else if (r->writing) {
 			cond_wait(&r->changed, &r->lock);
 		} else if (r->head == r->fill && !redo_next_group(r)) {
@@ -264,5 +306,11 @@ int redo_retire(struct redo *r)
 		lsn = r->fill->lsn;
 	}
 	mutex_unlock(&r->lock);
-	return err ? err : redo_flush(r, lsn);
+	if (!err)
+		err = redo_flush(r, lsn);
+	mutex_lock(&r->lock);
+	if (r->fill->lsn == lsn) /* it goes on: what comes into this group does count */
+		r->fill->retire_all = false;
+	mutex_unlock(&r->lock);
+	return err;
 }

@@ -58,6 +58,8 @@ struct redo {
 	bool writing;                       /* a leader is at work on head */
 	bool syncing_names;
 	bool dead;
+	int refused; /* the last write, for want of room: -ENOSPC, -EDQUOT */
+	uint64_t n_refused;
 	uint64_t durable, retired_sealed, retired_durable; /* retired LSN: of the last group that was sealed; of the last durable one */
 	uint64_t start[2]; /* LSN of the durable group at the start of each half */
 	uint64_t end[2]; /* behind the last durable group of each half; 0: there is none */

@@ -62,6 +62,18 @@ static void batch_log(struct item *items, size_t n, bool commit, uint64_t *lsn, 
 	}
 }
 
+/* The log was refused room, and said so: no SEAL of these may be put in place before it is durable.  The others do not need it. */
+static void batch_unlogged(struct item *items, size_t n, int err, int *first_err)
+{
+	for (size_t i = 0; i < n; i++) {
+		if (items[i].step != ITEM_LOGGED)
+			continue;
+		items[i].step = ITEM_FAILED;
+		items[i].f->retry_at = now_ns() + RETRY_AGE;
+		*first_err = *first_err ? *first_err : err;
+	}
+}
+
 static void batch_apply(struct item *items, size_t n, int *first_err)
 {
 	for (size_t i = 0; i < n; i++) {
@@ -235,11 +247,12 @@ int seal_batch(struct store *st, struct inode **files, size_t n, bool commit)
 	batch_log(items, n, commit, &lsn, &first_err);
 #ifndef TEST_NO_EARLY_APPLY
 	err = lsn ? redo_flush(st->redo, lsn) : 0;
-	if (err) {
-		if (redo_is_dead(st->redo))
-			st->failed = true;
+	if (err && redo_is_dead(st->redo)) {
+		st->failed = true;
 		return err;
 	}
+	if (err)
+		batch_unlogged(items, n, err, &first_err);
 #endif
 	batch_apply(items, n, &first_err);
 	batch_sync(st, items, n, &first_err);

@@ -150,7 +150,6 @@ int inode_void_base(struct inode *f)
 	struct redo_rec recs[2] = {{.type = REDO_INTENT}, {.type = REDO_VOID}};
 	unsigned from = f->hinted ? 1 : 0;
 	uint8_t id[ID_LEN];
-	uint64_t lsn;
 	int err = random_bytes(id, ID_LEN);
 
 	if (err)
@@ -161,11 +160,13 @@ int inode_void_base(struct inode *f)
 	recs[0].intent.ino = f->ino;
 	recs[0].intent.root_ino = f->st->root_ino;
 	recs[0].intent.path = f->path ? f->path : "";
-	err = redo_append(st->redo, recs + from, 2 - from, &f->pin, 0, true, &lsn, NULL);
+	if (!f->void_lsn)
+		err = redo_append(st->redo, recs + from, 2 - from, &f->pin, 0, true, &f->void_lsn, NULL);
 	if (!err)
-		err = redo_flush(st->redo, lsn);
+		err = redo_flush(st->redo, f->void_lsn);
 	if (err)
 		return err;
+	f->void_lsn = 0;
 	f->void_pin = f->pin;
 	f->void_seq = f->write_seq;
 	memset(&f->pin, 0, sizeof(f->pin));

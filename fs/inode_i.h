@@ -131,6 +131,7 @@ struct inode {
 	struct redo_pin pin;
 	struct redo_pin void_pin; /* REPLACED gave its base up: freed at the next sync of the file */
 	uint64_t void_seq;        /* write_seq at that moment */
+	uint64_t void_lsn;        /* REPLACED: VOID stands in the log and is not durable yet; nothing more of this base counts */
 	bool rewrite;             /* SPILLED: a sync failed, so that what is in place may be only in the kernel's memory */
 	bool orphans;             /* the log holds images that no COMMIT counts */
 	struct apply apply;

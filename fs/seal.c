@@ -127,7 +127,7 @@ int seal_replaced(struct inode *f)
 
 bool seal_too_large(const struct inode *f)
 {
-	return f->size > NEW_MEMORY_MAX;
+	return f->size > NEW_MEMORY_MAX || f->void_lsn;
 }
 
 int seal_voided(struct inode *f)

@@ -2,7 +2,8 @@
 /*
  * Random operations, power cuts at random moments, recovery, power cuts inside recovery, and on with what is left.
  * random [--seed N] [--states N] [--faults 1] [--trace 1]: exit 1 and the seed if a promise is broken.
- * With faults one call of the disk fails in each run; the history ends with the first operation that fails for it.
+ * With faults one call of the disk fails in each run; the history ends with the first operation that fails for it, unless it is a sync
+ * for which the log had no room.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -68,6 +69,17 @@ static void names(struct world *w, int i)
 		world_unlink(w, i);
 }
 
+/* What was told an error stays as it is, and everything goes on. */
+static void room_again(struct world *w)
+{
+	if (redo_is_dead(w->st->redo) || w->st->failed)
+		world_violation(w, "a log that was refused room is given up");
+	if (simdisk_random(&w->rnd) % 2) /* else each operation is told for a while */
+		return;
+	simdisk_fail(w->disk, SIM_WRITE, 0, false, 0, NULL);
+	w->log_full = false;
+}
+
 static void one_operation(struct world *w)
 {
 	int i = (int)(simdisk_random(&w->rnd) % WORLD_FILES);
@@ -107,7 +119,9 @@ static void one_operation(struct world *w)
 	} else {
 		world_seal_step(w, i, simdisk_random(&w->rnd) & 1);
 	}
-	if (err && w->faults)
+	if (err && w->log_full && (err == -ENOSPC || err == -EDQUOT))
+		room_again(w);
+	else if (err && w->faults)
 		w->failed = true;
 	else if (err)
 		world_violation(w, "fsync of %s fails without a reason: %s: %s", x->name, strerror(-err), fail_text());
@@ -122,6 +136,11 @@ static void plan_fault(struct world *w)
 	unsigned nth = 1 + (unsigned)(simdisk_random(&w->rnd) % (call == SIM_SYNC ? 30 : 60));
 
 	w->faults = true;
+	if (simdisk_random(&w->rnd) % 4 == 0) { /* no room for a while */
+		w->log_full = true;
+		simdisk_fail(w->disk, SIM_WRITE, 1 + nth % 8, true, nth & 1 ? -ENOSPC : -EDQUOT, "log.*");
+		return;
+	}
 	if (simdisk_random(&w->rnd) % 4 == 0) { /* the log, for good, perhaps from the first group on */
 		simdisk_fail(w->disk, SIM_SYNC, 1 + nth % 8, true, -EIO, "log.*");
 		return;

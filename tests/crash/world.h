@@ -48,6 +48,7 @@ struct world {
 	uint64_t rnd;
 	bool faults;                        /* operations may fail ... */
 	bool failed;                        /* ... and one did */
+	bool log_full;                      /* each write into the log is refused for want of room, until an operation was */
 	void (*meanwhile)(struct world *w); /* run once inside the next flush of the log: another thread's doing */
 	int syncing;                        /* slot in world_fsync(), or -1 */
 	uint64_t during[8];                 /* what was written to it meanwhile */

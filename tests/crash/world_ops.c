@@ -277,7 +277,7 @@ void world_seal(struct world *w, int i, bool commit)
 	TRACE(w, "seal %s %d", w->files[i].name, commit);
 	if (!f)
 		return;
-	if (writeback_seal(w->st, &f, 1, commit))
+	if (writeback_seal(w->st, &f, 1, commit) && !w->log_full)
 		w->failed = true;
 	inode_put(f);
 }

@@ -223,6 +223,84 @@ static void test_new_waits(void **state)
 	end(w, f);
 }
 
+/* The log, though it stands, is refused room as well (btrfs): each fsync says so, nothing is lost, and it goes on. */
+static void test_log_refused(void **state)
+{
+	static const int errors[] = {-ENOSPC, -EDQUOT};
+	struct world *w = *state;
+	struct file *f = sealed(w, "log");
+
+	for (unsigned i = 0; i < ARRAY_SIZE(errors); i++) {
+		fault_set(w, FAULT_PWRITE, ON_LOG, 1, errors[i], LOTS);
+		file_write(w, f, 7, OLD / 2, 5 + (int)i);
+		for (int k = 0; k < 3; k++) {
+			assert_int_equal(inode_fsync(f->f, false), errors[i]);
+			file_check(w, f);
+		}
+		assert_int_equal(store_sync(w->st), errors[i]);
+		file_write(w, f, OLD / 2, OLD / 4, 9);
+		assert_int_equal(inode_fsync(f->f, false), errors[i]);
+		file_check(w, f);
+		assert_true(w->faults.fired > 5);
+		assert_false(w->st->failed);
+		fault_set(w, FAULT_PWRITE, ON_LOG, 1, errors[i], 1); /* once more, and then there is room */
+		file_fsync(w, f);
+		assert_int_equal(w->faults.fired, 1);
+		world_kill(w);
+		file_reopen(w, f);
+		file_check(w, f);
+		assert_int_equal(store_sync(w->st), 0);
+		file_check_at_rest(w, f);
+	}
+	end(w, f);
+}
+
+/* Neither is an acknowledged state lost to records that were never acknowledged. */
+static void test_log_refused_kill(void **state)
+{
+	struct world *w = *state;
+	struct file *f = sealed(w, "log");
+
+	fault_set(w, FAULT_PWRITE, ON_LOG, 1, -ENOSPC, LOTS);
+	file_write(w, f, 0, 10, 2);
+	assert_int_equal(inode_fsync(f->f, false), -ENOSPC);
+	assert_int_equal(store_sync(w->st), -ENOSPC);
+	world_kill(w);
+	fill(f->plain, OLD, 1);
+	file_reopen(w, f);
+	file_check(w, f);
+	end(w, f);
+}
+
+/* The record that gives the old content up is refused, but stays: what is small again may not be sealed on a base that is given up. */
+static void test_void_refused(void **state)
+{
+	struct world *w = *state;
+	struct file *f = sealed(w, "void");
+	static uint8_t much[3 << 19];
+
+	for (int seals = 0; seals < 2; seals++) {
+		file_cut(w, f, 0);
+		fault_set(w, FAULT_PWRITE, ON_LOG, 1, -ENOSPC, LOTS);
+		assert_int_equal(inode_write(f->f, much, sizeof(much), 0), -ENOSPC);
+		assert_true(w->faults.fired > 0);
+		file_cut(w, f, 0);
+		file_write(w, f, 0, 1000, 3 + seals);
+		assert_int_equal(inode_fsync(f->f, false), -ENOSPC);
+		fault_clear(w);
+		if (seals)
+			assert_int_equal(store_sync(w->st), 0);
+		else
+			file_fsync(w, f);
+		world_kill(w);
+		file_reopen(w, f);
+		file_check(w, f);
+		assert_int_equal(store_sync(w->st), 0);
+		file_check_at_rest(w, f);
+	}
+	end(w, f);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -233,6 +311,9 @@ int main(int argc, char **argv)
 	    cmocka_unit_test_setup_teardown(test_cut, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_new, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_new_waits, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_log_refused, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_log_refused_kill, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_void_refused, setup, teardown),
 	};
 
 	if (argc > 1)

@@ -389,6 +389,7 @@ static void test_write_fails_with_queue(void **state)
 	}
 	assert_int_equal(lsn, 3);
 	b->fail_writes = 1;
+	b->write_err = -EIO;
 	assert_int_equal(redo_flush(b->r, lsn), 0);
 	for (int i = 0; i < 14; i++) {
 		assert_int_equal(redo_read(b->r, &locs[i], got), 0);

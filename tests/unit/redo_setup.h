@@ -30,7 +30,7 @@ struct bed {
 	struct redo *r;
 	_Atomic unsigned syncs, syncfs;
 	_Atomic int fail_syncs; /* the next so many log syncs fail */
-	_Atomic int fail_writes;
+	_Atomic int fail_writes, write_err; /* 0: -ENOSPC */
 	useconds_t slow;
 };
 
@@ -61,8 +61,12 @@ static inline int bed_pwritev(void *ctx, int fd, const struct iovec *iov, int n,
 	struct bed *b = ctx;
 
 	if (b->fail_writes > 0) {
+		struct iovec half = {iov->iov_base, iov->iov_len / 2};
+
 		b->fail_writes--;
-		return -ENOSPC;
+		if (b->real.pwritev(b->real.ctx, fd, &half, 1, off)) /* the kernel took some of it */
+			return -EIO;
+		return b->write_err ? b->write_err : -ENOSPC;
 	}
 	return b->real.pwritev(b->real.ctx, fd, iov, n, off);
 }
