@@ -170,7 +170,8 @@ struct inode {
 	struct timespec mtime, ctime;
 	struct timespec guess; /* of both, while the kernel's are not known: inode_times.c */
 	_Atomic bool guessed;
-	time_t told_at; /* when the kernel sent one or was told one */
+	time_t heard_at; /* when the kernel sent a time or a write, or was told a time */
+	bool unsent;     /* a write came long after that, guessed: its time was lost */
 	bool guess_stored;  /* a commit or a seal has it; also set with the lock held for reading, by who has seal_lock */
 	bool times_changed; /* mtime is not in the last COMMIT or seal yet */
 

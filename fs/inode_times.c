@@ -7,8 +7,9 @@
  * write that arrives here does not move mtime.  It is dated with the moment of its arrival (`guess`) only for a crash, which must not leave
  * new content under an old time: whatever is stored before the kernel's time is known has the guess, and is put right when it is known.
  * That is with its SETATTR; at the last close of a writer, before which it sends all; or when a syncfs of the mount has come back that
- * began after the write.  A SETATTR is lost when a program is killed in the middle of close(2) (the pages are not): where the kernel has
- * not said anything for longer than it keeps a page, the guess stays.
+ * began after the write.  A SETATTR is lost when a program is killed in the middle of close(2) (the pages are not): where a write
+ * comes after the kernel has sent nothing, time or page, for longer than it keeps a page, the guess stays.  (A time may be minutes older
+ * than the last page of one write-back to a slow disk.)
  */
 #include <sys/stat.h>
 
@@ -46,9 +47,13 @@ void inode_touched(struct inode *f)
 
 	if (!f->st->kernel_times) {
 		f->mtime = f->ctime = wall;
-	} else if (f->guessed || !is_near(&wall, &f->mtime)) {
-		f->guess = wall;
-		f->guessed = true;
+	} else {
+		if (f->guessed || !is_near(&wall, &f->mtime)) {
+			f->unsent |= wall.tv_sec - f->heard_at > LOST_S;
+			f->guess = wall;
+			f->guessed = true;
+		}
+		f->heard_at = wall.tv_sec;
 	}
 	f->write_seq++;
 	f->last_write = now;
@@ -143,8 +148,8 @@ int inode_set_times(struct inode *f, const struct timespec ts[2], const struct t
 		time_merge(&f->mtime, &ts[1]);
 		f->ctime = ctime ? *ctime : now_wall();
 		if (ts[1].tv_nsec != UTIME_OMIT) {
-			f->guessed = f->guess_stored = false;
-			f->told_at = now_wall().tv_sec;
+			f->guessed = f->guess_stored = f->unsent = false;
+			f->heard_at = now_wall().tv_sec;
 		}
 	}
 	rwlock_unlock(&f->lock);
@@ -155,20 +160,20 @@ void inode_times_loaded(struct inode *f, const struct timespec *mtime, const str
 {
 	f->mtime = *mtime;
 	f->ctime = *ctime;
-	f->guessed = false;
-	f->told_at = mtime->tv_sec <= now_wall().tv_sec ? mtime->tv_sec : 0;
+	f->guessed = f->unsent = false;
+	f->heard_at = mtime->tv_sec <= now_wall().tv_sec ? mtime->tv_sec : 0;
 }
 
 void inode_times_known(struct inode *f)
 {
 	const struct timespec ts[2] = {{.tv_nsec = UTIME_OMIT}, f->mtime};
 
-	if (f->guessed && f->guess.tv_sec - f->told_at > LOST_S) { /* what is stored has it, or will with what was written last */
+	if (f->guessed && f->unsent) { /* what is stored has it, or will with what was written last */
 		f->mtime = f->guess;
 		f->ctime = ctime_of(f);
 		f->guess_stored = false;
 	}
-	f->guessed = false;
+	f->guessed = f->unsent = false;
 	if (f->guess_stored && set_times(f, ts))
 		report(REPORT_WARN, "%s: its time stamp could not be set", f->path ? f->path : "file");
 	f->guess_stored = false;
