@@ -6,7 +6,7 @@
 #include "report.h"
 #include "words.h"
 
-#define SEGCACHE_DEFAULT ((size_t)24 << 20)
+#define SEGCACHE_DEFAULT ((size_t)20 << 20)
 #define SEGCACHE_MAX ((size_t)64 << 30)
 #define THREADS_DEFAULT 10
 #define THREADS_MAX 1024
