@@ -15,6 +15,7 @@
 #define DENTS_LEN 32768
 #define DEPTH_MAX 32
 #define SEEN_NS 60000000000u
+#define LOOK_MAX 2000u /* files and directories of a window, whatever comes of them */
 
 bool path_within(const char *path, size_t len, const char *dir)
 {
@@ -49,6 +50,7 @@ static void gather_one(struct window *w, int dir, const char *name)
 
 	if (fd < 0)
 		return;
+	w->looked++;
 	if (w->n < w->max && !st->io.stat(st->io.ctx, fd, &s) && S_ISREG(s.st_mode) && s.st_size && s.st_size <= SIZE_MAX_READ) {
 		live = inode_find(st, s.st_dev, s.st_ino);
 		if (live)
@@ -99,6 +101,7 @@ static void gather_child(struct window *w, int dir, const char *path, const char
 	fd = io_open_beneath(dir, name, O_RDONLY | O_DIRECTORY);
 	if (fd < 0 || fstat(fd, &s) || seen_lately(w->seen, s.st_ino) || faccessat(fd, TDFS_DIR, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
 		return;
+	w->looked++;
 	if (asprintf(&child, "%s%s%s", path, *path ? "/" : "", name) < 0) {
 		child = NULL;
 		return;
@@ -108,7 +111,7 @@ static void gather_child(struct window *w, int dir, const char *path, const char
 		seen_set(w->seen, s.st_ino);
 }
 
-/* Behind @name, or from the offset on.  Sets @w->at if @limit is reached. */
+/* Behind @name, or from the offset on.  Sets @w->at if @limit is reached, or enough was looked at for one open to wait for. */
 static void gather_dir(struct window *w, int fd, const char *path, const char *name, unsigned limit, unsigned depth)
 {
 	CLEANUP_FREE char *buf = malloc(DENTS_LEN);
@@ -127,7 +130,7 @@ static void gather_dir(struct window *w, int fd, const char *path, const char *n
 				gather_one(w, fd, de->d_name);
 			else if (de->d_type == DT_DIR && w->scope)
 				gather_child(w, fd, path, de->d_name, depth);
-			if (w->n >= limit && !w->at) {
+			if ((w->n >= limit || w->looked >= LOOK_MAX) && !w->at) {
 				w->pos = de->d_off;
 				w->at = strdup(path);
 			}

@@ -23,8 +23,9 @@ struct window {
 	unsigned wide;     /* how many files where it is allowed to leave the directory; at most @max */
 	unsigned max;      /* room of @want */
 	struct kas_want *want;
-	ino_t *inos; /* of these */
-	bool again;  /* from the start of the scope */
+	ino_t *inos;     /* of these */
+	bool again;      /* from the start of the scope */
+	unsigned looked; /* at so many files and directories */
 	/* out */
 	size_t n;
 	char *at;  /* the directory in which it was full; NULL: at the end of everything.  malloc'd */
