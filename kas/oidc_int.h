@@ -52,9 +52,11 @@ int secret_file_read(const char *path, size_t max, char **ret, struct stat *ret_
 int secret_parent_open(const char *path, int *ret_dir, const char **ret_name) MUST_CHECK;
 /* 0; -ENOENT; -EPERM; -EPROTO not a session, or one of another issuer or client */
 int session_read(const char *path, const struct issuer *is, struct session *ret) MUST_CHECK;
-/* where it is: in the file, or in the keyring that the file points to */
+/* the next refresh token, where the session is: in the file, or in the keyring that the file points to.  Under session_lock(), which
+ * session_new() takes itself.  0; -EACCES there is none any more; -errno */
 int session_write(const char *path, const struct issuer *is, const char *refresh, EVP_PKEY *key) MUST_CHECK;
-/* of a new login, in the place of what was there; @keyring: in: into the kernel's keyring, out: it is there.  Without one a file, which is reported */
+/* of a new login, in the place of what was there; @keyring: in: into the kernel's keyring, out: it is there.  Without one a file, which is
+ * reported */
 int session_new(const char *path, const struct issuer *is, const char *refresh, EVP_PKEY *key, bool *keyring) MUST_CHECK;
 /* the file, and what it points to; 0, -ENOENT, -errno */
 int session_remove(const char *path) MUST_CHECK;

@@ -173,11 +173,15 @@ int oidc_logout(const char *issuer, const char *client_id, const char *session_f
 {
 	CLEANUP_SESSION struct session s = {0};
 	struct issuer is = {0};
+	CLEANUP_FD int lock = -1;
 	char why[300];
 	int err = issuer_init(&is, issuer, client_id, NULL, http), gone;
 
 	if (err)
 		return err;
+	/* or a refresh that is under way has the next token, and that one would not be revoked; who hangs does not keep us */
+	lock = session_lock(session_file, http_now() + 2 * FETCH_MS);
+	fail_clear();
 	err = session_read(session_file, &is, &s);
 	if (!err)
 		err = session_revoke(&is, &s);

@@ -161,9 +161,10 @@ int session_write(const char *path, const struct issuer *is, const char *refresh
 
 	if (err)
 		return err;
-	if (file_read(path, &j, &name))
-		fail_clear(); /* there is none yet, or none that counts */
+	err = file_read(path, &j, &name);
 	json_decref(j);
+	if (err) /* by no means into a file of its own: it was to be gone, and perhaps in the keyring alone */
+		return err == -ENOENT ? fail(-EACCES, "%s: logged out meanwhile", path) : err;
 	return name ? keyring_put(name, text, strlen(text)) : file_write(path, text);
 }
 
@@ -196,11 +197,18 @@ int session_new(const char *path, const struct issuer *is, const char *refresh, 
 {
 	CLEANUP_WIPE char *text = NULL;
 	CLEANUP_FREE char *old = NULL;
+	CLEANUP_FD int dir = -1, lock = -1;
+	const char *base = NULL;
 	json_t *j = NULL;
 	int err = session_text(is, refresh, key, &text);
 
+	if (!err)
+		err = secret_parent_open(path, &dir, &base);
 	if (err)
 		return err;
+	lock = session_lock(path, http_now() + 2 * FETCH_MS); /* else a refresh of the old one would be written over it */
+	if (lock < 0)
+		return lock;
 	if (file_read(path, &j, &old))
 		fail_clear();
 	json_decref(j);

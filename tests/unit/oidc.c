@@ -46,7 +46,7 @@ static int make_dir(void **state)
 
 static int remove_dir(void **state)
 {
-	static const char *const names[] = {"s", "session", "session.lock", "a/b/session"};
+	static const char *const names[] = {"s", "session", "session.lock", "a/b/session", "a/b/session.lock"};
 
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
 		(void)unlink(path_of(names[i]));
@@ -95,13 +95,14 @@ static void test_sessions(void **state)
 	CLEANUP_SESSION struct session s = {0}, none = {0};
 	EVP_PKEY *key = pubkey_new_ec();
 	char path[128];
+	bool keyring = false;
 	struct stat st;
 
 	other.name = (char *)"https://id.example.com";
 	client.client_id = (char *)"cli2";
 	snprintf(path, sizeof(path), "%s", path_of("a/b/session"));
 	assert_int_equal(session_read(path, &is, &none), -ENOENT);
-	assert_int_equal(session_write(path, &is, "refresh-1", key), 0);
+	assert_int_equal(session_new(path, &is, "refresh-1", key, &keyring), 0);
 	assert_int_equal(session_write(path, &is, "refresh-2", key), 0);
 	assert_int_equal(stat(path, &st), 0);
 	assert_int_equal(st.st_mode & 07777, 0600);
@@ -136,6 +137,44 @@ static void test_session_lock(void **state)
 	b = session_lock(path, http_now() + 1000);
 	assert_true(b >= 0);
 	close(b);
+}
+
+static void *let_go(void *lock)
+{
+	nanosleep(&(struct timespec){.tv_nsec = 400000000}, NULL);
+	close(*(int *)lock);
+	return NULL;
+}
+
+/* A refresh is under way in another process while its user logs out, or in anew. */
+static void test_session_ended(void **state)
+{
+	struct issuer is = {.name = (char *)"https://id.example.org", .client_id = (char *)"cli"};
+	EVP_PKEY *key = pubkey_new_ec();
+	char path[128];
+	int64_t begun;
+	pthread_t t;
+	int lock;
+
+	snprintf(path, sizeof(path), "%s", path_of("session"));
+	for (int i = 0; i < 2; i++) {
+		bool keyring = i;
+
+		assert_int_equal(session_new(path, &is, "refresh-1", key, &keyring), 0);
+		assert_int_equal(session_write(path, &is, "refresh-2", key), 0);
+		assert_int_equal(session_remove(path), 0);
+		assert_int_equal(session_write(path, &is, "refresh-3", key), -EACCES);
+		assert_int_equal(access(path, F_OK), -1);
+	}
+	lock = session_lock(path, http_now() + 1000);
+	assert_true(lock >= 0);
+	begun = http_now();
+	assert_int_equal(pthread_create(&t, NULL, let_go, &lock), 0);
+	assert_int_equal(session_new(path, &is, "refresh-4", key, &(bool){false}), 0);
+	assert_true(http_now() - begun >= 300);
+	assert_int_equal(pthread_join(t, NULL), 0);
+	assert_int_equal(session_remove(path), 0);
+	EVP_PKEY_free(key);
 }
 
 static void test_session_path(void **state)
@@ -296,9 +335,9 @@ static void test_answers(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_secret_files), cmocka_unit_test(test_sessions), cmocka_unit_test(test_session_lock),
-	    cmocka_unit_test(test_session_path), cmocka_unit_test(test_forms),    cmocka_unit_test(test_proofs),
-	    cmocka_unit_test(test_tokens),       cmocka_unit_test(test_answers),
+	    cmocka_unit_test(test_secret_files),  cmocka_unit_test(test_sessions),     cmocka_unit_test(test_session_lock),
+	    cmocka_unit_test(test_session_ended), cmocka_unit_test(test_session_path), cmocka_unit_test(test_forms),
+	    cmocka_unit_test(test_proofs),        cmocka_unit_test(test_tokens),       cmocka_unit_test(test_answers),
 	};
 
 	return cmocka_run_group_tests(tests, make_dir, remove_dir);
