@@ -55,23 +55,53 @@ static bool address_parse(char *word, uint8_t ret[16])
 	return inet_pton(AF_INET, word, ret + 12) == 1 || inet_pton(AF_INET6, word, ret) == 1;
 }
 
+static bool is_quote(const char *text, const char *at)
+{
+	size_t back = 0;
+
+	if (*at != '"')
+		return false;
+	while (at - back > text && at[-1 - (ssize_t)back] == '\\')
+		back++;
+	return back % 2 == 0;
+}
+
+/* The last comma that stands in no quoted text.  From the end, which our proxy has written: in front of it anything may stand */
+static char *last_comma(char *text, bool quoted)
+{
+	char *p = text + strlen(text);
+	bool in = false;
+
+	while (p > text) {
+		p--;
+		in ^= quoted && is_quote(text, p);
+		if (*p == ',' && !in)
+			return p;
+	}
+	return NULL;
+}
+
 /* One hop of the trail, without blanks around: an address; of Forwarded (RFC 7239) the value of "for".  NULL: it does not say */
 static char *hop_address(char *hop, bool forwarded)
 {
-	char *save = NULL, *word;
+	char *end;
 
-	if (!forwarded)
+	for (; forwarded && *hop; hop = end) {
+		bool in = false, is_for;
+
+		hop += strspn(hop, "; \t");
+		is_for = strncasecmp(hop, "for=", 4) == 0;
+		for (end = hop; *end && (in || !strchr("; \t", *end)); end++)
+			in ^= is_quote(hop, end);
+		if (!is_for)
+			continue;
+		*end = '\0';
+		hop += 4;
+		hop += *hop == '"';
+		hop[strcspn(hop, "\"")] = '\0';
 		return hop;
-	for (word = strtok_r(hop, "; \t", &save); word; word = strtok_r(NULL, "; \t", &save))
-		if (strncasecmp(word, "for=", 4) == 0) {
-			word += 4;
-			if (*word == '"') {
-				word++;
-				word[strcspn(word, "\"")] = '\0';
-			}
-			return word;
-		}
-	return NULL;
+	}
+	return forwarded ? NULL : hop;
 }
 
 /* From the nearest hop back to the first that is no proxy of ours.  false: there is none whose address is told */
@@ -80,7 +110,7 @@ static bool trail_client(const struct serve_config *c, struct trail *t, uint8_t 
 	bool any = false, forwarded = strcasecmp(t->name, "Forwarded") == 0;
 
 	while (t->len) {
-		char *comma = strrchr(t->text, ','), *hop = comma ? comma + 1 : t->text;
+		char *comma = last_comma(t->text, forwarded), *hop = comma ? comma + 1 : t->text;
 		uint8_t b[16];
 
 		hop += strspn(hop, " \t");
