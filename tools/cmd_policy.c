@@ -208,8 +208,10 @@ static int set_in(const struct policy_job *job, struct volume *v)
 		return complain(-ENOMEM, j->shown, NULL);
 	if (j->text) {
 		base64_encode(j->text, j->len, b64);
-		code = policy_keys_set(v, same ? volume_policy_at(v, j->at->path) : b64, j->a->unchecked);
+		code = policy_place_alone(v, j->at);
 	}
+	if (j->text && !code)
+		code = policy_keys_set(v, same ? volume_policy_at(v, j->at->path) : b64, j->a->unchecked);
 	if (code || same)
 		return code;
 	fail_clear();

@@ -2,6 +2,7 @@
 #include "policy_place.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <sys/stat.h>
@@ -66,6 +67,27 @@ int policy_place_find(const char *arg, struct policy_place *ret)
 	if (!ret->path)
 		return complain(-ENOMEM, arg, NULL);
 	ret->store = STEAL(store);
+	return EXIT_TDFS_OK;
+}
+
+int policy_place_alone(const struct volume *v, const struct policy_place *at)
+{
+	struct stat st, other;
+
+	if (!at->file || fstatat(v->store_fd, at->path, &st, AT_SYMLINK_NOFOLLOW) || st.st_nlink < 2)
+		return EXIT_TDFS_OK;
+	for (size_t i = 0; i < v->n_policies; i++) {
+		const char *path = v->policies[i].dir;
+
+		if (strcmp(path, at->path) >= 0 || fstatat(v->store_fd, path, &other, AT_SYMLINK_NOFOLLOW) || other.st_ino != st.st_ino ||
+		    other.st_dev != st.st_dev)
+			continue;
+		report(REPORT_ERROR,
+		       "%s: %s is another name of this file, and its own policy counts: set it there, or first `tdfs policy set %s/%s "
+		       "--inherit`",
+		       at->path, path, at->store, path);
+		return EXIT_TDFS_FAILED;
+	}
 	return EXIT_TDFS_OK;
 }
 

@@ -17,6 +17,10 @@ struct policy_place {
 int policy_place_find(const char *arg, struct policy_place *ret) MUST_CHECK;
 void policy_place_free(struct policy_place *p);
 
+/** policy_place_alone() - is the policy that this file gets its own?  Of a file with several names the first that has one counts
+ * (CONVERT.md, rewrap --rules).  An exit code, reported: another name's would count (EXIT_TDFS_FAILED) */
+int policy_place_alone(const struct volume *v, const struct policy_place *at) MUST_CHECK;
+
 /** policy_says_same() - is @text (JSON) but for its uuid what was set for @path already?  Then a run that was cut short goes on, where
  * another uuid would begin it anew */
 bool policy_says_same(const struct volume *v, const char *path, const char *text);
