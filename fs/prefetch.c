@@ -9,51 +9,8 @@
 #include "inode_i.h"
 #include "prefetch_i.h"
 
-#define DIRS 64u               /* that are walked at a time */
-#define LEVELS 16u             /* above a file that are looked at */
-#define WAIT_NS 5000000000u    /* for somebody who asks for this directory; then the KAS is late */
-#define STEADY_NS 10000000000u /* who goes from directory to directory comes to the next one within that time */
+#define WAIT_NS 5000000000u /* for somebody who asks for this directory; then the KAS is late */
 #define DENTS_LEN 32768
-
-struct walk { /* of one directory */
-	dev_t dev;
-	ino_t ino; /* 0: free */
-	uint64_t used;
-	bool listed;
-	bool busy;       /* somebody gathers and asks */
-	unsigned misses; /* keys that nobody knew */
-	unsigned window; /* keys asked for last time */
-	unsigned left;   /* keys that were asked for and have not been used */
-	off_t pos;       /* where the next window begins; -1: at the end, 0: not known */
-	/* of the directories in it, one after the other: in how many has a key been missed, in which last, when */
-	unsigned children;
-	ino_t child;
-	uint64_t child_when;
-};
-
-/* A walk through many directories: the thread is ahead of it. */
-struct front {
-	char *scope, *at; /* what is walked; where the next window begins: NULL none, or the end */
-	off_t pos;
-	unsigned left; /* as of a walk */
-	bool busy;     /* somebody gathers and asks; what is owned here is his */
-	bool wanted;   /* by the thread */
-};
-
-struct prefetch {
-	struct store *st;
-	struct seen seen;
-	struct mutex lock; /* a leaf */
-	/* guarded by lock */
-	struct cond changed;
-	struct walk walks[DIRS];
-	uint64_t clock;
-	bool stop;
-	int next_fd; /* for the thread: a directory whose next window is wanted; -1: none */
-	struct walk *next;
-	struct front front;
-	pthread_t thread;
-};
 
 /* --- one window --- */
 
@@ -93,7 +50,7 @@ static bool ask(struct prefetch *p, struct window *w, const struct manifest *own
 static void front_end(struct front *f, struct window *w, bool got, const char *own_dir)
 {
 	free(STEAL(f->at));
-	if (got && w->at && (!own_dir || strcmp(w->at, own_dir) != 0)) {
+	if (got && w->n && w->at && (!own_dir || strcmp(w->at, own_dir) != 0)) {
 		f->at = STEAL(w->at);
 		f->pos = w->pos;
 	}
@@ -146,65 +103,7 @@ static void run_front(struct prefetch *p)
 	free(w.at);
 }
 
-/* --- which, and when --- */
-
-/* The last one to be forgotten is the directory whose directories are being walked, one after the other */
-static uint64_t walk_worth(const struct walk *w, uint64_t now)
-{
-	return w->used + (w->children > 1 && now - w->child_when < STEADY_NS ? UINT64_MAX / 2 : 0);
-}
-
-/* The lock is held.  NULL: none */
-static struct walk *walk_find(struct prefetch *p, const struct stat *dir)
-{
-	for (size_t i = 0; i < DIRS; i++) {
-		struct walk *w = &p->walks[i];
-
-		if (w->ino == dir->st_ino && w->dev == dir->st_dev) {
-			w->used = ++p->clock;
-			return w;
-		}
-	}
-	return NULL;
-}
-
-/* The lock is held.  The walk of a directory; NULL: all are busy */
-static struct walk *walk_of(struct prefetch *p, const struct stat *dir)
-{
-	struct walk *oldest = NULL, *is = walk_find(p, dir);
-	uint64_t now = now_ns();
-
-	for (size_t i = 0; i < DIRS && !is; i++) {
-		struct walk *w = &p->walks[i];
-
-		if (!w->busy && (!oldest || walk_worth(w, now) < walk_worth(oldest, now)))
-			oldest = w;
-	}
-	if (oldest)
-		*oldest = (struct walk){.dev = dir->st_dev, .ino = dir->st_ino, .used = ++p->clock};
-	return is ? is : oldest;
-}
-
-/* The lock is held: how many besides the one that is opened */
-static unsigned window_of(struct walk *w)
-{
-	static const unsigned grows[] = {0, 8, 64, WINDOW_MAX};
-
-	w->misses = MIN(w->misses + 1, (unsigned)ARRAY_SIZE(grows));
-	return w->listed ? WINDOW_MAX : grows[w->misses - 1];
-}
-
-/* The lock is held, for a file whose key is known: is it time for the next window?  Takes the walk. */
-static bool next_wanted(struct prefetch *p, struct walk *w)
-{
-	if (!w->left)
-		return false;
-	w->left--;
-	if (w->busy || w->left > (w->listed ? WINDOW_MAX : w->window / 2) || w->pos <= 0 || p->next_fd >= 0)
-		return false;
-	w->busy = true;
-	return true;
-}
+/* --- the next window --- */
 
 static void go_on(struct prefetch *p, struct walk *w, int dirfd)
 {
@@ -236,95 +135,6 @@ static bool dir_is_long(int fd)
 		for (ssize_t at = 0; at < len; at += ((const struct dirent64 *)(buf + at))->d_reclen)
 			n += ((const struct dirent64 *)(buf + at))->d_type != DT_DIR;
 	return lseek(fd, 0, SEEK_SET) == 0 && n > WINDOW_MAX + 1;
-}
-
-/* --- walks through many directories --- */
-
-/* The lock is held: a key was missed below @w, in @child or deeper.  In how many of its directories now, one after the other? */
-static unsigned child_note(struct walk *w, ino_t child)
-{
-	uint64_t now = now_ns();
-
-	if (now - w->child_when > STEADY_NS)
-		w->children = 0;
-	if (!w->children || w->child != child)
-		w->children++;
-	w->child = child;
-	w->child_when = now;
-	return w->children;
-}
-
-/*
- * A key is missed in the directory @path, which is @dir.  Is this a walk through the directories beside it too: has a key been missed in
- * others of a directory above, which was listed?  The highest of these: the length of its path, and in how many; -1: no
- */
-static ssize_t scope_of(struct prefetch *p, const char *path, size_t len, const struct stat *dir, unsigned *ret_children)
-{
-	ino_t child = dir->st_ino;
-	ssize_t scope = -1;
-
-	for (unsigned i = 0; i < LEVELS && len; i++) {
-		CLEANUP_FREE char *up = NULL;
-		CLEANUP_FD int fd = -1;
-		struct walk *w;
-		struct stat s;
-		unsigned n;
-
-		while (len && path[--len] != '/')
-			;
-		up = strndup(path, len);
-		fd = up ? dir_beneath(p->st, up) : -ENOMEM;
-		if (fd < 0 || fstat(fd, &s))
-			break;
-		mutex_lock(&p->lock);
-		w = walk_of(p, &s);
-		n = w && w->listed ? child_note(w, child) : 0;
-		mutex_unlock(&p->lock);
-		if (!n)
-			break;
-		if (n > 1) {
-			scope = (ssize_t)len;
-			*ret_children = n;
-		}
-		child = s.st_ino;
-	}
-	return scope;
-}
-
-/* The lock is held: the front becomes that of a window from @dir on; false: somebody is at it, or no memory */
-static bool front_take(struct prefetch *p, const char *path, size_t scope_len, unsigned children, struct window *win)
-{
-	struct front *f = &p->front;
-	char *scope;
-	bool again;
-
-	if (f->busy || f->wanted)
-		return false;
-	scope = strndup(path, scope_len);
-	if (!scope)
-		return false;
-	again = f->scope && strcmp(f->scope, scope) == 0;
-	free(f->scope);
-	f->scope = scope;
-	f->busy = true;
-	win->scope = scope;
-	/* who waits for it waits for little if the thread can go on; if the thread was ahead of it in vain it is no walk in this order */
-	win->wide = children < 3 ? WINDOW_GUESS : again ? WINDOW_MAX : WINDOW_FIRST;
-	return true;
-}
-
-/* The lock is held: a key that is known is used; is it time for the front's next window? */
-static bool front_wanted(struct prefetch *p, const char *path, size_t len)
-{
-	struct front *f = &p->front;
-
-	if (!f->scope || !path_within(path, len, f->scope))
-		return false;
-	f->left -= f->left > 0;
-	if (f->busy || f->wanted || !f->at || f->left > WINDOW_MAX)
-		return false;
-	f->wanted = true;
-	return true;
 }
 
 /* --- an open --- */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The parts of prefetch.c. */
+/* What prefetch.c, prefetch_walk.c and prefetch_gather.c share. */
 #ifndef TDFS_PREFETCH_I_H
 #define TDFS_PREFETCH_I_H
 
@@ -48,5 +48,56 @@ struct seen {
 		uint64_t when;
 	} dirs[SEEN]; /* by inode number */
 };
+
+#define DIRS 64u /* that are walked at a time */
+
+struct walk { /* of one directory */
+	dev_t dev;
+	ino_t ino; /* 0: free */
+	uint64_t used;
+	bool listed;
+	bool busy;       /* somebody gathers and asks */
+	unsigned misses; /* keys that nobody knew */
+	unsigned window; /* keys asked for last time */
+	unsigned left;   /* keys that were asked for and have not been used */
+	off_t pos;       /* where the next window begins; -1: at the end, 0: not known */
+	/* of the directories in it, one after the other: in how many has a key been missed, in which last, when */
+	unsigned children;
+	ino_t child;
+	uint64_t child_when;
+};
+
+/* A walk through many directories: the thread is ahead of it. */
+struct front {
+	char *scope, *at; /* what is walked; where the next window begins: NULL none, or the end */
+	off_t pos;
+	unsigned left; /* as of a walk */
+	bool busy;     /* somebody gathers and asks; what is owned here is his */
+	bool wanted;   /* by the thread */
+};
+
+struct prefetch {
+	struct store *st;
+	struct seen seen;
+	struct mutex lock; /* a leaf */
+	/* guarded by lock */
+	struct cond changed;
+	struct walk walks[DIRS];
+	uint64_t clock;
+	bool stop;
+	int next_fd; /* for the thread: a directory whose next window is wanted; -1: none */
+	struct walk *next;
+	struct front front;
+	pthread_t thread;
+};
+
+/* prefetch_walk.c */
+struct walk *walk_find(struct prefetch *p, const struct stat *dir);
+struct walk *walk_of(struct prefetch *p, const struct stat *dir);
+unsigned window_of(struct walk *w);
+bool next_wanted(struct prefetch *p, struct walk *w);
+ssize_t scope_of(struct prefetch *p, const char *path, size_t len, const struct stat *dir, unsigned *ret_children);
+bool front_take(struct prefetch *p, const char *path, size_t scope_len, unsigned children, struct window *win);
+bool front_wanted(struct prefetch *p, const char *path, size_t len);
 
 #endif
