@@ -214,7 +214,7 @@ static void move_retired(struct world *w)
 	world_seal(w, C, true);
 	world_write(w, A, 0, 100);
 	w->faults = true;
-	simdisk_fail(w->disk, SIM_WRITE, 1, false, -ENOSPC, "log.1");
+	simdisk_fail(w->disk, SIM_WRITE, 1, false, -EIO, "log.1");
 	if (world_fsync(w, A))
 		w->failed = true;
 }

@@ -295,14 +295,22 @@ def main():
         sums = [check(*e) for e in each]
         print(f"{sum(n for n, _ in sums)} things of {procs} processes, {sum(x for _, x in sums)} lost")
         sys.exit(1 if any(x for _, x in sums) else 0)
+    started = 0
     for k, (d, log) in enumerate(each):
         open(log, "a", encoding="ascii").close()
-        os.makedirs(d, exist_ok=True)
-        fsync_dir(base)
+        try:  # base was made in the mount: never below it, where the daemon is gone before this begins
+            if not os.path.isdir(d):
+                os.mkdir(d)
+            fsync_dir(base)
+        except OSError as e:
+            if e.errno not in DYING + (errno.ENOENT,):
+                raise
+            break
         if os.fork() == 0:
             work(d, log, f"{sys.argv[4]}/{k}", sys.argv[6:] == ["bear"])
             os._exit(0)
-    for _ in each:
+        started += 1
+    for _ in range(started):
         os.wait()
 
 
