@@ -169,6 +169,7 @@ struct inode {
 	bool owed;          /* SEALED: grown by what the disk had no blocks for, inode_keep.c */
 	struct timespec mtime, ctime;
 	struct timespec guess; /* of both, while the kernel's are not known: inode_times.c */
+	struct timespec ctime_told; /* ctime that came last with times from the kernel */
 	_Atomic bool guessed;
 	time_t heard_at; /* when the kernel sent a time or a write, or was told a time */
 	bool unsent;     /* a write came long after that, guessed: its time was lost */

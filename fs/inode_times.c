@@ -136,15 +136,29 @@ static int set_times(struct inode *f, const struct timespec ts[2])
 	return 0;
 }
 
+/*
+ * A sync of the kernel reads an inode's times and sends them without its lock: a truncation made meanwhile may be here first, with a later
+ * ctime, and is what the kernel shows.
+ */
+static bool is_overtaken(const struct inode *f, const struct timespec ts[2], const struct timespec *ctime)
+{
+	return ctime && ts[0].tv_nsec == UTIME_OMIT && is_later(&f->ctime_told, ctime) && is_near(&f->ctime_told, ctime);
+}
+
 int inode_set_times(struct inode *f, const struct timespec ts[2], const struct timespec *ctime)
 {
-	int err;
+	bool overtaken;
+	int err = 0;
 
 	if (f->plain)
 		return plain_set_times(f, ts);
 	rwlock_write(&f->lock);
-	err = set_times(f, ts);
-	if (!err) {
+	overtaken = is_overtaken(f, ts, ctime);
+	if (!overtaken)
+		err = set_times(f, ts);
+	if (!err && !overtaken) {
+		if (ctime)
+			f->ctime_told = *ctime;
 		time_merge(&f->mtime, &ts[1]);
 		f->ctime = ctime ? *ctime : now_wall();
 		if (ts[1].tv_nsec != UTIME_OMIT) {
