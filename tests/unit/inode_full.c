@@ -30,6 +30,16 @@ static struct file *sealed(struct world *w, const char *name)
 	return f;
 }
 
+/* What is known of the file is there after a kill, and at rest */
+static void survives_kill(struct world *w, struct file *f)
+{
+	world_kill(w);
+	file_reopen(w, f);
+	file_check(w, f);
+	assert_int_equal(store_sync(w->st), 0);
+	file_check_at_rest(w, f);
+}
+
 /* What file_write() does, by a page that is written back: the answer, and whether the file has it */
 static int write_back(struct file *f, uint64_t len, int seed, bool *ret_taken)
 {
@@ -66,11 +76,7 @@ static void test_kept(void **state)
 	assert_int_equal(w->st->n_seals, seals);
 	fault_clear(w);
 	file_fsync(w, f);
-	world_kill(w);
-	file_reopen(w, f);
-	file_check(w, f);
-	assert_int_equal(store_sync(w->st), 0);
-	file_check_at_rest(w, f);
+	survives_kill(w, f);
 	end(w, f);
 }
 
@@ -246,11 +252,7 @@ static void test_log_refused(void **state)
 		fault_set(w, FAULT_PWRITE, ON_LOG, 1, errors[i], 1); /* once more, and then there is room */
 		file_fsync(w, f);
 		assert_int_equal(w->faults.fired, 1);
-		world_kill(w);
-		file_reopen(w, f);
-		file_check(w, f);
-		assert_int_equal(store_sync(w->st), 0);
-		file_check_at_rest(w, f);
+		survives_kill(w, f);
 	}
 	end(w, f);
 }
@@ -292,11 +294,7 @@ static void test_void_refused(void **state)
 			assert_int_equal(store_sync(w->st), 0);
 		else
 			file_fsync(w, f);
-		world_kill(w);
-		file_reopen(w, f);
-		file_check(w, f);
-		assert_int_equal(store_sync(w->st), 0);
-		file_check_at_rest(w, f);
+		survives_kill(w, f);
 	}
 	end(w, f);
 }
