@@ -276,24 +276,6 @@ static char *store_of_mount(const char *path)
 	return store;
 }
 
-/* The policy of the copy, as base64 */
-static int share_policy(const struct policy_words *w, char **ret)
-{
-	CLEANUP_FREE char *text = NULL;
-	json_t *j = NULL;
-	int err = policy_make(w, &j);
-
-	if (err)
-		return err;
-	text = json_dumps(j, JSON_COMPACT);
-	json_decref(j);
-	*ret = text ? malloc(BASE64_LEN(strlen(text)) + 1) : NULL;
-	if (!*ret)
-		return -ENOMEM;
-	base64_encode(text, strlen(text), *ret);
-	return 0;
-}
-
 static int share_main(const void *args, int n, char **pos)
 {
 	struct args a = *(const struct args *)args;
@@ -307,7 +289,7 @@ static int share_main(const void *args, int n, char **pos)
 		return EXIT_TDFS_USAGE;
 	}
 	fail_clear();
-	err = share_policy(&a.words, &policy);
+	err = policy_make_base64(&a.words, &policy);
 	if (err)
 		return complain(err, NULL, NULL);
 	a.policy = policy;

@@ -8,24 +8,6 @@
 #include "say.h"
 #include "slot_kas.h"
 
-/* As manifests have it: base64, malloc'd */
-static int policy_base64(const struct policy_words *w, char **ret)
-{
-	CLEANUP_FREE char *text = NULL;
-	json_t *j = NULL;
-	int err = policy_make(w, &j);
-
-	if (err)
-		return err;
-	text = json_dumps(j, JSON_COMPACT);
-	json_decref(j);
-	*ret = text ? malloc(BASE64_LEN(strlen(text)) + 1) : NULL;
-	if (!*ret)
-		return -ENOMEM;
-	base64_encode(text, strlen(text), *ret);
-	return 0;
-}
-
 /* Whom the slot is for: a KAS that the volume has, unless it is said anew, else as the options have it; an exit code */
 static int kas_of(const struct change_args *a, const struct volume *v, struct volume_remote *ret)
 {
@@ -78,7 +60,7 @@ static int add_kas(const struct change_args *a, const char *store, struct volume
 	t.kas = kas; /* borrowed */
 	err = file ? 0 : kas_trust_path(&file);
 	if (!err)
-		err = policy_base64(&a->policy, &policy);
+		err = policy_make_base64(&a->policy, &policy);
 	if (!err)
 		err = volume_remote_check(v, &kas);
 	if (!err)

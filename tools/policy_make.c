@@ -135,3 +135,20 @@ int policy_make(const struct policy_words *a, json_t **ret)
 	*ret = j;
 	return j ? 0 : -ENOMEM;
 }
+
+int policy_make_base64(const struct policy_words *w, char **ret)
+{
+	CLEANUP_FREE char *text = NULL;
+	json_t *j = NULL;
+	int err = policy_make(w, &j);
+
+	if (err)
+		return err;
+	text = json_dumps(j, JSON_COMPACT);
+	json_decref(j);
+	*ret = text ? malloc(BASE64_LEN(strlen(text)) + 1) : NULL;
+	if (!*ret)
+		return -ENOMEM;
+	base64_encode(text, strlen(text), *ret);
+	return 0;
+}

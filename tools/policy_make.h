@@ -21,5 +21,7 @@ struct policy_words {              /* NULL: not said */
  * Attributes become lower case, as they are compared.  0; -EINVAL no attribute FQN, nobody's name, no day or one that is over, more than
  * 20; -EIO, -ENOMEM.  fail() tells. Free with json_decref(). */
 int policy_make(const struct policy_words *w, json_t **ret) MUST_CHECK;
+/** policy_make_base64() - the same as manifests have it: the JSON text in base64, malloc'd */
+int policy_make_base64(const struct policy_words *w, char **ret) MUST_CHECK;
 
 #endif
