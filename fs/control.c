@@ -27,6 +27,7 @@ struct control {
 	struct mutex lock;
 	struct cond talk_ended;
 	unsigned n_talks; /* guarded by lock */
+	int leaver;       /* the control thread's, then control_stop()'s: who asked for unmounting; -1: nobody */
 };
 
 struct talk { /* handed to its thread */
@@ -197,7 +198,14 @@ static bool serve(struct control *c, int fd)
 		fail_clear();
 		(void)send_answer(fd, call_answer(err));
 	} else {
-		(void)send_answer(fd, answer(c, line));
+		json_t *ret = answer(c, line);
+		bool leaving = json_is_true(json_object_get(ret, "ok")) && is_op(line, "unmount");
+
+		if (!send_answer(fd, ret) && leaving) {
+			close_fd(&c->leaver);
+			c->leaver = fd;
+			return false;
+		}
 	}
 	return true;
 }
@@ -251,6 +259,7 @@ int control_start(int tdfs_fd, const struct control_calls *calls, struct control
 	if (!c)
 		return -ENOMEM;
 	c->calls = *calls;
+	c->leaver = -1;
 	mutex_init(&c->lock);
 	cond_init(&c->talk_ended);
 	c->stop_fd = eventfd(0, EFD_CLOEXEC);
@@ -272,12 +281,13 @@ int control_start(int tdfs_fd, const struct control_calls *calls, struct control
 	return 0;
 }
 
-void control_stop(struct control *c, int tdfs_fd)
+int control_stop(struct control *c, int tdfs_fd)
 {
 	uint64_t one = 1;
+	int leaver;
 
 	if (!c)
-		return;
+		return -1;
 	unlinkat(tdfs_fd, CONTROL_NAME, 0); /* first, so that nobody queues up behind the last request */
 	if (write(c->stop_fd, &one, sizeof(one)) != sizeof(one))
 		abort(); /* an eventfd takes eight bytes */
@@ -288,5 +298,15 @@ void control_stop(struct control *c, int tdfs_fd)
 	mutex_unlock(&c->lock);
 	close(c->listen_fd);
 	close(c->stop_fd);
+	leaver = c->leaver;
 	free(c);
+	return leaver;
+}
+
+void control_leave(int fd, int err)
+{
+	if (fd < 0)
+		return;
+	(void)send_answer(fd, call_answer(err));
+	close(fd);
 }

@@ -8,6 +8,8 @@
  * log {half_used, flushes}, counters {commits, seals, fsyncs, bad_segments}, inodes, nodes, state, quiesced (seconds
  * left).  "quiesce" has "seconds", the most it may last.
  *
+ * "unmount" is answered twice: when the mount is gone, and when the daemon has sealed everything or could not.
+ *
  * "convert" is answered as above and turns the connection into a conversation: any number of requests, one at a time, on a thread of their
  * own: fs/plain_talk.c has them.
  */
@@ -39,12 +41,21 @@ struct control_calls { /* called on the control thread */
 json_t *control_error(int err);
 /** control_start() - listen in @tdfs_fd (a stale socket is replaced); own thread; 0 or -errno */
 int control_start(int tdfs_fd, const struct control_calls *calls, struct control **ret) MUST_CHECK;
-void control_stop(struct control *c, int tdfs_fd);
+/** control_stop() - Return: the connection of who asked for unmounting, for control_leave(), or -1 */
+int control_stop(struct control *c, int tdfs_fd) MUST_CHECK;
+/** control_leave() - tell who asked for unmounting how it ended (with fail_text() if there is one); closes @fd; -1: nobody */
+void control_leave(int fd, int err);
 
 /* Client side: tdfs status, sync, umount. */
 /** control_call() - one request; @tdfs_dir: path of STORE/.tdfs; @ret: the answer, json_decref() it
  * Return: 0; -ECONNREFUSED or -ENOENT nobody has this store mounted; -EAGAIN its process is stopped; the daemon's own -errno; -ETIMEDOUT after @timeout_ms */
 int control_call(const char *tdfs_dir, const char *op, int timeout_ms, json_t **ret) MUST_CHECK;
+
+/** control_unmount() - as control_call(); @ret_fd: for control_unmounted() */
+int control_unmount(const char *tdfs_dir, int timeout_ms, int *ret_fd) MUST_CHECK;
+/** control_unmounted() - how it ended, of a daemon that is gone; closes @fd
+ * Return: 0; -EPIPE it ended without saying so; its own -errno.  fail() tells */
+int control_unmounted(int fd) MUST_CHECK;
 
 /** control_quiesce() - hold the mount still for at most @seconds (0: no more); as control_call() */
 int control_quiesce(const char *tdfs_dir, unsigned seconds, int timeout_ms) MUST_CHECK;

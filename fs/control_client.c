@@ -54,23 +54,23 @@ static pid_t peer_stopped(int fd)
 	return state && (!strncmp(state, ") T", 3) || !strncmp(state, ") t", 3)) ? u.pid : 0;
 }
 
-/* One request and its answer; the reference to @req is taken over.  -EPIPE: the connection is no use any more; or the daemon's -errno */
-static int ask(int fd, json_t *req, int timeout_ms, json_t **ret)
+static int no_answer(int err)
 {
-	int64_t until = control_now_ms() + timeout_ms;
+	fail(err, "the mounted daemon did not answer: %s", strerror(-err));
+	return err == -ETIMEDOUT ? err : -EPIPE;
+}
+
+/* -EPIPE: the connection is no use any more; or the daemon's -errno */
+static int hear(int fd, int64_t until, json_t **ret)
+{
 	char *line CLEANUP_FREE = NULL;
 	const char *text;
 	json_int_t code;
 	json_t *got;
-	int err = req ? control_write(fd, req, -1, until) : -ENOMEM;
+	int err = control_read(fd, ANSWER_MAX, -1, until, &line);
 
-	json_decref(req);
-	if (!err)
-		err = control_read(fd, ANSWER_MAX, -1, until, &line);
-	if (err) {
-		fail(err, "the mounted daemon did not answer: %s", strerror(-err));
-		return err == -ETIMEDOUT ? err : -EPIPE;
-	}
+	if (err)
+		return no_answer(err);
 	got = json_loads(line, 0, NULL);
 	if (!got || json_integer_value(json_object_get(got, "v")) != 1) {
 		json_decref(got);
@@ -88,23 +88,66 @@ static int ask(int fd, json_t *req, int timeout_ms, json_t **ret)
 	return err;
 }
 
-static int ask_once(const char *tdfs_dir, json_t *req, int timeout_ms, json_t **ret)
+/* One request and its answer; the reference to @req is taken over; as hear() */
+static int ask(int fd, json_t *req, int timeout_ms, json_t **ret)
+{
+	int64_t until = control_now_ms() + timeout_ms;
+	int err = req ? control_write(fd, req, -1, until) : -ENOMEM;
+
+	json_decref(req);
+	return err ? no_answer(err) : hear(fd, until, ret);
+}
+
+/* A connection to a daemon that runs; or -errno */
+static int connect_running(const char *tdfs_dir)
 {
 	int dir CLEANUP_FD = open(tdfs_dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	int fd CLEANUP_FD = dir < 0 ? -errno : connect_to(dir);
-
+	int fd = dir < 0 ? -errno : connect_to(dir);
 	pid_t stopped = fd < 0 ? 0 : peer_stopped(fd);
 
-	if (fd >= 0 && !stopped)
+	if (!stopped)
+		return fd;
+	close(fd);
+	return fail(-EAGAIN, "its daemon, process %d, is stopped; let it go on with: kill -CONT %d", (int)stopped, (int)stopped);
+}
+
+static int ask_once(const char *tdfs_dir, json_t *req, int timeout_ms, json_t **ret)
+{
+	int fd CLEANUP_FD = connect_running(tdfs_dir);
+
+	if (fd >= 0)
 		return ask(fd, req, timeout_ms, ret);
 	json_decref(req);
-	return fd < 0 ? fd
-		      : fail(-EAGAIN, "its daemon, process %d, is stopped; let it go on with: kill -CONT %d", (int)stopped, (int)stopped);
+	return fd;
 }
 
 int control_call(const char *tdfs_dir, const char *op, int timeout_ms, json_t **ret)
 {
 	return ask_once(tdfs_dir, json_pack("{s:i, s:s}", "v", 1, "op", op), timeout_ms, ret);
+}
+
+int control_unmount(const char *tdfs_dir, int timeout_ms, int *ret_fd)
+{
+	int fd CLEANUP_FD = connect_running(tdfs_dir);
+	json_t *got = NULL;
+	int err = fd < 0 ? fd : ask(fd, json_pack("{s:i, s:s}", "v", 1, "op", "unmount"), timeout_ms, &got);
+
+	json_decref(got);
+	if (err)
+		return err;
+	*ret_fd = fd;
+	fd = -1;
+	return 0;
+}
+
+int control_unmounted(int fd)
+{
+	json_t *got = NULL;
+	int err = hear(fd, control_now_ms() + 5000, &got); /* it is gone: what it said is there, or its end is closed */
+
+	json_decref(got);
+	close(fd);
+	return err == -EPIPE || err == -ETIMEDOUT ? fail(-EPIPE, "its daemon ended before it had said that everything is sealed") : err;
 }
 
 int control_quiesce(const char *tdfs_dir, unsigned seconds, int timeout_ms)

@@ -51,12 +51,15 @@ int control_read(int fd, size_t max, int stop_fd, int64_t until, char **ret)
 		ready = control_wait(fd, POLLIN, stop_fd, until);
 		if (ready <= 0)
 			return ready ? ready : -ETIMEDOUT;
-		n = recv(fd, buf + len, room - len - 1, MSG_DONTWAIT);
+		n = recv(fd, buf + len, room - len - 1, MSG_DONTWAIT | MSG_PEEK);
 		if (n < 0 && (errno == EINTR || errno == EAGAIN))
 			continue;
 		if (n <= 0)
 			return n ? -errno : -EPROTO;
-		end = memchr(buf + len, '\n', (size_t)n); /* what comes before it may be any bytes */
+		end = memchr(buf + len, '\n', (size_t)n); /* what comes before it may be any bytes, what comes behind it is the next line */
+		n = recv(fd, buf + len, end ? (size_t)(end - buf) - len + 1 : (size_t)n, MSG_DONTWAIT);
+		if (n <= 0)
+			return n ? -errno : -EPROTO;
 		len += (size_t)n;
 		if (end) {
 			*end = 0;

@@ -39,6 +39,7 @@ struct running {
 	struct control *control;
 	struct plain_talk_calls talk;
 	struct timespec started;
+	int leaver; /* who asked for unmounting: control_leave() */
 };
 
 /* --- control socket --- */
@@ -335,7 +336,7 @@ static int session_run(const struct config *c, struct running *r, int report_fd)
 		err = session_loop(c, r->opened.volume->kas, se);
 	}
 	/* the answer to a request for unmounting is finished before this returns */
-	control_stop(r->control, r->opened.volume->dir_fd);
+	r->leaver = control_stop(r->control, r->opened.volume->dir_fd);
 	kernel_sync_stop(r->sync);
 	fuse_session_unmount(se);
 	return err;
@@ -345,7 +346,7 @@ static int session_run(const struct config *c, struct running *r, int report_fd)
 static enum exit_code serve(const struct config *c, int (*get)(void *arg, struct credential *ret), void *arg, int report_fd,
 			    bool *ret_served)
 {
-	struct running r = {0};
+	struct running r = {.leaver = -1};
 	enum exit_code code, closed;
 	int err;
 
@@ -370,7 +371,7 @@ static enum exit_code serve(const struct config *c, int (*get)(void *arg, struct
 		report(REPORT_ERROR, "%s", *fail_text() ? fail_text() : strerror(-err));
 	nodes_free(r.mount.tree.nodes);
 	plain_free(r.mount.tree.plain);
-	closed = start_close(&r.opened);
+	closed = start_close(&r.opened, r.leaver);
 	return err ? EXIT_TDFS_FAILED : closed;
 }
 

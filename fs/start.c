@@ -335,7 +335,7 @@ enum exit_code start_open(const struct config *c, int (*get)(void *arg, struct c
 	return code;
 }
 
-enum exit_code start_close(struct opened *o)
+enum exit_code start_close(struct opened *o, int leaver)
 {
 	const char *path = o->volume->path;
 	enum exit_code code = EXIT_TDFS_OK;
@@ -351,6 +351,7 @@ enum exit_code start_close(struct opened *o)
 		       path, *fail_text() ? fail_text() : strerror(-err));
 		code = exit_code_of(err);
 	}
+	control_leave(leaver, err);
 	volume_free(o->volume);
 	return code;
 }

@@ -26,7 +26,7 @@ struct opened {
 };
 /** start_open() - volume, lock and store (recovered); everything that fails is reported.  An exit code. */
 enum exit_code start_open(const struct config *c, int (*get)(void *arg, struct credential *ret), void *arg, struct opened *ret) MUST_CHECK;
-/** start_close() - seal everything and let go; an exit code */
-enum exit_code start_close(struct opened *o);
+/** start_close() - seal everything, tell @leaver (control_leave()), and let go; an exit code */
+enum exit_code start_close(struct opened *o, int leaver);
 
 #endif

@@ -15,6 +15,10 @@
 #include "target.h"
 
 #define QUIESCE_LIMIT (10 * 60)
+#define UNSEALED                                                                                                                         \
+	"unmounted, but not everything is sealed: what fsync acknowledged is in the volume's log and is sealed at the next mount, what " \
+	"it "                                                                                                                            \
+	"refused is lost"
 #define SYNC_TIMEOUT_MS (60 * 60 * 1000) /* sealing takes as long as the disk does */
 
 extern char **environ;
@@ -95,8 +99,7 @@ static int umount_main(const void *args, int n, char **pos)
 	CLEANUP_FREE char *store = NULL;
 	CLEANUP_FREE char *mountpoint = NULL;
 	CLEANUP_FREE char *dir = NULL;
-	json_t *answer = NULL;
-	int code = EXIT_TDFS_OK, err;
+	int code = EXIT_TDFS_OK, leaving = -1, err;
 
 	fail_clear();
 	err = store_resolve(pos[0], &store, &mountpoint);
@@ -104,8 +107,7 @@ static int umount_main(const void *args, int n, char **pos)
 		return complain_file(err, pos[0], "`tdfs status` lists what is mounted");
 	interrupt_catch();
 	dir = tdfs_dir(store);
-	err = dir ? control_call(dir, "unmount", 30000, &answer) : -ENOMEM;
-	json_decref(answer);
+	err = dir ? control_unmount(dir, 30000, &leaving) : -ENOMEM;
 	if (err == -EBUSY)
 		return umount_busy(err, mountpoint ? mountpoint : store);
 	if (err == -EAGAIN)
@@ -126,16 +128,19 @@ static int umount_main(const void *args, int n, char **pos)
 		return EXIT_TDFS_OK;
 	}
 	code = wait_gone(store, isatty(STDERR_FILENO));
+	err = leaving < 0 ? 0 : control_unmounted(leaving);
 	if (!code && mountpoint && is_mounted(mountpoint))
 		return umount_busy(-EBUSY, mountpoint);
-	return code;
+	return code || !err ? code : complain(err, store, UNSEALED);
 }
 
 const struct command command_umount = {
     .name = "umount",
     .summary = "end a mount; returns when everything is sealed in the store",
     .usage = "MOUNTPOINT|STORE",
-    .notes = "Where the daemon does not answer, fusermount3 -u is used.\n",
+    .notes = "Where the daemon does not answer, fusermount3 -u is used. Ends with 1 if not\n"
+	     "everything could be sealed, as on a full disk: what fsync acknowledged is in\n"
+	     "the volume's log and is sealed at the next mount.\n",
     .min_args = 1,
     .max_args = 1,
     .run = umount_main,
