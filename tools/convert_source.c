@@ -232,23 +232,6 @@ static int take(struct convert *cv, const struct walk_entry *e)
 
 /* --- from a list --- */
 
-/* Inside the tree and nothing else: no "..", no absolute path. */
-static bool path_is_inside(const char *p)
-{
-	if (!*p || *p == '/')
-		return false;
-	while (*p) {
-		size_t len = strcspn(p, "/");
-
-		if (!len || (len == 1 && p[0] == '.') || (len == 2 && p[0] == '.' && p[1] == '.'))
-			return false;
-		p += len;
-		if (*p == '/' && !*++p)
-			return false;
-	}
-	return true;
-}
-
 /* The directory objects from the root down to @path; copying makes the directories too. */
 static int list_enter(struct convert *cv, const char *path)
 {
@@ -326,6 +309,10 @@ static int list_next(struct convert *cv)
 	err = dir ? list_enter(cv, dir) : -ENOMEM;
 	if (!err) {
 		CLEANUP_FD int fd = beneath_open(cv->run.from_fd, dir, cv->run.one_fs);
+	if (path_lies_in_tdfs_dir(path)) {
+		skip_tree(cv, &(struct walk_entry){.dir = cv->list_root, .name = path}, "lies in " TDFS_DIR ", which is a volume's own");
+		return 1;
+	}
 
 		e = (struct walk_entry){.dir = cv->list_dir, .dir_fd = fd, .name = slash ? slash + 1 : path};
 		err = fd < 0 ? fd : fstatat(fd, e.name, &e.st, AT_SYMLINK_NOFOLLOW) ? -errno : 0;

@@ -339,6 +339,31 @@ const char *walk_foreign(const struct walk_entry *e)
 	return !e->self ? "another file system is mounted there" : walk_is_volume(e) ? "is a tdfs volume of its own" : NULL;
 }
 
+bool path_is_inside(const char *p)
+{
+	if (!*p || *p == '/')
+		return false;
+	while (*p) {
+		size_t len = strcspn(p, "/");
+
+		if (!len || (len == 1 && p[0] == '.') || (len == 2 && p[0] == '.' && p[1] == '.'))
+			return false;
+		p += len;
+		if (*p == '/' && !*++p)
+			return false;
+	}
+	return true;
+}
+
+bool path_lies_in_tdfs_dir(const char *path)
+{
+	const char *at = strstr(path, TDFS_DIR "/");
+
+	while (at && at != path && at[-1] != '/')
+		at = strstr(at + 1, TDFS_DIR "/");
+	return at;
+}
+
 void walk_close(struct walk *w)
 {
 	if (!w)

@@ -51,6 +51,11 @@ void walk_close(struct walk *w);
 const char *walk_foreign(const struct walk_entry *e);
 bool walk_is_volume(const struct walk_entry *e);
 
+/** path_is_inside() - of a list: inside the tree and nothing else, no "..", not absolute */
+bool path_is_inside(const char *p);
+/** path_lies_in_tdfs_dir() - the walk goes into none: what `find -type f` lists must not cost a volume its keys */
+bool path_lies_in_tdfs_dir(const char *path);
+
 /** cdir_new() - with one reference; takes one of @parent; NULL: out of memory */
 struct cdir *cdir_new(struct cdir *parent, const char *name, const struct stat *st);
 static inline struct cdir *cdir_get(struct cdir *d)
