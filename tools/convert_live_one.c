@@ -85,12 +85,9 @@ static int seal(struct one *w, int from, const struct stat *st, bool hash, int t
 static int seal_to_temp(struct one *w, int from, const struct stat *st, const struct item_order *o, unsigned links, struct item_answer *a)
 {
 	char temp_name[TEMP_ROOM];
-	const char *flag = meta_flags(from, &w->flags);
 	CLEANUP_FD int temp = -1;
 	int err;
 
-	if (flag)
-		return fail(-EPERM, "is %s (chattr)", flag);
 	waiting_name(w->run, st->st_ino, links > 1, temp_name);
 	(void)unlinkat(w->run->temp_dir, temp_name, 0); /* of a worker that died, or of an earlier try */
 	temp = openat(w->run->temp_dir, temp_name, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0600);
@@ -118,7 +115,7 @@ void stage_live(struct one *w, const struct item_order *o, const char *name, uns
 		err = live_begin(w->talk, path, links);
 	if (!err) {
 		fail_clear();
-		if (!one_look(w, name, &fd, &st, a))
+		if (!one_look(w, name, &fd, &st, a) || !one_ready(w, fd, links, &st, a))
 			return;
 		err = seal_to_temp(w, fd, &st, o, links, a);
 	}

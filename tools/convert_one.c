@@ -11,7 +11,8 @@
 #include "report.h"
 #include "tree.h"
 
-#define YOUNG_NS 20000000       /* ctime has a grain of up to 10 ms: a change within it would not show */
+#define YOUNG_NS 20000000 /* ctime has a grain of up to 10 ms: a change within it would not show */
+#define SECOND_NS 1000000000
 #define LARGE ((off_t)16 << 20) /* worth asking whether it is in use before the work is done */
 
 void one_leave(struct one *w)
@@ -126,19 +127,24 @@ static bool one_is_busy(int fd)
 	return errno == EAGAIN;
 }
 
-/* A change in the same tick of the clock as the one before it cannot be told from no change: let the tick pass. */
+/*
+ * A change in the same tick of the clock as the one before it cannot be told from no change: let the tick pass.  Some file systems keep
+ * seconds alone (ext4 with inodes of 128 bytes).
+ */
 static bool wait_young(const struct stat *st)
 {
+	const int64_t grain = YOUNG_NS + (st->st_ctim.tv_nsec ? 0 : SECOND_NS);
 	struct timespec now, nap = {0};
 	int64_t age;
 
 	clock_gettime(CLOCK_REALTIME, &now);
 	if (now.tv_sec - st->st_ctim.tv_sec > 1)
 		return false;
-	age = (now.tv_sec - st->st_ctim.tv_sec) * 1000000000 + now.tv_nsec - st->st_ctim.tv_nsec;
-	if (age < 0 || age >= YOUNG_NS)
+	age = (now.tv_sec - st->st_ctim.tv_sec) * SECOND_NS + now.tv_nsec - st->st_ctim.tv_nsec;
+	if (age < 0 || age >= grain)
 		return false;
-	nap.tv_nsec = (long)(YOUNG_NS - age);
+	nap.tv_sec = (grain - age) / SECOND_NS;
+	nap.tv_nsec = (long)((grain - age) % SECOND_NS);
 	(void)nanosleep(&nap, NULL);
 	return true;
 }
@@ -257,7 +263,9 @@ bool one_ready(struct one *w, int fd, unsigned links, struct stat *st, struct it
 		if (w->run->verb == CONVERT_IN)
 			a->bytes = (uint64_t)st->st_size;
 	}
-	if (st->st_size >= LARGE && one_is_busy(fd)) {
+	/* after the stamp and before the first byte is read: who has it mapped now may write to a page that is dirty already without a
+	 * trace in its times, and be gone before the end; who maps it later leaves one */
+	if ((w->run->verb == CONVERT_IN || st->st_size >= LARGE) && one_is_busy(fd)) {
 		fail(-EBUSY, "is open in another program");
 		return answer(a, ITEM_BUSY);
 	}
