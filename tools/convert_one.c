@@ -119,8 +119,7 @@ enum item_result one_fail(int err)
 	}
 }
 
-/* Has somebody else the file open?  (Where a lease cannot be had it is not known: false) */
-static bool one_is_busy(int fd)
+bool one_is_busy(int fd)
 {
 	if (fcntl(fd, F_SETLEASE, F_WRLCK) == 0)
 		return fcntl(fd, F_SETLEASE, F_UNLCK) != 0;
@@ -298,6 +297,21 @@ static int one_put(struct one *w, int from, const struct stat *st, int temp, con
 	struct stat now, made;
 	bool flags = w->flags && !w->inherits;
 	int err = fstat(temp, &made) ? -errno : meta_copy(from, st, temp, &made, w->run->in_place, flags, w->acl_dir, &what);
+bool one_is_touched(const struct item_order *o, int fd, const struct stat *st)
+{
+	return st->st_mtim.tv_sec != o->stamp.mtime || (st->st_mtim.tv_nsec != o->stamp.mtime_ns && st->st_mtim.tv_nsec) || one_is_busy(fd);
+}
+
+void one_take_back(struct one *w, const struct item_order *o, const char *target)
+{
+	CLEANUP_FD int fd = w->run->verb == CONVERT_OUT ? content_open(w->to_dir, target) : -1;
+	struct stat st;
+
+	if (fd >= 0 && fstat(fd, &st) == 0 && one_is_touched(o, fd, &st))
+		return;
+	one_drop_target(w, target, o->out_ino);
+}
+
 
 	if (err)
 		return fail(err, "its %s cannot be kept: %s", what, strerror(-err));
@@ -384,7 +398,7 @@ static void unlink_source(struct one *w, const struct item_order *o, const char 
 		still = -EIO;
 	}
 	if (still < 0) {
-		one_drop_target(w, target, o->out_ino);
+		one_take_back(w, o, target);
 		return;
 	}
 	if (!still && !o->retry)
@@ -400,7 +414,7 @@ void one_commit(struct one *w, const struct item_order *o, const char *name, uns
 	if (!err)
 		err = check(w, o, target);
 	if (err) {
-		one_drop_target(w, target, o->out_ino);
+		one_take_back(w, o, target);
 		a->result = (uint8_t)one_fail(err);
 	} else if (w->run->in_place) {
 		unlink_source(w, o, name, links, target, a);

@@ -74,12 +74,18 @@ int one_kept_init(struct one *w) MUST_CHECK;
  * says why not */
 bool one_look(struct one *w, const char *name, int *ret_fd, struct stat *ret_st, struct item_answer *a);
 bool one_ready(struct one *w, int fd, unsigned links, struct stat *st, struct item_answer *a);
+/** one_is_busy() - has somebody else the file open?  (Where a lease cannot be had it is not known: false) */
+bool one_is_busy(int fd);
 /** one_is_sealed() - by a look at the first sector; false: @a says what it is */
 bool one_is_sealed(struct one *w, int fd, const struct stat *st, struct item_answer *a);
 /** one_compare() - is the content of the sealed file @fd what @hash says (in units of the file's own segments)?  0; -EBADMSG; -errno */
 int one_compare(struct one *w, int fd, uint64_t len, const uint8_t hash[static HASH_LEN], const char *what) MUST_CHECK;
 /** one_drop_target() - take back what was staged, if it still is that */
 void one_drop_target(struct one *w, const char *target, uint64_t ino);
+/** one_take_back() - of a commit that failed; a plain file that somebody has written to or opened since it had its name stays.  That is
+ * one_is_touched(), with @fd and @st of it */
+void one_take_back(struct one *w, const struct item_order *o, const char *target);
+bool one_is_touched(const struct item_order *o, int fd, const struct stat *st);
 
 /* What is converted. */
 struct source {

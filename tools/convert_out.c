@@ -39,6 +39,8 @@ static int existing_out(struct one *w, const struct source *src, const char *tar
 		return fail(-EEXIST, "there is something else with the name %s", target);
 	a->out_ino = s.st_ino;
 	if (stage_marked(w->run->v, fd, &s, &src->st.st_mtim)) {
+		if (one_is_busy(fd))
+			return fail(-ESTALE, "%s, which an interrupted run has made, is open in another program", target);
 		one_drop_target(w, target, s.st_ino);
 		return 0;
 	}
@@ -206,7 +208,8 @@ static int settle_out(struct one *w, const struct item_order *o, const char *tar
 	if (o->verify) {
 		err = plain_hash(&w->sealer, fd, (uint64_t)st.st_size, o->s, got);
 		if (!err && memcmp(got, o->hash, HASH_LEN) != 0)
-			err = fail(-EBADMSG, "%s does not hold what was decrypted", target);
+			err = one_is_touched(o, fd, &st) ? fail(-EEXIST, "somebody has written to %s meanwhile: both stay", target)
+							 : fail(-EBADMSG, "%s does not hold what was decrypted", target);
 	}
 	if (err)
 		return err;

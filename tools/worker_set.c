@@ -56,7 +56,7 @@ static bool set_is_stale(struct one *w, const char *target, const struct stat *s
 	if (fd < 0 || fstat(fd, &st) || !S_ISREG(st.st_mode))
 		return false;
 	if (w->run->verb == CONVERT_OUT)
-		return stage_marked(w->run->v, fd, &st, &source->st_mtim);
+		return stage_marked(w->run->v, fd, &st, &source->st_mtim) && !one_is_busy(fd);
 	return sibling_look(&w->sealer, fd, (uint64_t)st.st_size, &kind, &r) == 0 &&
 	       (kind == SIBLING_TORN || (kind == SIBLING_SEALED && r.state == RECORD_SEALED && r.generation == 1)) &&
 	       stamp_fits(&r, source);
@@ -91,14 +91,14 @@ static int set_link(struct one *w, const struct job *j, uint64_t from_ino, int f
 	return 0;
 }
 
-static void set_take_back(struct one *w, const struct job *jobs, size_t n, uint64_t ino)
+static void set_take_back(struct one *w, const struct job *jobs, size_t n, const struct item_order *o)
 {
 	char target[NAME_ROOM];
 	const char *name;
 
 	for (size_t i = 0; i < n; i++)
 		if (one_enter(w, jobs[i].path, &name) == 0 && one_target(w->run, name, target) == 0)
-			one_drop_target(w, target, ino);
+			one_take_back(w, o, target);
 }
 
 /* Below a mount: do all names of it fit into the request for the swap? */
@@ -143,7 +143,7 @@ void set_stage(struct one *w, const struct job *jobs, size_t n, struct item_answ
 		return;
 	snprintf(why, sizeof(why), "%s", fail_text());
 	if (a->result == ITEM_STAGED && !a->verified)
-		set_take_back(w, jobs, n, a->out_ino);
+		set_take_back(w, jobs, n, &(struct item_order){.stamp = a->stamp, .out_ino = a->out_ino});
 	fail(err, "%s", why);
 	a->result = (uint8_t)one_fail(err);
 }
@@ -235,7 +235,7 @@ static void set_unlink(struct one *w, const struct job *jobs, size_t n, struct i
 			a->result = ITEM_FAILED;
 			return;
 		}
-		set_take_back(w, jobs, n, jobs[0].order.out_ino);
+		set_take_back(w, jobs, n, &jobs[0].order);
 		fail(-EBUSY, "%s", why);
 		a->result = ITEM_BUSY;
 		return;
@@ -271,7 +271,7 @@ void set_commit(struct one *w, const struct job *jobs, size_t n, struct item_ans
 	}
 	if (a->result != ITEM_DONE) {
 		snprintf(why, sizeof(why), "%s", fail_text());
-		set_take_back(w, jobs + 1, n - 1, jobs[0].order.out_ino);
+		set_take_back(w, jobs + 1, n - 1, &jobs[0].order);
 		fail(-EBUSY, "%s", why);
 		return;
 	}
