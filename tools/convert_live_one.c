@@ -29,6 +29,7 @@ static enum item_result result_of(int err)
 	case EPIPE:
 		return ITEM_UNMOUNTED;
 	case EBUSY:
+	case EAGAIN:
 		return ITEM_BUSY;
 	case EEXIST: /* by a file that will move itself, perhaps */
 		return ITEM_COLLISION;

@@ -224,6 +224,10 @@ bool one_look(struct one *w, const char *name, int *ret_fd, struct stat *ret_st,
 	/* gone, or became a symlink or a socket meanwhile */
 	if (fd < 0 && (errno == ENOENT || errno == ELOOP || errno == ENXIO))
 		return answer(a, ITEM_GONE);
+	if (fd < 0 && errno == EWOULDBLOCK) { /* a lease, as file servers take it: its holder has been told now */
+		fail(-EBUSY, "is open in another program");
+		return answer(a, ITEM_BUSY);
+	}
 	if (fd < 0 || fstat(fd, ret_st))
 		return answer(a, one_fail(fail(-errno, "opening it: %s", strerror(errno))));
 	if (!S_ISREG(ret_st->st_mode))
@@ -364,7 +368,9 @@ int one_still(struct one *w, const struct item_order *o, const char *name, unsig
 		fd = content_open(w->from_dir, name);
 	if (fd < 0 && errno == ENOENT)
 		return 0;
-	if (fd < 0 || (!kept && fstat(fd, &st))) {
+	if (fd < 0 && errno == EWOULDBLOCK) {
+		fail(-EBUSY, "is open in another program");
+	} else if (fd < 0 || (!kept && fstat(fd, &st))) {
 		r = one_fail(fail(-errno, "opening it again: %s", strerror(errno)));
 	} else if (a->unasked = fcntl(fd, F_SETLEASE, F_WRLCK) != 0, a->unasked && errno == EAGAIN) {
 		fail(-EBUSY, "is open in another program");
