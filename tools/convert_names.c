@@ -75,6 +75,8 @@ static int look(struct convert *cv, bool stats, struct job_rename **ret_list, si
 			cv->total++;
 			*ret_bytes += (uint64_t)e.st.st_size;
 			*ret_space += space_of(cv, (uint64_t)e.st.st_size);
+		} else if (S_ISDIR(e.st.st_mode) && e.self && walk_is_volume(&e)) {
+			walk_skip(w); /* left alone, as by the walk that converts */
 		} else if (ret_list && (!S_ISDIR(e.st.st_mode) || e.self)) {
 			err = plan_rename(cv, &e, ret_list, ret_n);
 		}

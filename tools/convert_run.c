@@ -283,7 +283,7 @@ static int finish(struct convert *cv)
 		err = job_moved_done(cv->log);
 	/* while sealed files are left the tree stays a store, in its spelling */
 	if (cv->run.in_place && cv->run.verb == CONVERT_OUT && !cv->run.recover && !cv->run.files_from && !cv->counts.failed &&
-	    !cv->counts.busy && !cv->counts.skipped)
+	    !cv->counts.busy && cv->counts.skipped == cv->counts.foreign)
 		err = names_stage(cv);
 	return err ? err : syncfs(cv->run.to_fd) ? -errno : 0;
 }

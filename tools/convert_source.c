@@ -205,7 +205,9 @@ bool source_is_foreign(struct convert *cv, const struct walk_entry *e)
 {
 	const char *why = e->self || cv->walk ? walk_foreign(e) : NULL;
 
-	if (why)
+	if (why) {
+		cv->counts.foreign++;
+	}
 		skip_tree(cv, e, why);
 	return why;
 }
