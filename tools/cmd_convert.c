@@ -52,6 +52,18 @@ static int tree_open(const struct volume *v, const char *path, bool make, int *r
 	return EXIT_TDFS_OK;
 }
 
+/* What is copied in is plain: sealed files would need the keys that stay behind. */
+static int source_check(int fd, const char *path)
+{
+	if (faccessat(fd, TDFS_DIR, F_OK, AT_SYMLINK_NOFOLLOW) || !faccessat(fd, TDFS_DIR "/" VOLUME_NAMES_MARK, F_OK, AT_SYMLINK_NOFOLLOW))
+		return EXIT_TDFS_OK;
+	report(REPORT_ERROR,
+	       "%s: is a tdfs volume itself, and the keys in its " TDFS_DIR " would not come along: mount it and copy from the mount, or "
+	       "`tdfs convert out` first",
+	       path);
+	return EXIT_TDFS_USAGE;
+}
+
 /* A file in the store may wait for what is in the log. */
 static int log_recover(struct volume *v)
 {
@@ -187,6 +199,8 @@ int session_open(struct session *s, const struct convert_args *a, enum convert_v
 		code = s->live ? hold_live(s->v) : s->shared ? volume_share(s->v) : volume_hold(s->v);
 	if (!code && other)
 		code = tree_open(s->v, other, verb == CONVERT_OUT && !a->dry_run, &s->other_fd);
+	if (!code && other && verb == CONVERT_IN)
+		code = source_check(s->other_fd, other);
 	if (code)
 		return code;
 	s->cv->v = s->v;
