@@ -53,7 +53,8 @@ static int path_put(struct making *m, const char *path, uint64_t size, bool unit
 		m->chunk = open_memstream(&m->chunk_text, &m->chunk_len);
 	if (!m->chunk)
 		return -ENOMEM;
-	fwrite(path, 1, strlen(path) + 1, m->chunk);
+	/* a word that begins with a TAB is no path in a list */
+	fprintf(m->chunk, "%s%s%c", *path == '\t' ? "./" : "", path, 0);
 	m->n++;
 	m->bytes += size;
 	return 0;
