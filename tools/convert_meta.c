@@ -7,6 +7,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/xattr.h>
 
@@ -15,6 +16,7 @@
 
 #define PIECE 3500 /* of a path, for one call */
 #define LIST_MAX ((size_t)64 << 10)
+#define ROOM_LEAST ((uint64_t)1 << 20)
 #define ACL_ACCESS "system.posix_acl_access"
 #define ACL_DEFAULT "system.posix_acl_default"
 #define CAPABILITY "security.capability"
@@ -115,13 +117,16 @@ static int xattrs_copy(int from, int to, bool strict, bool acl_dir)
 		has_default |= strcmp(p, ACL_DEFAULT) == 0;
 		if (strcmp(p, CAPABILITY) == 0)
 			has_cap = true; /* last: any other change clears it */
-		else if (!is_ours(p))
+		else if (!is_ours(p) && strcmp(p, ACL_ACCESS) != 0)
 			err = xattr_copy(from, to, p, strict || strncmp(p, "user.", 5) == 0);
 	}
 	if (!err && acl_dir && !has_acl && fremovexattr(to, ACL_ACCESS) && errno != ENODATA && errno != ENOTSUP)
 		err = -errno;
 	if (!err && acl_dir && !has_default && fremovexattr(to, ACL_DEFAULT) && errno != ENODATA && errno != ENOTSUP && errno != EACCES)
 		err = -errno;
+	/* behind the rest: with it the owner may lose the right to set the others */
+	if (!err && has_acl)
+		err = xattr_copy(from, to, ACL_ACCESS, strict);
 	if (!err && has_cap)
 		err = xattr_copy(from, to, CAPABILITY, strict);
 	return err;
@@ -164,6 +169,14 @@ int meta_flags_copy(int from, int to, bool strict)
 
 int meta_copy(int from, const struct stat *st, int to, const struct stat *to_st, bool strict, bool flags, bool acl_dir, const char **what)
 {
+/* Was it not the disk that was full, but the place that a file has for its attributes? */
+static bool has_room(int fd)
+{
+	struct statvfs fs;
+
+	return fstatvfs(fd, &fs) == 0 && fs.f_bavail * fs.f_frsize >= ROOM_LEAST;
+}
+
 	const struct timespec times[2] = {st->st_atim, st->st_mtim};
 	bool owned = true, chowned;
 	mode_t mode;
@@ -191,6 +204,10 @@ int meta_copy(int from, const struct stat *st, int to, const struct stat *to_st,
 	err = xattrs_copy(from, to, strict, acl_dir);
 	if (!err && flags) {
 		*what = "flags or project id";
+	if (err == -ENOSPC && has_room(to)) {
+		*what = "extended attributes (beside the one of tdfs there is no room for them)";
+		err = -EOVERFLOW;
+	}
 		err = meta_flags_copy(from, to, strict);
 	}
 	if (!err && !(mode & 0200)) {
