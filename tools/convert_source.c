@@ -217,6 +217,10 @@ static int take(struct convert *cv, const struct walk_entry *e)
 	int err;
 
 	if (S_ISREG(e->st.st_mode))
+	if (cv->run.in_place && cv->run.verb == CONVERT_IN && !cv->run.recover && strlen(e->name) > NAME_VISIBLE_MAX) {
+		skip_tree(cv, e, "its name is longer than 251 bytes: a mount does not show it");
+		return 0;
+	}
 		return add_regular(cv, e->dir, e->name, &e->st);
 	if (S_ISDIR(e->st.st_mode)) {
 		if (!source_is_foreign(cv, e))
