@@ -58,6 +58,25 @@ static uint64_t space_of(const struct convert *cv, uint64_t size)
 	return (tail_offset(size, cv->v->segment_size) + tail + 4095) / 4096 * 4096;
 }
 
+/* For --dry-run: is there anything to be done with it?  By its record, as the run itself tells. */
+static bool is_to_do(const struct convert *cv, const struct walk_entry *e)
+{
+	const bool in = cv->run.verb == CONVERT_IN;
+	CLEANUP_FD int fd = -1;
+	uint8_t sector[SECTOR];
+	struct record r;
+	bool ours;
+
+	if (cv->run.verb == CONVERT_REWRAP || (in && !cv->run.in_place))
+		return true;
+	if (!name_is_tdf(e->name))
+		return in;
+	fd = content_open(e->dir_fd, e->name);
+	ours = fd >= 0 && pread(fd, sector, SECTOR, 0) == SECTOR && !record_own(sector, cv->v->k_rec, cv->v->id, &r, NULL);
+	fail_clear();
+	return in != ours;
+}
+
 static int look(struct convert *cv, bool stats, struct job_rename **ret_list, size_t *ret_n, uint64_t *ret_bytes, uint64_t *ret_space)
 {
 	const struct walk_calls calls = {NULL, nothing_bad, nothing_done, cv->run.below, cv->run.only};
@@ -71,10 +90,13 @@ static int look(struct convert *cv, bool stats, struct job_rename **ret_list, si
 	while (!err && (got = walk_next(w, &e)) != 0) {
 		if (got < 0) {
 			err = got;
+		} else if (S_ISREG(e.st.st_mode) && stats && !is_to_do(cv, &e)) {
+			cv->counts.already++;
 		} else if (S_ISREG(e.st.st_mode)) {
 			cv->total++;
-			*ret_bytes += (uint64_t)e.st.st_size;
-			*ret_space += space_of(cv, (uint64_t)e.st.st_size);
+			/* of a file with several names each stands for its part */
+			*ret_bytes += (uint64_t)e.st.st_size / MAX(e.st.st_nlink, 1);
+			*ret_space += space_of(cv, (uint64_t)e.st.st_size) / MAX(e.st.st_nlink, 1);
 		} else if (S_ISDIR(e.st.st_mode) && e.self && walk_is_volume(&e)) {
 			walk_skip(w); /* left alone, as by the walk that converts */
 		} else if (ret_list && (!S_ISDIR(e.st.st_mode) || e.self)) {

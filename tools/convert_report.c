@@ -363,20 +363,21 @@ int report_dry_run(struct convert *cv, bool json)
 	if (err || fstatvfs(cv->run.to_fd, &fs))
 		return complain(err ? err : -errno, cv->v->path, NULL);
 	/* in place a batch is there twice and what the sealed form is larger by stays */
-	need = cv->run.verb == CONVERT_REWRAP ? MIN(bytes, FLIGHT_BYTES)
-	       : cv->run.in_place             ? (space > bytes ? space - bytes : 0) + MIN(bytes, FLIGHT_BYTES)
-	       : cv->run.verb == CONVERT_IN   ? space
-					      : bytes;
+	need = cv->run.verb == CONVERT_IN ? cv->run.in_place ? (space > bytes ? space - bytes : 0) + MIN(bytes, FLIGHT_BYTES) : space
+	       : cv->run.in_place         ? MIN(bytes, FLIGHT_BYTES)
+					  : bytes;
 	seconds = (double)cv->total / 10000 + (double)bytes / 8e8;
 	if (json)
-		return json_say(json_pack("{s:i, s:I, s:I, s:I, s:I, s:f}", "v", 1, "files", (json_int_t)cv->total, "bytes",
-					  (json_int_t)bytes, "space_needed", (json_int_t)need, "space_free",
-					  (json_int_t)(fs.f_bavail * fs.f_frsize), "seconds_estimate", seconds));
+		return json_say(json_pack("{s:i, s:I, s:I, s:I, s:I, s:I, s:f}", "v", 1, "files", (json_int_t)cv->total, "already",
+					  (json_int_t)cv->counts.already, "bytes", (json_int_t)bytes, "space_needed", (json_int_t)need,
+					  "space_free", (json_int_t)(fs.f_bavail * fs.f_frsize), "seconds_estimate", seconds));
 	size_text(bytes, b);
 	size_text(need, s);
 	size_text(fs.f_bavail * fs.f_frsize, f);
-	printf("%" PRIu64 " files, %s; space needed at most %s, free %s; perhaps %.0f s\nNothing was changed.\n", cv->total, b, s, f,
-	       seconds);
+	printf("%" PRIu64 " files, %s; space needed at most %s, free %s; perhaps %.0f s\n", cv->total, b, s, f, seconds);
+	if (cv->counts.already)
+		printf("Nothing to do with %" PRIu64 " others.\n", cv->counts.already);
+	printf("Nothing was changed.\n");
 	if (need > fs.f_bavail * fs.f_frsize)
 		printf("That does not fit.\n");
 	return EXIT_TDFS_OK;
