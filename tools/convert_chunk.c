@@ -3,6 +3,8 @@
 
 #include "convert_i.h"
 
+#define ANSWER_ROOM (sizeof(struct item_answer) + 512) /* with the longest text */
+
 void queue_init(struct queue *q)
 {
 	*q = (struct queue){0};
@@ -110,7 +112,27 @@ int chunk_add(struct convert *cv, struct chunk *c, const struct item *it)
 	}
 	c->items[c->n++] = *it;
 	c->bytes += it->size;
+	c->names += strlen(it->path);
 	return 0;
+}
+
+bool chunk_full(const struct chunk *c)
+{
+	return c->n >= CHUNK_FILES || c->bytes >= CHUNK_BYTES || c->names >= CHUNK_NAMES;
+}
+
+void chunk_ready(struct convert *cv, struct chunk *c)
+{
+	char text[96];
+
+	if (c->n * ANSWER_ROOM + c->names < WIRE_MAX) {
+		queue_push(&cv->ready, c);
+		return;
+	}
+	snprintf(text, sizeof(text), "has %zu names: more than can be converted together", c->n);
+	while (c->n)
+		settle(cv, &c->items[--c->n], ITEM_LINKED, text);
+	chunk_free(cv, c);
 }
 
 void chunk_free(struct convert *cv, struct chunk *c)

@@ -17,6 +17,7 @@
 #define SENT_MAX 2 /* chunks a worker has at hand: one to work on, one to go on with */
 #define BATCH_FILES 1024
 #define CHUNK_FILES 64
+#define CHUNK_NAMES ((size_t)1 << 20) /* bytes of paths */
 #define CHUNKS_AHEAD 8 /* a worker, of what is ready: so many that a folder for each can be chosen from them */
 #define CHUNK_BYTES ((uint64_t)4 << 20)
 #define FLIGHT_BYTES ((uint64_t)256 << 20) /* plain bytes that may exist twice */
@@ -46,7 +47,7 @@ struct chunk {
 	uint8_t tries;  /* of a set */
 	unsigned owner; /* which worker staged it: that one still has the sources open */
 	pid_t owner_pid;
-	size_t n, room;
+	size_t n, room, names; /* bytes of paths */
 	struct item *items;
 };
 
@@ -146,6 +147,10 @@ struct chunk *chunk_new(struct convert *cv) MUST_CHECK;
 int chunk_add(struct convert *cv, struct chunk *c, const struct item *it) MUST_CHECK;
 void convert_item_free(struct convert *cv, struct item *it);
 void chunk_free(struct convert *cv, struct chunk *c);
+/** chunk_full() - nothing more is to be added */
+bool chunk_full(const struct chunk *c);
+/** chunk_ready() - into the queue of those that are to be staged; more than a worker can be told at once: settled as skipped */
+void chunk_ready(struct convert *cv, struct chunk *c);
 /** chunk_send() - 0 or -errno; -EPIPE: the worker is gone */
 int chunk_send(const struct convert *cv, struct wire *w, const struct chunk *c) MUST_CHECK;
 

@@ -10,6 +10,7 @@
 #include "convert_i.h"
 #include "report.h"
 
+#define FRAME_SMALL ((size_t)64 << 10)
 #define IDLE_DEATHS_MAX 5 /* of workers that had nothing to do: something is wrong with the machine */
 
 static void close_pool(struct convert *cv)
@@ -239,19 +240,27 @@ static bool may_stage(const struct convert *cv)
 	return !cv->run.max_rate || (double)cv->counts.read_bytes < (double)cv->run.max_rate * took;
 }
 
+/* More than goes into a socket waits until the worker has nothing else: he might be waiting for us to read his answer. */
+static bool may_send(const struct convert *cv, const struct chunk *c, unsigned i)
+{
+	return !cv->workers[i].n_sent || c->n * sizeof(struct item_order) + c->names <= FRAME_SMALL;
+}
+
 static bool may_commit(const struct convert *cv, const struct chunk *c, unsigned i)
 {
-	return c->owner == i || cv->workers[c->owner].pid != c->owner_pid;
+	return may_send(cv, c, i) && (c->owner == i || cv->workers[c->owner].pid != c->owner_pid);
 }
 
 /* In the folder in which worker @i is, or at least in none in which another one is? */
 static bool goes_on(const struct convert *cv, const struct chunk *c, unsigned i)
 {
-	return c->items[0].dir->st.st_ino == cv->workers[i].at;
+	return may_send(cv, c, i) && c->items[0].dir->st.st_ino == cv->workers[i].at;
 }
 
 static bool is_apart(const struct convert *cv, const struct chunk *c, unsigned i)
 {
+	if (!may_send(cv, c, i))
+		return false;
 	for (unsigned k = 0; k < cv->run.workers; k++)
 		if (k != i && cv->workers[k].at == c->items[0].dir->st.st_ino)
 			return false;
@@ -264,7 +273,7 @@ static struct chunk *next_chunk(struct convert *cv, unsigned i)
 
 	if (c)
 		return c;
-	if (!may_stage(cv))
+	if (!may_stage(cv) || !may_send(cv, cv->ready.first, i))
 		return NULL;
 	/* a large one was put first; else two workers in one folder would wait for its lock */
 	if (cv->ready.first->bytes < CHUNK_BYTES)

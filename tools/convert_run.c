@@ -95,7 +95,7 @@ static int next_round(struct convert *cv)
 		if (!c)
 			c = chunk_new(cv);
 		err = c ? chunk_add(cv, c, &list[i]) : -ENOMEM;
-		if (!err && c->n == CHUNK_FILES) {
+		if (!err && chunk_full(c)) {
 			queue_push(&cv->ready, c);
 			c = NULL;
 		}

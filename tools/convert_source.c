@@ -160,7 +160,7 @@ static int add_regular(struct convert *cv, struct cdir *dir, const char *name, c
 	if (st->st_nlink > 1 || half) {
 		err = sets_add(cv, st, &it, &complete, &c);
 		if (!err && complete)
-			queue_push(&cv->ready, c);
+			chunk_ready(cv, c);
 		return err;
 	}
 	if (it.size >= CHUNK_BYTES) { /* alone, and before the small ones: the longest must not begin last */
@@ -184,8 +184,7 @@ static int add_regular(struct convert *cv, struct cdir *dir, const char *name, c
 	}
 	err = chunk_add(cv, cv->filling, &it);
 	/* under a rate limit in pieces that fit it */
-	if (!err && (cv->filling->n >= CHUNK_FILES || cv->filling->bytes >= CHUNK_BYTES ||
-		     (cv->run.max_rate && cv->filling->bytes >= cv->run.max_rate / 8)))
+	if (!err && (chunk_full(cv->filling) || (cv->run.max_rate && cv->filling->bytes >= cv->run.max_rate / 8)))
 		flush(cv);
 	return err;
 }
@@ -359,7 +358,7 @@ static int end_of_source(struct convert *cv)
 		err = sets_rest(cv, &c);
 		if (err || !c)
 			return err;
-		queue_push(&cv->ready, c);
+		chunk_ready(cv, c);
 	}
 	return 0;
 }

@@ -10,7 +10,7 @@
 
 #include "defs.h"
 
-#define WIRE_MAX ((size_t)1 << 20) /* bytes behind the head */
+#define WIRE_MAX ((size_t)64 << 20) /* bytes behind the head: a file with as many names as ext4 allows, and what is said about each */
 
 struct wire {
 	int fd;       /* blocking; owned by whoever made the pair */

@@ -15,7 +15,6 @@
 #include "wire.h"
 #include "worker_i.h"
 
-#define ITEMS_MAX 4096
 #define PREFETCH ((uint64_t)1 << 20) /* larger files are read ahead by the kernel as they are read */
 #define IOPRIO_IDLE (3 << 13)
 
@@ -31,15 +30,15 @@ struct worker {
 /* Split a chunk; paths are copied to @names so that they end in NUL.  0 or -EPROTO, -ENOMEM */
 static int chunk_parse(const struct wire_frame *f, struct job **ret_jobs, char **ret_names, size_t *ret_n)
 {
-	CLEANUP_FREE struct job *jobs = NULL;
-	CLEANUP_FREE char *names = malloc(f->len + ITEMS_MAX);
+	const size_t most = f->len / sizeof(struct item_order);
+	CLEANUP_FREE struct job *jobs = malloc(sizeof(*jobs) * (most + 1));
+	CLEANUP_FREE char *names = malloc(f->len + 1);
 	size_t at = 0, n = 0, fill = 0;
 
-	jobs = malloc(sizeof(*jobs) * ITEMS_MAX);
 	if (!names || !jobs)
 		return -ENOMEM;
 	while (at < f->len) {
-		if (n == ITEMS_MAX || f->len - at < sizeof(jobs[n].order))
+		if (n == most || f->len - at < sizeof(jobs[n].order))
 			return -EPROTO;
 		memcpy(&jobs[n].order, f->p + at, sizeof(jobs[n].order));
 		at += sizeof(jobs[n].order);
