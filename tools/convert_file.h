@@ -94,8 +94,9 @@ bool stage_marked(const struct volume *v, int fd, const struct stat *s, const st
 int meta_copy(int from, const struct stat *st, int to, const struct stat *to_st, bool strict, bool flags, bool acl_dir,
 	      const char **what) MUST_CHECK;
 /** meta_inherits() - does a new file in @dir get flags or a project id that its original may not have?  Then meta_flags_copy() is for
- * when it has its name: a file of another project cannot be linked into such a folder.  0 or -errno */
-bool meta_inherits(int dir);
+ * when it has its name: a file of another project cannot be linked into such a folder
+ * @ret_append: names can be made in it and not removed */
+bool meta_inherits(int dir, bool *ret_append);
 int meta_flags_copy(int from, int to, bool strict) MUST_CHECK;
 /** meta_flags() - "immutable", "append-only" or NULL; @ret_any: has it flags or a project id that are to be kept? */
 const char *meta_flags(int fd, bool *ret_any);

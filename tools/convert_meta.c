@@ -145,11 +145,13 @@ const char *meta_flags(int fd, bool *ret_any)
 	return x.fsx_xflags & FS_XFLAG_IMMUTABLE ? "immutable" : x.fsx_xflags & FS_XFLAG_APPEND ? "append-only" : NULL;
 }
 
-bool meta_inherits(int dir)
+bool meta_inherits(int dir, bool *ret_append)
 {
-	struct fsxattr x;
+	struct fsxattr x = {0};
 
-	return ioctl(dir, FS_IOC_FSGETXATTR, &x) == 0 && x.fsx_xflags & (KEPT_FLAGS | FS_XFLAG_PROJINHERIT);
+	(void)ioctl(dir, FS_IOC_FSGETXATTR, &x);
+	*ret_append = x.fsx_xflags & FS_XFLAG_APPEND;
+	return x.fsx_xflags & (KEPT_FLAGS | FS_XFLAG_PROJINHERIT);
 }
 
 int meta_flags_copy(int from, int to, bool strict)

@@ -93,7 +93,7 @@ int one_enter(struct one *w, const char *path, const char **ret_name)
 		return fail(err, "its directory: %s", strerror(-err));
 	}
 	w->acl_dir = fgetxattr(w->to_dir, "system.posix_acl_default", NULL, 0) > 0;
-	w->inherits = meta_inherits(w->to_dir);
+	w->inherits = meta_inherits(w->to_dir, &w->append_dir);
 	return 0;
 }
 
@@ -254,6 +254,10 @@ bool one_ready(struct one *w, int fd, unsigned links, struct stat *st, struct it
 	w->flags = true;
 	if (!w->run->in_place)
 		return true;
+	if (w->append_dir) { /* the original could not go, nor what was made of it */
+		fail(-EPERM, "its folder is append-only (chattr)");
+		return answer(a, ITEM_SKIPPED);
+	}
 	flag = meta_flags(fd, &w->flags);
 	if (flag) {
 		fail(-EPERM, "is %s (chattr)", flag);

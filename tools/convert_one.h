@@ -23,7 +23,7 @@ struct one { /* a worker's hands */
 		int fd; /* -1: nothing is here */
 	} * kept;
 	size_t n_kept, max_kept;
-	bool acl_dir, inherits;
+	bool acl_dir, inherits, append_dir;
 	const char *policy; /* rewrap: the file at hand is to have this one; NULL: its own */
 	bool set;   /* of the file at hand all names come together, be it the last one that is left of several */
 	bool flags; /* of the file at hand: it has some that are to be kept, or it is not known */
