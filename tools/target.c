@@ -73,6 +73,20 @@ int volume_get(const char *store, const struct credential_source *cred, struct v
 	return EXIT_TDFS_OK;
 }
 
+static bool is_mounted(const struct volume *v)
+{
+	struct mount_place *list = NULL;
+	bool found = false;
+	size_t n = 0;
+
+	if (mounts_list(&list, &n))
+		return false;
+	for (size_t i = 0; i < n; i++)
+		found |= strcmp(list[i].store, v->path) == 0;
+	mounts_free(list, n);
+	return found;
+}
+
 static int hold(struct volume *v, bool shared)
 {
 	pid_t pid = 0;
@@ -80,6 +94,8 @@ static int hold(struct volume *v, bool shared)
 
 	fail_clear();
 	err = shared ? volume_lock_shared(v, 2000, &pid) : volume_lock(v, 2000, &pid);
+	if (err == -EBUSY && !is_mounted(v))
+		return complain(err, v->path, "wait for it; `tdfs convert status %s` tells how far a conversion is", v->path);
 	if (err == -EBUSY)
 		return complain(err, v->path, "`tdfs umount %s` first", v->path);
 	return err ? complain(err, v->path, NULL) : EXIT_TDFS_OK;
