@@ -74,8 +74,8 @@ struct reason {
 struct counts {
 	uint64_t converted, bytes, already, busy, skipped, failed, other, plain, dirs;
 	uint64_t read_bytes; /* handed out so far: for the rate */
-	uint64_t unasked;    /* originals that are gone, and whether somebody had them open is not known */
 	uint64_t foreign;    /* of the skipped: folders that are no part of the tree */
+	uint64_t unasked;    /* originals that are gone, and whether somebody had them open is not known */
 	struct reason reasons[REASONS_MAX];
 	size_t n_reasons;
 };

@@ -161,7 +161,7 @@ void stage_in(struct one *w, const struct item_order *o, const char *name, unsig
 
 		if (fstatat(w->to_dir, target, &there, AT_SYMLINK_NOFOLLOW) == 0)
 			err = existing_in(w, &src, target, a);
-		if (err == 0 && w->run->recover) {
+		if (w->run->recover && (err == 0 || a->result == ITEM_COLLISION)) { /* nothing of a run is left here */
 			a->result = ITEM_PLAIN;
 			return;
 		}

@@ -169,8 +169,6 @@ int meta_flags_copy(int from, int to, bool strict)
 	return ioctl(to, FS_IOC_FSSETXATTR, &b) && strict ? -errno : 0;
 }
 
-int meta_copy(int from, const struct stat *st, int to, const struct stat *to_st, bool strict, bool flags, bool acl_dir, const char **what)
-{
 /* Was it not the disk that was full, but the place that a file has for its attributes? */
 static bool has_room(int fd)
 {
@@ -179,6 +177,8 @@ static bool has_room(int fd)
 	return fstatvfs(fd, &fs) == 0 && fs.f_bavail * fs.f_frsize >= ROOM_LEAST;
 }
 
+int meta_copy(int from, const struct stat *st, int to, const struct stat *to_st, bool strict, bool flags, bool acl_dir, const char **what)
+{
 	const struct timespec times[2] = {st->st_atim, st->st_mtim};
 	bool owned = true, chowned;
 	mode_t mode;
@@ -204,12 +204,12 @@ static bool has_room(int fd)
 		return -errno;
 	*what = "extended attributes";
 	err = xattrs_copy(from, to, strict, acl_dir);
-	if (!err && flags) {
-		*what = "flags or project id";
 	if (err == -ENOSPC && has_room(to)) {
 		*what = "extended attributes (beside the one of tdfs there is no room for them)";
 		err = -EOVERFLOW;
 	}
+	if (!err && flags) {
+		*what = "flags or project id";
 		err = meta_flags_copy(from, to, strict);
 	}
 	if (!err && !(mode & 0200)) {

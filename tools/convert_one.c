@@ -297,14 +297,6 @@ void one_drop_target(struct one *w, const char *target, uint64_t ino)
 		(void)unlinkat(w->to_dir, target, 0);
 }
 
-/* Metadata, name.  0; -EEXIST; -ESTALE the original has changed; -errno */
-static int one_put(struct one *w, int from, const struct stat *st, int temp, const char *temp_name, const char *target,
-		   struct item_answer *a)
-{
-	const char *what = "";
-	struct stat now, made;
-	bool flags = w->flags && !w->inherits;
-	int err = fstat(temp, &made) ? -errno : meta_copy(from, st, temp, &made, w->run->in_place, flags, w->acl_dir, &what);
 bool one_is_touched(const struct item_order *o, int fd, const struct stat *st)
 {
 	return st->st_mtim.tv_sec != o->stamp.mtime || (st->st_mtim.tv_nsec != o->stamp.mtime_ns && st->st_mtim.tv_nsec) || one_is_busy(fd);
@@ -320,6 +312,14 @@ void one_take_back(struct one *w, const struct item_order *o, const char *target
 	one_drop_target(w, target, o->out_ino);
 }
 
+/* Metadata, name.  0; -EEXIST; -ESTALE the original has changed; -errno */
+static int one_put(struct one *w, int from, const struct stat *st, int temp, const char *temp_name, const char *target,
+		   struct item_answer *a)
+{
+	const char *what = "";
+	struct stat now, made;
+	bool flags = w->flags && !w->inherits;
+	int err = fstat(temp, &made) ? -errno : meta_copy(from, st, temp, &made, w->run->in_place, flags, w->acl_dir, &what);
 
 	if (err)
 		return fail(err, "its %s cannot be kept: %s", what, strerror(-err));

@@ -150,7 +150,7 @@ void stage_out(struct one *w, const struct item_order *o, const char *name, unsi
 		if (!w->run->in_place || w->run->recover) {
 			if (fstatat(w->to_dir, target, &there, AT_SYMLINK_NOFOLLOW) == 0)
 				err = existing_out(w, &src, target, a);
-			if (err == 0 && w->run->recover) {
+			if (w->run->recover && (err == 0 || a->result == ITEM_COLLISION)) { /* nothing of a run is left here */
 				a->result = ITEM_PLAIN;
 				return;
 			}

@@ -205,9 +205,9 @@ bool source_is_foreign(struct convert *cv, const struct walk_entry *e)
 	const char *why = e->self || cv->walk ? walk_foreign(e) : NULL;
 
 	if (why) {
+		skip_tree(cv, e, why);
 		cv->counts.foreign++;
 	}
-		skip_tree(cv, e, why);
 	return why;
 }
 
@@ -216,11 +216,11 @@ static int take(struct convert *cv, const struct walk_entry *e)
 	int err;
 
 	if (S_ISREG(e->st.st_mode))
+		return add_regular(cv, e->dir, e->name, &e->st);
 	if (cv->run.in_place && cv->run.verb == CONVERT_IN && !cv->run.recover && strlen(e->name) > NAME_VISIBLE_MAX) {
 		skip_tree(cv, e, "its name is longer than 251 bytes: a mount does not show it");
 		return 0;
 	}
-		return add_regular(cv, e->dir, e->name, &e->st);
 	if (S_ISDIR(e->st.st_mode)) {
 		if (!source_is_foreign(cv, e))
 			cv->counts.dirs++;
@@ -309,15 +309,15 @@ static int list_next(struct convert *cv)
 		report_failed(cv, path, "failed", "is no path inside the tree");
 		return 1;
 	}
+	if (path_lies_in_tdfs_dir(path)) {
+		skip_tree(cv, &(struct walk_entry){.dir = cv->list_root, .name = path}, "lies in " TDFS_DIR ", which is a volume's own");
+		return 1;
+	}
 	slash = strrchr(path, '/');
 	dir = strndup(path, slash ? (size_t)(slash - path) : 0);
 	err = dir ? list_enter(cv, dir) : -ENOMEM;
 	if (!err) {
 		CLEANUP_FD int fd = beneath_open(cv->run.from_fd, dir, cv->run.one_fs);
-	if (path_lies_in_tdfs_dir(path)) {
-		skip_tree(cv, &(struct walk_entry){.dir = cv->list_root, .name = path}, "lies in " TDFS_DIR ", which is a volume's own");
-		return 1;
-	}
 
 		e = (struct walk_entry){.dir = cv->list_dir, .dir_fd = fd, .name = slash ? slash + 1 : path};
 		err = fd < 0 ? fd : fstatat(fd, e.name, &e.st, AT_SYMLINK_NOFOLLOW) ? -errno : 0;

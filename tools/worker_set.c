@@ -62,7 +62,19 @@ static bool set_is_stale(struct one *w, const char *target, const struct stat *s
 	       stamp_fits(&r, source);
 }
 
-/* Give the converted file its name beside @path too.  0 or -errno */
+/* Is what has the name going to be converted itself, so that the name becomes free? */
+static bool set_waits_for(struct one *w, const char *target)
+{
+	CLEANUP_FD int fd = w->run->in_place ? content_open(w->to_dir, target) : -1;
+	struct record r = {0};
+	enum sibling kind;
+	struct stat st;
+
+	return fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && sibling_look(&w->sealer, fd, (uint64_t)st.st_size, &kind, &r) == 0 &&
+	       kind == (w->run->verb == CONVERT_IN ? SIBLING_OTHER : SIBLING_SEALED);
+}
+
+/* Give the converted file its name beside @path too.  0; -EEXIST a file has it; -EBUSY one that will move; -errno */
 static int set_link(struct one *w, const struct job *j, uint64_t from_ino, int first_dir, const char *first, uint64_t out_ino)
 {
 	char target[NAME_ROOM];
@@ -85,7 +97,7 @@ static int set_link(struct one *w, const struct job *j, uint64_t from_ino, int f
 	if (fstatat(w->to_dir, target, &there, AT_SYMLINK_NOFOLLOW) == 0 && there.st_ino == out_ino)
 		return 0;
 	if (!set_is_stale(w, target, &st))
-		return fail(-EEXIST, "the name %s is taken by another file", target);
+		return fail(set_waits_for(w, target) ? -EBUSY : -EEXIST, "the name %s is taken by another file", target);
 	if (unlinkat(w->to_dir, target, 0) || linkat(first_dir, first, w->to_dir, target, 0))
 		return fail(-errno, "linking %s: %s", target, strerror(errno));
 	return 0;
@@ -145,7 +157,7 @@ void set_stage(struct one *w, const struct job *jobs, size_t n, struct item_answ
 	if (a->result == ITEM_STAGED && !a->verified)
 		set_take_back(w, jobs, n, &(struct item_order){.stamp = a->stamp, .out_ino = a->out_ino});
 	fail(err, "%s", why);
-	a->result = (uint8_t)one_fail(err);
+	a->result = (uint8_t)(err == -EBUSY ? ITEM_COLLISION : one_fail(err));
 }
 
 static void set_rewrap(struct one *w, const struct job *jobs, size_t n, struct item_answer *a)
