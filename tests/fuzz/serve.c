@@ -35,13 +35,16 @@ static struct serve *server(bool keyed)
 		json_t *rules = json_loads("{\"unrestricted\":\"allow\",\"attributes\":{\"https://x.y/attr/"
 					   "a\":{\"rule\":\"hierarchy\",\"claim\":\"g.h\",\"values\":[\"b\",\"c\"]}}}",
 					   0, NULL);
-		char path[] = "/tmp/tdfs-fuzz-jwks-XXXXXX";
+		const char *tmp = getenv("TMPDIR");
+		char path[PATH_MAX];
 		const struct jwks_config j = {.issuer = config.issuer, .audience = config.audience, .jwks_file = path};
-		int fd = mkstemp(path);
+		int fd;
 		static const char set[] =
 		    "{\"keys\":[{\"kty\":\"EC\",\"crv\":\"P-256\",\"kid\":\"k\",\"x\":\"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4\","
 		    "\"y\":\"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM\"}]}";
 
+		snprintf(path, sizeof(path), "%.4000s/tdfs-fuzz-jwks-XXXXXX", tmp ? tmp : P_tmpdir);
+		fd = mkstemp(path);
 		CHECK(fd >= 0 && write(fd, set, sizeof(set) - 1) == sizeof(set) - 1 && !close(fd));
 		CHECK(!access_parse(rules, &s[keyed].access) && !jwks_new(&j, &s[keyed].jwks));
 		unlink(path);

@@ -12,6 +12,8 @@
 
 #include <cmocka.h>
 
+#include "temp_dir.h"
+
 static void test_native_sizes(void **state)
 {
 	static const uint64_t sizes[] = {0, 1, 65535, 65536, 65537, 131072, 10 << 20};
@@ -258,11 +260,11 @@ static int run(const char *const argv[])
 static void test_unzip(void **state)
 {
 	static const uint64_t sizes[] = {0, 1, 65537, 1 << 20};
-	char dir[] = "tdfs-container-XXXXXX", path[64];
+	char dir[PATH_MAX], path[PATH_MAX + 16];
 	unsigned asked = 0;
 
 	(void)state;
-	assert_non_null(mkdtemp(dir));
+	assert_true(temp_dir_make(dir));
 	snprintf(path, sizeof(path), "%s/f.tdf", dir);
 	for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
 		struct mem m = native_file(sizes[i], 65536);
@@ -298,8 +300,7 @@ static void test_unzip(void **state)
 		close(fd);
 		free(m.p);
 	}
-	unlink(path);
-	rmdir(dir);
+	assert_true(temp_dir_remove(dir));
 	if (!asked)
 		print_message("neither unzip nor python3 here: nobody was asked\n");
 }

@@ -19,6 +19,7 @@
 #include "manifest_native.h"
 #include "pubkey_vectors.h"
 #include "report.h"
+#include "temp_dir.h"
 #include "zip.h"
 
 #define POLICY "eyJ1dWlkIjoiMDAwMDAwMDAtMDAwMC00MDAwLTgwMDAtMDAwMDAwMDAwMDAwIn0="
@@ -468,7 +469,7 @@ static void write_file(const char *path, const char *text)
 
 static void test_key_files(void **state)
 {
-	char dir[3000], path[4096];
+	char dir[PATH_MAX], path[PATH_MAX + 16];
 	static const struct {
 		const char *name, *text;
 		int err;
@@ -487,8 +488,7 @@ static void test_key_files(void **state)
 	struct secret *dek = secret_random();
 	char *text;
 
-	snprintf(dir, sizeof(dir), "%s/tdfs-unit-kas-XXXXXX", getenv("TMPDIR") ? getenv("TMPDIR") : P_tmpdir);
-	assert_non_null(mkdtemp(dir));
+	assert_true(temp_dir_make(dir));
 	snprintf(path, sizeof(path), "%s/key", dir);
 	assert_int_equal(kas_wrap(k, dek, POLICY, &text), 0);
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
@@ -511,7 +511,7 @@ static void test_key_files(void **state)
 	assert_int_equal(kas_add_key_file(from_file, path), -ENOENT);
 	assert_int_equal(kas_add_key_file(from_file, dir), -EISDIR);
 	kas_free(from_file);
-	rmdir(dir);
+	assert_true(temp_dir_remove(dir));
 	free(text);
 	secret_free(dek);
 	kas_free(k);

@@ -15,12 +15,13 @@
 #include "oidc_int.h"
 #include "pubkey.h"
 #include "report.h"
+#include "temp_dir.h"
 
-static char dir[64];
+static char dir[PATH_MAX];
 
 static const char *path_of(const char *name)
 {
-	static char path[128];
+	static char path[PATH_MAX + 32];
 
 	snprintf(path, sizeof(path), "%s/%s", dir, name);
 	return path;
@@ -40,19 +41,12 @@ static const char *write_file(const char *name, const void *p, size_t len, mode_
 
 static int make_dir(void **state)
 {
-	snprintf(dir, sizeof(dir), "%s", "/tmp/tdfs-unit-oidc.XXXXXX");
-	return mkdtemp(dir) ? 0 : -1;
+	return temp_dir_make(dir) ? 0 : -1;
 }
 
 static int remove_dir(void **state)
 {
-	static const char *const names[] = {"s", "session", "session.lock", "a/b/session", "a/b/session.lock"};
-
-	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
-		(void)unlink(path_of(names[i]));
-	(void)rmdir(path_of("a/b"));
-	(void)rmdir(path_of("a"));
-	return rmdir(dir);
+	return temp_dir_remove(dir) ? 0 : -1;
 }
 
 static void test_secret_files(void **state)
@@ -94,7 +88,7 @@ static void test_sessions(void **state)
 	struct issuer is = {.name = (char *)"https://id.example.org", .client_id = (char *)"cli"}, other = is, client = is;
 	CLEANUP_SESSION struct session s = {0}, none = {0};
 	EVP_PKEY *key = pubkey_new_ec();
-	char path[128];
+	char path[PATH_MAX + 32];
 	bool keyring = false;
 	struct stat st;
 
@@ -151,7 +145,7 @@ static void test_session_ended(void **state)
 {
 	struct issuer is = {.name = (char *)"https://id.example.org", .client_id = (char *)"cli"};
 	EVP_PKEY *key = pubkey_new_ec();
-	char path[128];
+	char path[PATH_MAX + 32];
 	int64_t begun;
 	pthread_t t;
 	int lock;

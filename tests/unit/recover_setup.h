@@ -18,6 +18,7 @@
 #include "crc.h"
 #include "recover.h"
 #include "report.h"
+#include "temp_dir.h"
 #include "tail.h"
 
 #define S SEG_MIN
@@ -103,8 +104,7 @@ static inline int setup(void **state)
 	struct bed *b = calloc(1, sizeof(*b));
 
 	report_limit(REPORT_ERROR);
-	snprintf(b->dir, sizeof(b->dir), "%s/tdfs-recover-XXXXXX", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
-	assert_non_null(mkdtemp(b->dir));
+	assert_true(temp_dir_make(b->dir));
 	b->root = open(b->dir, O_RDONLY | O_DIRECTORY);
 	assert_int_equal(mkdirat(b->root, ".tdfs", 0700), 0);
 	b->tdfs = openat(b->root, ".tdfs", O_RDONLY | O_DIRECTORY);
@@ -137,7 +137,6 @@ static inline void forget(struct bed *b)
 static inline int teardown(void **state)
 {
 	struct bed *b = *state;
-	char cmd[PATH_MAX + 16];
 
 	if (b->r)
 		redo_close(b->r);
@@ -149,8 +148,7 @@ static inline int teardown(void **state)
 	tail_template_free(b->tmpl);
 	close(b->root);
 	close(b->tdfs);
-	snprintf(cmd, sizeof(cmd), "rm -rf '%s'", b->dir);
-	assert_int_equal(system(cmd), 0);
+	assert_true(temp_dir_remove(b->dir));
 	free(b);
 	return 0;
 }

@@ -18,6 +18,7 @@
 
 #include "redo.h"
 #include "report.h"
+#include "temp_dir.h"
 
 static const uint8_t volume[ID_LEN] = "volume id 16 by";
 
@@ -81,8 +82,7 @@ static inline int setup(void **state)
 	struct bed *b = calloc(1, sizeof(*b));
 
 	report_limit(REPORT_ERROR);
-	snprintf(b->dir, sizeof(b->dir), "%s/tdfs-redo-XXXXXX", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
-	assert_non_null(mkdtemp(b->dir));
+	assert_true(temp_dir_make(b->dir));
 	b->fd = open(b->dir, O_RDONLY | O_DIRECTORY);
 	b->real = io_posix(b->fd);
 	b->io = b->real;
@@ -101,13 +101,11 @@ static inline int setup(void **state)
 static inline int teardown(void **state)
 {
 	struct bed *b = *state;
-	char cmd[PATH_MAX + 16];
 
 	redo_close(b->r);
 	secret_free(b->key);
 	close(b->fd);
-	snprintf(cmd, sizeof(cmd), "rm -rf '%s'", b->dir);
-	assert_int_equal(system(cmd), 0);
+	assert_true(temp_dir_remove(b->dir));
 	free(b);
 	return 0;
 }

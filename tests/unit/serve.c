@@ -17,6 +17,7 @@
 #include "manifest.h"
 #include "report.h"
 #include "serve_i.h"
+#include "temp_dir.h"
 
 #define URL "https://kas.example.org"
 #define TOKEN "a.token.text"
@@ -41,7 +42,7 @@ void *__wrap_malloc(size_t n)
 static void test_judge_no_memory(void **state)
 {
 	static struct serve_config config = {.url = (char *)URL, .issuer = (char *)"https://i", .audience = (char *)"a"};
-	char policy[256], path[] = "/tmp/tdfs-unit-audit-XXXXXX", binding[89], key[BASE64_LEN(EC_WRAPPED_LEN) + 1];
+	char policy[256], dir[PATH_MAX], path[PATH_MAX + 16], binding[89], key[BASE64_LEN(EC_WRAPPED_LEN) + 1];
 	static const char text[] = "{\"uuid\":\"u\",\"body\":{\"dataAttributes\":[],\"dissem\":[\"bob\"]}}";
 	json_t *rules = json_loads("{\"unrestricted\":\"allow\"}", 0, NULL), *claims = json_loads("{\"sub\":\"alice\"}", 0, NULL);
 	struct serve s = {.config = &config, .kas = kas_new(), .limits = limits_new(10, 1000), .sessions = wrappers_new()};
@@ -52,10 +53,9 @@ static void test_judge_no_memory(void **state)
 	uint8_t wrapped[EC_WRAPPED_LEN];
 	char *ephemeral = NULL, *pem = pubkey_pem(client), *body, *srt = NULL, *request;
 	json_t *object, *wrapper, *answer, *results;
-	int fd = mkstemp(path);
 
-	assert_true(fd >= 0 && s.kas && s.limits && s.sessions && dek && kas && client && pem);
-	close(fd);
+	assert_true(temp_dir_make(dir) && s.kas && s.limits && s.sessions && dek && kas && client && pem);
+	snprintf(path, sizeof(path), "%s/audit", dir);
 	assert_int_equal(audit_open(path, &s.audit), 0);
 	assert_int_equal(access_parse(rules, &s.access), 0);
 	base64_encode(text, sizeof(text) - 1, policy);
@@ -107,7 +107,7 @@ static void test_judge_no_memory(void **state)
 	wrappers_free(s.sessions);
 	audit_free(s.audit);
 	access_free(s.access);
-	unlink(path);
+	assert_true(temp_dir_remove(dir));
 }
 
 /* --- replays --- */

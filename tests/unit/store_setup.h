@@ -4,12 +4,10 @@
 #define TDFS_TEST_STORE_SETUP_H
 
 #include <fcntl.h>
-#include <limits.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <sys/stat.h>
 
 #include "store.h"
+#include "temp_dir.h"
 
 struct bed {
 	char dir[PATH_MAX];
@@ -30,10 +28,7 @@ static inline void bed_must(bool ok)
 
 static inline void bed_make(struct bed *b)
 {
-	const char *tmp = getenv("TMPDIR");
-
-	snprintf(b->dir, sizeof(b->dir), "%s/tdfs-unit-XXXXXX", tmp ? tmp : "/tmp");
-	bed_must(mkdtemp(b->dir));
+	bed_must(temp_dir_make(b->dir));
 	b->root = open(b->dir, O_RDONLY | O_DIRECTORY);
 	bed_must(!mkdirat(b->root, ".tdfs", 0700));
 	b->tdfs = openat(b->root, ".tdfs", O_RDONLY | O_DIRECTORY);
@@ -53,8 +48,6 @@ static inline void bed_make(struct bed *b)
 
 static inline void bed_remove(struct bed *b)
 {
-	char cmd[PATH_MAX + 16];
-
 	kas_free(b->keys.kas);
 	secret_free((struct secret *)b->keys.k_seal);
 	secret_free((struct secret *)b->keys.k_hint);
@@ -63,8 +56,7 @@ static inline void bed_remove(struct bed *b)
 	secret_free(b->vk);
 	close(b->root);
 	close(b->tdfs);
-	snprintf(cmd, sizeof(cmd), "rm -rf '%s'", b->dir);
-	bed_must(!system(cmd));
+	bed_must(temp_dir_remove(b->dir));
 }
 
 #endif

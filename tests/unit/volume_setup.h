@@ -27,6 +27,7 @@
 #include "encode.h"
 #include "redo.h"
 #include "report.h"
+#include "temp_dir.h"
 #include "volume.h"
 
 #define QUICK SCRYPT_LOGN_MIN
@@ -175,8 +176,7 @@ static inline int setup(void **state)
 	char temp[PATH_MAX];
 	struct volume *v;
 
-	snprintf(temp, sizeof(temp), "%s/tdfs-unit-volume-XXXXXX", getenv("TMPDIR") ? getenv("TMPDIR") : P_tmpdir);
-	if (!mkdtemp(temp) || !realpath(temp, base))
+	if (!temp_dir_make(temp) || !realpath(temp, base))
 		return -1;
 	umask(0); /* modes must not depend on it */
 	strcpy(made, in_dir(base, "made"));
@@ -193,10 +193,7 @@ static inline int setup(void **state)
 
 static inline int teardown(void **state)
 {
-	char cmd[PATH_MAX + 16];
-
-	snprintf(cmd, sizeof(cmd), "rm -rf '%s'", base);
-	return system(cmd);
+	return temp_dir_remove(base) ? 0 : -1;
 }
 
 #endif
