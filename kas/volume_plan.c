@@ -281,3 +281,17 @@ int volume_plan_set(struct volume *v, const char *policy, const struct volume_re
 	err = plan_put(v, &p);
 	return err ? err : plan_write(v, hash, &v->plans[v->n_plans - 1]);
 }
+
+int volume_plan_use(struct volume *v, const char *policy, const struct volume_remote *keys, size_t n)
+{
+	struct volume_plan p = {.keys = (struct volume_remote *)keys, .n = n};
+	int err = policy_hash(policy, p.policy), back;
+
+	if (!err && n)
+		err = keys_check(v, keys, n);
+	if (err)
+		return err;
+	err = plan_load(v, &p);
+	back = kas_plan(v->kas, NULL);
+	return err ? err : back;
+}

@@ -72,6 +72,9 @@ const struct volume_plan *volume_plan_of(const struct volume *v, const char *pol
  * -ENOSPC; -errno.  fail() tells */
 int volume_plan_set(struct volume *v, const char *policy, const struct volume_remote *keys, size_t n) MUST_CHECK;
 
+/** volume_plan_use() - the same in v->kas alone: of files that this process makes; set-up only, errors as volume_plan_set() */
+int volume_plan_use(struct volume *v, const char *policy, const struct volume_remote *keys, size_t n) MUST_CHECK;
+
 /* --- for volume*.c --- */
 
 struct json_t;

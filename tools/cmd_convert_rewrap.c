@@ -6,6 +6,9 @@
 
 #include "cmd_convert.h"
 #include "convert_i.h"
+#include "encode.h"
+#include "io.h"
+#include "policy_keys.h"
 #include "say.h"
 #include "target.h"
 
@@ -13,17 +16,23 @@
 
 static int policy_take(struct volume *v, const char *path)
 {
-	CLEANUP_FREE char *text = malloc(POLICY_TEXT_MAX + 1);
-	FILE *f = text ? fopen(path, "re") : NULL;
-	size_t len = f ? fread(text, 1, POLICY_TEXT_MAX + 1, f) : 0;
-	int err = !text ? -ENOMEM : !f || ferror(f) ? -errno : 0;
+	struct io io = io_posix(AT_FDCWD);
+	CLEANUP_FREE char *text = NULL;
+	CLEANUP_FREE char *b64 = NULL;
+	size_t len = 0;
+	int err = io_read_file(&io, AT_FDCWD, path, POLICY_TEXT_MAX, &text, &len), code;
 
-	if (f)
-		fclose(f);
 	while (len && (text[len - 1] == '\n' || text[len - 1] == '\r'))
 		len--;
-	if (!err)
-		err = len > POLICY_TEXT_MAX ? fail(-EFBIG, "longer than a policy may be") : volume_policy_set(v, "", text, len);
+	b64 = err ? NULL : malloc(BASE64_LEN(len) + 1);
+	if (!b64)
+		return complain_file(err ? err : -ENOMEM, path, NULL);
+	base64_encode(text, len, b64);
+	code = policy_keys_set(v, b64, strcmp(b64, v->policy) ? POLICY_KEYS_ASK : POLICY_KEYS_KEEP);
+	if (code)
+		return code;
+	fail_clear();
+	err = volume_policy_set(v, "", text, len);
 	return err ? complain_file(err, path, NULL) : EXIT_TDFS_OK;
 }
 
@@ -33,7 +42,8 @@ int rewrap_prepare(struct convert *cv, const struct convert_args *a)
 
 	fail_clear();
 	if (cv->v->kas_split < 0 && (a->kas || a->new_dek)) {
-		report(REPORT_ERROR, "%s: %s: its files are not made for the embedded KAS; `tdfs kas wrap` says for whom", cv->v->path, a->kas ? "--kas" : "--new-dek");
+		report(REPORT_ERROR, "%s: %s: its files are not made for the embedded KAS; `tdfs kas wrap` says for whom", cv->v->path,
+		       a->kas ? "--kas" : "--new-dek");
 		return EXIT_TDFS_USAGE;
 	}
 	if (a->kas) {

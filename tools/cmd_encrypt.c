@@ -8,6 +8,7 @@
 #include "encode.h"
 #include "mounts.h"
 #include "outfile.h"
+#include "policy_keys.h"
 #include "policy_make.h"
 #include "progress.h"
 #include "say.h"
@@ -21,7 +22,7 @@ struct args {
 	struct key_options keys;
 	const char *out;
 	uint64_t segment_size;
-	bool force;
+	bool force, unchecked;
 	struct policy_words words; /* of share */
 	const char *policy;        /* base64, made from them; NULL: that of the volume */
 };
@@ -300,8 +301,11 @@ static int share_main(const void *args, int n, char **pos)
 		return code;
 	if (!kas_is_remote(t.kas))
 		report(REPORT_NOTE, "the volume has no remote KAS: the copy opens only where its own key is served (tdfs kas --help)");
+	if (!a.unchecked)
+		code = policy_keys_use(t.vol, policy);
 	interrupt_catch();
-	code = encrypt_one(&t, &a, pos[0], a.out);
+	if (!code)
+		code = encrypt_one(&t, &a, pos[0], a.out);
 	target_close(&t);
 	if (!code)
 		printf("%s: a copy under a key of its own; the KAS decides who opens it.\n", a.out);
@@ -315,6 +319,7 @@ static const struct option_row share_rows[] = {
     {OPTION_TEXT, 0, "out", "FILE.tdf", offsetof(struct args, out), "the copy"},
     {OPTION_FLAG, 0, "force", NULL, offsetof(struct args, force), "replace what is there"},
     {OPTION_TEXT, 0, "volume", "STORE", offsetof(struct args, keys.volume), "whose KAS it is for (else that of the mount)"},
+    {OPTION_FLAG, 0, "unchecked", NULL, offsetof(struct args, unchecked), UNCHECKED_HELP},
     CREDENTIAL_ROWS(struct args, keys.cred),
     {0},
 };
@@ -324,7 +329,8 @@ const struct command command_share = {
     .summary = "a copy of a file for somebody else, opened through the KAS",
     .usage = "FILE",
     .notes = "FILE is a plain one: in a mount, or anywhere. The copy is an ordinary TDF with a\n"
-	     "key and a policy of its own; any OpenTDF client opens it whom the KAS lets.\n",
+	     "key and a policy of its own; any OpenTDF client opens it whom the KAS lets. If a\n"
+	     "platform maps KAS keys to the attributes, it is made for these.\n",
     .options = share_rows,
     .args_size = sizeof(struct args),
     .min_args = 1,

@@ -211,7 +211,10 @@ static int set_in(const struct policy_job *job, struct volume *v)
 		code = policy_place_alone(v, j->at);
 	}
 	if (j->text && !code)
-		code = policy_keys_set(v, same ? volume_policy_at(v, j->at->path) : b64, j->a->unchecked);
+		code = policy_keys_set(v, same ? volume_policy_at(v, j->at->path) : b64,
+				       j->a->unchecked ? POLICY_KEYS_UNASKED
+				       : same          ? POLICY_KEYS_KEEP
+						       : POLICY_KEYS_ASK);
 	if (code || same)
 		return code;
 	fail_clear();
@@ -295,7 +298,7 @@ static const struct option_row set_rows[] = {
     {OPTION_TEXT, 0, "busy", "HOW", offsetof(struct set_args, busy), "files in use: skip, wait or fail"},
     {OPTION_FLAG, 0, "daemon", NULL, offsetof(struct set_args, daemon), "go on in the background"},
     {OPTION_FLAG, 'q', "quiet", NULL, offsetof(struct set_args, quiet), "no progress, no summary"},
-    {OPTION_FLAG, 0, "unchecked", NULL, offsetof(struct set_args, unchecked), "ask no KAS for the attributes, nor for keys of theirs"},
+    {OPTION_FLAG, 0, "unchecked", NULL, offsetof(struct set_args, unchecked), UNCHECKED_HELP},
     CREDENTIAL_ROWS(struct set_args, cred),
     {0},
 };

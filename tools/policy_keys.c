@@ -6,17 +6,20 @@
 #include <errno.h>
 #include <stdio.h>
 
-#include "encode.h"
 #include "kas_source.h"
+#include "policy_place.h"
 #include "say.h"
 
 struct wish { /* of one platform */
 	struct remote_mapped *keys;
 	size_t n;
-	bool told; /* it was asked and answered */
+	bool told;     /* it was asked and answered */
+	char why[200]; /* why one could not be asked */
 };
 
-/* As many as fit; borrowed from @policy */
+#define UNCHECKED "--unchecked (of `policy set`, `share`) asks nobody and makes files for the volume's own KAS keys"
+
+/* Borrowed from @policy; more than fit: one more than that */
 static size_t attributes_of(const json_t *policy, const char *fqns[static REMOTE_ATTRIBUTES_MAX])
 {
 	const json_t *list = json_object_get(json_object_get(policy, "body"), "dataAttributes"), *each;
@@ -26,7 +29,9 @@ static size_t attributes_of(const json_t *policy, const char *fqns[static REMOTE
 	{
 		const char *fqn = json_string_value(json_object_get(each, "attribute"));
 
-		if (fqn && n < REMOTE_ATTRIBUTES_MAX)
+		if (fqn && n == REMOTE_ATTRIBUTES_MAX)
+			return n + 1;
+		if (fqn)
 			fqns[n++] = fqn;
 	}
 	return n;
@@ -59,20 +64,17 @@ static bool same_wish(const struct wish *a, const struct wish *b)
 	return true;
 }
 
-/* What one platform says, beside what another one said; an exit code */
-static int wish_take(const struct volume_remote *conf, int err, struct wish *said, struct wish *all)
+static bool is_verdict(int err)
 {
-	if (err == -ENOENT)
-		return complain(err, conf->url, "files with it would open for nobody; --unchecked sets it all the same");
-	if (err == -ENOTSUP || err == -ENOSPC)
-		return complain(err, conf->url, "--unchecked makes files with them for the volume's own KAS keys");
-	if (err) {
-		report(REPORT_NOTE, "%s: whether it knows the attributes could not be found out: %s", conf->url, cause_text(err));
-		return EXIT_TDFS_OK;
-	}
+	return err == -ENOENT || err == -ENOTSUP || err == -ENOSPC;
+}
+
+/* What one platform says, beside what another one said; an exit code */
+static int wish_take(const struct volume_remote *conf, struct wish *said, struct wish *all)
+{
 	if (said->n && all->n && !same_wish(said, all))
 		return complain(fail(-EEXIST, "maps these attributes to other keys than another KAS's platform does"), conf->url,
-				"--unchecked makes files with them for the volume's own KAS keys");
+				UNCHECKED);
 	if (said->n && !all->n) {
 		*all = *said;
 		*said = (struct wish){0};
@@ -81,22 +83,52 @@ static int wish_take(const struct volume_remote *conf, int err, struct wish *sai
 	return EXIT_TDFS_OK;
 }
 
-static int ask_all(const struct volume *v, const json_t *policy, struct wish *ret)
+/* Files with attributes that nobody can be asked about might open for nobody, or be made for keys that they are not to be made for. */
+static int not_told(const struct volume_remote *conf, int err, bool needed)
+{
+	static const char what[] = "whether it knows the attributes, and keys of theirs, could not be found out";
+
+	if (!needed) {
+		report(REPORT_NOTE, "%s: %s: %s", conf->url, what, cause_text(err));
+		return EXIT_TDFS_OK;
+	}
+	report(REPORT_ERROR, "%s: %s: %s; `tdfs kas test %s` tells more; " UNCHECKED, conf->url, what, cause_text(err), conf->url);
+	return err == -EACCES || err == -ENOKEY ? EXIT_TDFS_KAS_REFUSED : EXIT_TDFS_KAS_AWAY;
+}
+
+static int ask_all(const struct volume *v, const json_t *policy, enum policy_keys_how how, struct wish *ret)
 {
 	const char *fqns[REMOTE_ATTRIBUTES_MAX];
+	const struct volume_remote *silent = NULL;
 	size_t n = attributes_of(policy, fqns);
-	int code = EXIT_TDFS_OK;
+	int code = EXIT_TDFS_OK, why = 0;
 
+	if (n > REMOTE_ATTRIBUTES_MAX)
+		return complain(fail(-ENOSPC, "its policy has more than %d attributes", REMOTE_ATTRIBUTES_MAX), v->path, UNCHECKED);
 	for (size_t i = 0; i < v->n_remotes && n && !code; i++) {
+		const struct volume_remote *conf = &v->remotes[i];
 		struct wish said = {0};
+		int err;
 
-		if (v->remotes[i].split < 0)
+		if (conf->split < 0)
 			continue;
 		fail_clear();
-		code = wish_take(&v->remotes[i], ask_one(&v->remotes[i], fqns, n, &said), &said, ret);
+		err = ask_one(conf, fqns, n, &said);
+		if (is_verdict(err))
+			code = complain(err, conf->url, err == -ENOENT ? "files with it would open for nobody; " UNCHECKED : UNCHECKED);
+		else if (!err)
+			code = wish_take(conf, &said, ret);
+		else if (!silent) {
+			silent = conf;
+			why = err;
+			snprintf(ret->why, sizeof(ret->why), "%s", cause_text(err));
+		}
 		remote_mapped_free(said.keys, said.n);
 	}
-	return code;
+	if (code || !silent)
+		return code;
+	fail_clear();
+	return not_told(silent, fail(why, "%s", ret->why), !ret->told && how == POLICY_KEYS_ASK);
 }
 
 /* --- may files be made for them? --- */
@@ -113,9 +145,7 @@ static int try_key(const struct volume_remote *conf, const struct remote_mapped 
 	fail_clear();
 	err = kas_source_probe(&with);
 	if (err == -EBADMSG || err == -ENOTSUP)
-		return complain(err, conf->url,
-				"it does not unwrap for the key %s that its platform maps to these attributes; --unchecked makes files for "
-				"the volume's own KAS keys",
+		return complain(err, conf->url, "it does not unwrap for the key %s that its platform maps to these attributes; " UNCHECKED,
 				m->kid);
 	if (err)
 		report(REPORT_NOTE, "%s: whether it gives keys back that are wrapped for %s could not be tried: %s", conf->url, m->kid,
@@ -160,8 +190,9 @@ void policy_keys_tell(const struct volume *v, const char *policy)
 		tell_keys(p->keys, p->n);
 }
 
-/* @wish as the plan of @policy; without any it has none */
-static int wish_set(struct volume *v, const char *policy, const struct wish *wish)
+/* @wish as the plan of @policy, by @put; without any it has none */
+static int wish_put(struct volume *v, const char *policy, const struct wish *wish,
+		    int (*put)(struct volume *v, const char *policy, const struct volume_remote *keys, size_t n))
 {
 	struct volume_remote keys[REMOTE_MAPPED_MAX] = {{0}};
 	int code = EXIT_TDFS_OK, err;
@@ -171,33 +202,36 @@ static int wish_set(struct volume *v, const char *policy, const struct wish *wis
 	if (code)
 		return code;
 	fail_clear();
-	err = volume_plan_set(v, policy, keys, wish->n);
-	if (err)
-		return complain(err, v->path, NULL);
-	policy_keys_tell(v, policy); /* @keys were borrowed from what is gone now */
-	return EXIT_TDFS_OK;
+	err = put(v, policy, keys, wish->n);
+	return err ? complain(err, v->path, NULL) : EXIT_TDFS_OK;
 }
 
-/* The JSON of base64; NULL: it is none */
-static json_t *policy_of(const char *b64)
-{
-	size_t len = strlen(b64), got = 0;
-	CLEANUP_FREE char *text = malloc(len + 1);
-
-	return text && !base64_decode(b64, len, true, text, len, &got) ? json_loadb(text, got, 0, NULL) : NULL;
-}
-
-int policy_keys_set(struct volume *v, const char *policy, bool unasked)
+int policy_keys_set(struct volume *v, const char *policy, enum policy_keys_how how)
 {
 	CLEANUP_FREE char *mine = strdup(policy); /* it may be the volume's, which is read again */
-	json_t *j = policy_of(policy);
-	struct wish wish = {.told = unasked};
+	json_t *j = policy_parse(policy);
+	struct wish wish = {.told = how == POLICY_KEYS_UNASKED};
 	int code = mine ? EXIT_TDFS_OK : complain(-ENOMEM, v->path, NULL);
 
-	if (!code && !unasked)
-		code = ask_all(v, j, &wish);
+	if (!code && !wish.told)
+		code = ask_all(v, j, how, &wish);
 	if (!code && wish.told)
-		code = wish_set(v, mine, &wish);
+		code = wish_put(v, mine, &wish, volume_plan_set);
+	if (!code && wish.told)
+		policy_keys_tell(v, mine);
+	remote_mapped_free(wish.keys, wish.n);
+	json_decref(j);
+	return code;
+}
+
+int policy_keys_use(struct volume *v, const char *policy)
+{
+	json_t *j = policy_parse(policy);
+	struct wish wish = {.n = 0};
+	int code = ask_all(v, j, POLICY_KEYS_ASK, &wish);
+
+	if (!code)
+		code = wish_put(v, policy, &wish, volume_plan_use);
 	remote_mapped_free(wish.keys, wish.n);
 	json_decref(j);
 	return code;
