@@ -177,6 +177,7 @@ static int ahead_get(struct store *st, int dirfd, const char *name, const char *
 {
 	struct container_keys keys = inode_keys(st);
 	struct inode *live;
+	uint64_t end = now_ns() + (uint64_t)KAS_TOTAL_MS * 1000000u;
 	int err;
 
 	a->dropped = st->n_dropped;
@@ -190,9 +191,9 @@ static int ahead_get(struct store *st, int dirfd, const char *name, const char *
 	err = ask_begin(st);
 	if (err)
 		return err;
-	err = prefetch_note(st, dirfd, name, path, a->c->m);
+	err = prefetch_note(st, dirfd, name, path, a->c->m, end);
 	if (!err)
-		err = kas_unwrap_until(st->keys.kas, a->c->m, &a->dek, &a->until);
+		err = kas_unwrap_until(st->keys.kas, a->c->m, end, &a->dek, &a->until);
 	ask_end(st);
 	return err;
 }
@@ -219,7 +220,7 @@ static int load(struct inode *f, struct stat *s, struct ahead *a)
 		return 0;
 	}
 	if (!err && !dek)
-		err = kas_unwrap_until(st->keys.kas, c->m, &dek, &until);
+		err = kas_unwrap_until(st->keys.kas, c->m, 0, &dek, &until);
 	if (!err)
 		err = container_unlock(c, &keys, dek);
 	if (err)

@@ -34,7 +34,7 @@ static bool ask(struct prefetch *p, struct window *w, const struct manifest *own
 	if (own)
 		w->want[w->n].m = own;
 	if (w->n + !!own)
-		kas_prefetch(p->st->keys.kas, w->want, w->n + !!own);
+		kas_prefetch(p->st->keys.kas, w->want, w->n + !!own, w->end);
 	for (size_t i = 0; i < w->n + !!own; i++)
 		got |= !w->want[i].err;
 	if (own)
@@ -156,11 +156,12 @@ static bool wait_while_busy(struct prefetch *p, struct walk *w, const char *path
 	return true;
 }
 
-static int missed(struct prefetch *p, const struct stat *dir, int dirfd, const char *name, const char *path, const struct manifest *m)
+static int missed(struct prefetch *p, const struct stat *dir, int dirfd, const char *name, const char *path, const struct manifest *m,
+		  uint64_t wait_end)
 {
 	size_t len = strrchr(path, '/') ? (size_t)(strrchr(path, '/') - path) : 0;
 	CLEANUP_FREE char *dir_path = strndup(path, len);
-	struct window win = {.fd = -1, .name = name, .path = dir_path};
+	struct window win = {.fd = -1, .name = name, .path = dir_path, .end = wait_end};
 	unsigned children = 0;
 	bool late = false;
 	struct walk *w;
@@ -202,7 +203,7 @@ static int missed(struct prefetch *p, const struct stat *dir, int dirfd, const c
 	return err == -ETIMEDOUT ? fail(err, "the KAS does not answer") : 0;
 }
 
-int prefetch_note(struct store *st, int dirfd, const char *name, const char *path, const struct manifest *m)
+int prefetch_note(struct store *st, int dirfd, const char *name, const char *path, const struct manifest *m, uint64_t end)
 {
 	struct prefetch *p = st->prefetch;
 	const char *slash = strrchr(path, '/');
@@ -213,7 +214,7 @@ int prefetch_note(struct store *st, int dirfd, const char *name, const char *pat
 	if (!p || !*name || fstat(dirfd, &dir))
 		return 0;
 	if (!kas_known(st->keys.kas, m))
-		return missed(p, &dir, dirfd, name, path, m);
+		return missed(p, &dir, dirfd, name, path, m, end);
 	mutex_lock(&p->lock);
 	w = walk_find(p, &dir);
 	next = w && next_wanted(p, w);

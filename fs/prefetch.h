@@ -21,8 +21,8 @@ int prefetch_start(struct store *st) MUST_CHECK;
 void prefetch_stop(struct store *st);
 
 /** prefetch_note() - the file @name in @dirfd, with @path from the store's root, is about to be opened, and @m is what its key stands in.  May
- * block on the KAS; no lock is held.  0; -ETIMEDOUT: it is late, and was waited for */
-int prefetch_note(struct store *st, int dirfd, const char *name, const char *path, const struct manifest *m);
+ * block on the KAS, until @end (now_ns()); no lock is held.  0; -ETIMEDOUT: it is late, and was waited for */
+int prefetch_note(struct store *st, int dirfd, const char *name, const char *path, const struct manifest *m, uint64_t end);
 /** prefetch_listed() - the directory @dirfd is read from its start */
 void prefetch_listed(struct store *st, int dirfd);
 

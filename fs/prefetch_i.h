@@ -22,6 +22,7 @@ struct window {
 	const char *name;  /* begin behind this one; NULL: at the descriptor's offset */
 	unsigned wide;     /* how many files where it is allowed to leave the directory; at most @max */
 	unsigned max;      /* room of @want */
+	uint64_t end; /* when somebody has waited long enough for this: now_ns(); 0: nobody waits */
 	struct kas_want *want;
 	ino_t *inos;     /* of these */
 	bool again;      /* from the start of the scope */

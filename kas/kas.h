@@ -13,6 +13,7 @@
 struct kas; /* opaque */
 
 #define KAS_URL_DEFAULT "https://localhost:8443"
+#define KAS_TOTAL_MS 10000u /* for keys of files that somebody waits for */
 
 /** kas_new() - no keys yet; NULL if out of memory.  Free with kas_free(). */
 struct kas *kas_new(void) MUST_CHECK;
@@ -36,8 +37,9 @@ struct kas_remote {
 	void *ctx;
 	/* does it serve this key access URL?  Decided before any network */
 	bool (*serves)(void *ctx, const char *url);
-	/* blocks for a bounded time; each item has its own result: 0, -EACCES, -EBADMSG, or an outage.  A failure of the call as a whole is one of every item. */
-	int (*rewrap)(void *ctx, struct remote_item *items, size_t n);
+	/* blocks for at most @ms, and for no longer than it would by itself; each item has its own result: 0, -EACCES, -EBADMSG, or an outage.  A failure of the call as a whole is one
+	 * of every item. */
+	int (*rewrap)(void *ctx, struct remote_item *items, size_t n, unsigned ms);
 };
 /** kas_add_remote() - @r is copied, its ctx borrowed until kas_free().  Set-up only.  0, -ENOSPC more than 16, -ENOMEM */
 int kas_add_remote(struct kas *k, const struct kas_remote *r) MUST_CHECK;
@@ -75,12 +77,14 @@ bool kas_is_current(const struct kas *k, const struct manifest *m);
 /** kas_unwrap() - the DEK of a manifest
  * Key access objects with the same sid are alternatives (any one), different sids are XORed.  Every share's policy binding is checked.  The KEKs of EC keys are cached by
  * (kid, ephemeral key): opening 10,000 files made together costs one ECDH.
- * Blocks: if a remote KAS has to be asked, for as long as its time limits allow (kas/remote.h) and at most 60 s behind somebody who asks for the same.
+ * Blocks: if remote KASes have to be asked, for at most KAS_TOTAL_MS, whoever it is that asks them and however many alternatives there are: each of these gets its part of what is
+ * left.
  * Return: 0; -ENOKEY no key access object that these keys serve (or that keys without a kid open), nor a KAS that is trusted; -EBADMSG wrapped key or policy binding forged;
  * -EACCES refused by the KAS; -ETIMEDOUT, -EIO it could not be asked; -ENOMEM.  fail() says which object.  Free with secret_free(). */
 int kas_unwrap(struct kas *k, const struct manifest *m, struct secret **ret) MUST_CHECK;
-/** kas_unwrap_until() - the same, and until when the DEK may be used: CLOCK_MONOTONIC ns; 0: for ever, no remote KAS had a part in it */
-int kas_unwrap_until(struct kas *k, const struct manifest *m, struct secret **ret, uint64_t *ret_until) MUST_CHECK;
+/** kas_unwrap_until() - the same, and until when the DEK may be used: CLOCK_MONOTONIC ns; 0: for ever, no remote KAS had a part in it
+ * @end: CLOCK_MONOTONIC ns, when the caller has waited long enough; 0, or later than that: KAS_TOTAL_MS from now */
+int kas_unwrap_until(struct kas *k, const struct manifest *m, uint64_t end, struct secret **ret, uint64_t *ret_until) MUST_CHECK;
 /** kas_unwrap_local() - one key access object by the local keys alone, its policy binding checked; as kas_unwrap()
  * @policy: base64 text that the binding is over */
 int kas_unwrap_local(struct kas *k, const char *policy, const struct key_access *ka, struct secret **ret) MUST_CHECK;
@@ -92,8 +96,8 @@ struct kas_want { /* one of many */
 };
 /** kas_prefetch() - ask for the keys of many files with few requests, so that kas_unwrap() finds them
  * kas_renew() - the same for keys that are in use: also for those that have less than half of their time left.
- * Both fill err and until of each; they block as kas_unwrap(), longer for more than 500. */
-void kas_prefetch(struct kas *k, struct kas_want *w, size_t n);
+ * Both fill err and until of each; they block as kas_unwrap_until(). */
+void kas_prefetch(struct kas *k, struct kas_want *w, size_t n, uint64_t end);
 void kas_renew(struct kas *k, struct kas_want *w, size_t n);
 /** kas_known() - can kas_unwrap() answer without asking anybody?  Never blocks */
 bool kas_known(struct kas *k, const struct manifest *m);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Shares that a remote KAS has to give: from the cache, from the KAS, or from whoever is asking it just now. */
 #include <errno.h>
+#include <limits.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <time.h>
@@ -8,8 +9,6 @@
 #include "kas_i.h"
 #include "remote.h"
 #include "report.h"
-
-#define WAIT_NS 60000000000u /* behind somebody who asks */
 
 uint64_t kas_now(void)
 {
@@ -78,20 +77,24 @@ static int check_share(const struct kas_ask *a, struct remote_item *item)
 	return err;
 }
 
-/* Those of @asks that are for KAS number @remote and that nobody knows */
-static void ask_remote(struct kas *k, struct kas_ask *asks, size_t n, size_t remote, size_t n_mine)
+/* Those of @asks that are for KAS number @remote and that nobody knows.  The one that can do least without it says how long it may take. */
+static void ask_remote(struct kas *k, struct kas_ask *asks, size_t n, size_t remote, size_t n_mine, uint64_t end)
 {
 	CLEANUP_FREE struct remote_item *items = calloc(n_mine, sizeof(*items));
 	const struct kas_remote *r = &k->remotes[remote];
-	uint64_t asked = kas_now(), now;
+	uint64_t asked = kas_now(), now, ms = asked < end ? (end - asked) / 1000000u : 0;
+	unsigned chances = UINT_MAX;
 	size_t at = 0;
 	int err = items ? 0 : -ENOMEM;
 
 	for (size_t i = 0; i < n && items; i++)
-		if (asks[i].look == KEYCACHE_ASK && asks[i].remote == remote)
+		if (asks[i].look == KEYCACHE_ASK && asks[i].remote == remote) {
 			items[at++] = (struct remote_item){.ka = asks[i].ka, .policy = asks[i].m->policy, .err = -EIO};
+			chances = MIN(chances, asks[i].chances);
+		}
+	ms /= chances;
 	if (!err)
-		err = r->rewrap(r->ctx, items, n_mine);
+		err = ms ? r->rewrap(r->ctx, items, n_mine, (unsigned)MIN(ms, KAS_TOTAL_MS)) : -ETIMEDOUT;
 	now = kas_now();
 	at = 0;
 	for (size_t i = 0; i < n; i++) {
@@ -116,6 +119,7 @@ struct call { /* to one KAS, beside those to others */
 	struct kas *k;
 	struct kas_ask *asks;
 	size_t n, remote, n_mine;
+	uint64_t end;
 	pthread_t thread;
 	bool started;
 };
@@ -124,20 +128,20 @@ static void *call_main(void *arg)
 {
 	const struct call *c = arg;
 
-	ask_remote(c->k, c->asks, c->n, c->remote, c->n_mine);
+	ask_remote(c->k, c->asks, c->n, c->remote, c->n_mine, c->end);
 	return NULL;
 }
 
 /* Several KASes at the same time: one that is slow, or frozen, does not delay the rest.  The last of them by the caller; one that gets no
  * thread in its turn. */
-static void ask_remotes(struct kas *k, struct kas_ask *asks, size_t n, const size_t n_mine[static KAS_REMOTES_MAX])
+static void ask_remotes(struct kas *k, struct kas_ask *asks, size_t n, const size_t n_mine[static KAS_REMOTES_MAX], uint64_t end)
 {
 	struct call calls[KAS_REMOTES_MAX];
 	size_t n_calls = 0;
 
 	for (size_t r = 0; r < k->n_remotes; r++)
 		if (n_mine[r])
-			calls[n_calls++] = (struct call){.k = k, .asks = asks, .n = n, .remote = r, .n_mine = n_mine[r]};
+			calls[n_calls++] = (struct call){.k = k, .asks = asks, .n = n, .remote = r, .n_mine = n_mine[r], .end = end};
 	for (size_t i = 0; i + 1 < n_calls; i++)
 		calls[i].started = pthread_create(&calls[i].thread, NULL, call_main, &calls[i]) == 0;
 	for (size_t i = 0; i < n_calls; i++)
@@ -148,9 +152,9 @@ static void ask_remotes(struct kas *k, struct kas_ask *asks, size_t n, const siz
 			pthread_join(calls[i].thread, NULL);
 }
 
-void kas_ask_all(struct kas *k, struct kas_ask *asks, size_t n, bool renew)
+void kas_ask_all(struct kas *k, struct kas_ask *asks, size_t n, bool renew, uint64_t end)
 {
-	uint64_t now = kas_now(), until;
+	uint64_t now = kas_now();
 	size_t n_mine[KAS_REMOTES_MAX] = {0};
 
 	for (size_t i = 0; i < n; i++) {
@@ -160,9 +164,8 @@ void kas_ask_all(struct kas *k, struct kas_ask *asks, size_t n, bool renew)
 		if (a->look == KEYCACHE_ASK)
 			n_mine[a->remote]++;
 	}
-	ask_remotes(k, asks, n, n_mine);
-	until = kas_now() + WAIT_NS;
+	ask_remotes(k, asks, n, n_mine, end);
 	for (size_t i = 0; i < n; i++)
 		if (asks[i].look == KEYCACHE_BUSY)
-			keycache_wait(k->shares, asks[i].id, asks[i].ticket, until, &asks[i].answer);
+			keycache_wait(k->shares, asks[i].id, asks[i].ticket, end, &asks[i].answer);
 }

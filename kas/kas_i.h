@@ -51,6 +51,7 @@ struct kas_ask { /* one share that only a remote KAS can give */
 	const struct manifest *m;
 	const struct key_access *ka;
 	size_t remote;
+	unsigned chances; /* this KAS and the alternatives behind it: the time that is left is for all of them */
 	enum keycache_look look;
 	uint64_t ticket;
 	uint8_t id[KEYCACHE_ID];
@@ -64,7 +65,7 @@ bool kas_remote_of(const struct kas *k, const struct key_access *ka, size_t *ret
 int kas_share_id(const struct manifest *m, const struct key_access *ka, uint8_t ret[static KEYCACHE_ID]);
 /** kas_seed() - a share that was made here: as if the KAS had given it just now */
 void kas_seed(struct kas *k, const struct key_access *ka, const char *policy, const struct secret *share);
-/** kas_ask_all() - every ask gets its answer; @renew: a share with less than half of its time left does not count */
-void kas_ask_all(struct kas *k, struct kas_ask *asks, size_t n, bool renew);
+/** kas_ask_all() - every ask gets its answer; @renew: a share with less than half of its time left does not count; @end: kas_now() */
+void kas_ask_all(struct kas *k, struct kas_ask *asks, size_t n, bool renew, uint64_t end);
 
 #endif

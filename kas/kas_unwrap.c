@@ -113,7 +113,7 @@ static void job_begin(struct kas *k, struct job *j, const struct manifest *m)
 }
 
 /* The next alternative of a share that a KAS serves; NULL: there is none left */
-static const struct key_access *share_next(struct kas *k, struct job *j, struct share *s, size_t *ret_remote)
+static const struct key_access *share_next(struct kas *k, const struct job *j, struct share *s, size_t *ret_remote)
 {
 	while (s->next < j->m->n_ka) {
 		const struct key_access *ka = &j->m->ka[s->next++];
@@ -122,6 +122,16 @@ static const struct key_access *share_next(struct kas *k, struct job *j, struct 
 			return ka;
 	}
 	return NULL;
+}
+
+static unsigned share_chances(struct kas *k, const struct job *j, struct share s)
+{
+	unsigned n = 1;
+	size_t remote;
+
+	while (share_next(k, j, &s, &remote))
+		n++;
+	return n;
 }
 
 /* What this job wants to know in this round */
@@ -137,6 +147,7 @@ static size_t job_asks(struct kas *k, struct job *j, struct kas_ask *asks)
 			continue;
 		*a = (struct kas_ask){.owner = s, .m = j->m};
 		a->ka = share_next(k, j, s, &a->remote);
+		a->chances = share_chances(k, j, *s);
 		if (!a->ka)
 			j->err = s->worst;
 		else if (kas_share_id(j->m, a->ka, a->id))
@@ -167,13 +178,15 @@ static void job_take(struct kas_ask *a)
 	job->until = job->until ? MIN(job->until, w->until) : w->until;
 }
 
-static void run_jobs(struct kas *k, struct job *jobs, size_t n, bool renew)
+static void run_jobs(struct kas *k, struct job *jobs, size_t n, bool renew, uint64_t end)
 {
+	uint64_t last = kas_now() + (uint64_t)KAS_TOTAL_MS * 1000000u;
 	CLEANUP_FREE struct kas_ask *asks = NULL;
 	size_t n_asks, room = 0;
 
 	if (!k->n_remotes)
 		return;
+	end = end ? MIN(end, last) : last;
 	for (size_t i = 0; i < n; i++)
 		room += jobs[i].n_shares;
 	asks = malloc(MAX(room, 1) * sizeof(*asks));
@@ -183,7 +196,7 @@ static void run_jobs(struct kas *k, struct job *jobs, size_t n, bool renew)
 		n_asks = 0;
 		for (size_t i = 0; i < n; i++)
 			n_asks += job_asks(k, &jobs[i], asks + n_asks);
-		kas_ask_all(k, asks, n_asks, renew);
+		kas_ask_all(k, asks, n_asks, renew, end);
 		for (size_t i = 0; i < n_asks; i++)
 			job_take(&asks[i]);
 	} while (n_asks);
@@ -209,13 +222,13 @@ static int job_end(struct job *j, struct secret **ret)
 	return err && *j->text ? fail(err, "%s", j->text) : err;
 }
 
-int kas_unwrap_until(struct kas *k, const struct manifest *m, struct secret **ret, uint64_t *ret_until)
+int kas_unwrap_until(struct kas *k, const struct manifest *m, uint64_t end, struct secret **ret, uint64_t *ret_until)
 {
 	struct job j = {0};
 	int err;
 
 	job_begin(k, &j, m);
-	run_jobs(k, &j, 1, false);
+	run_jobs(k, &j, 1, false, end);
 	err = job_end(&j, ret);
 	if (!err)
 		*ret_until = j.until;
@@ -226,10 +239,10 @@ int kas_unwrap(struct kas *k, const struct manifest *m, struct secret **ret)
 {
 	uint64_t until;
 
-	return kas_unwrap_until(k, m, ret, &until);
+	return kas_unwrap_until(k, m, 0, ret, &until);
 }
 
-static void unwrap_many(struct kas *k, struct kas_want *w, size_t n, bool renew)
+static void unwrap_many(struct kas *k, struct kas_want *w, size_t n, bool renew, uint64_t end)
 {
 	CLEANUP_FREE struct job *jobs = calloc(MAX(n, 1), sizeof(*jobs));
 
@@ -240,21 +253,21 @@ static void unwrap_many(struct kas *k, struct kas_want *w, size_t n, bool renew)
 	}
 	for (size_t i = 0; i < n; i++)
 		job_begin(k, &jobs[i], w[i].m);
-	run_jobs(k, jobs, n, renew);
+	run_jobs(k, jobs, n, renew, end);
 	for (size_t i = 0; i < n; i++) {
 		w[i].until = jobs[i].until;
 		w[i].err = job_end(&jobs[i], NULL);
 	}
 }
 
-void kas_prefetch(struct kas *k, struct kas_want *w, size_t n)
+void kas_prefetch(struct kas *k, struct kas_want *w, size_t n, uint64_t end)
 {
-	unwrap_many(k, w, n, false);
+	unwrap_many(k, w, n, false, end);
 }
 
 void kas_renew(struct kas *k, struct kas_want *w, size_t n)
 {
-	unwrap_many(k, w, n, true);
+	unwrap_many(k, w, n, true, 0);
 }
 
 /* Can one of the alternatives of object @first be had without asking? */

@@ -89,11 +89,13 @@ struct remote_item {
 
 /** remote_rewrap() - ask for the keys of some files
  * At most REMOTE_BULK_MAX per request; files with and without attributes apart; files that could spoil a request for others go alone; a
- * request that fails as a whole is split. The policy binding of every share is checked. Return: 0 = every item has its own err: 0; -EACCES
+ * request that fails as a whole is split. The policy binding of every share is checked.
+ * @ms: how long it may take, if that is less than the total time limit; 0: that limit.
+ * Return: 0 = every item has its own err: 0; -EACCES
  * refused (by the KAS for this policy, or our login is no longer accepted); -ETIMEDOUT and -EIO it could not be asked or could not decide;
  * -EBADMSG key access object, policy or answer forged or damaged; -ENOTSUP a kind of key that it does not do.  -ENOMEM: nothing was asked.
  */
-int remote_rewrap(struct remote *r, struct remote_item *items, size_t n) MUST_CHECK;
+int remote_rewrap(struct remote *r, struct remote_item *items, size_t n, unsigned ms) MUST_CHECK;
 
 enum remote_state { REMOTE_CLOSED, REMOTE_OPEN, REMOTE_HALF_OPEN }; /* of the breaker; closed = all is well */
 

@@ -239,9 +239,9 @@ static void kind_run(struct remote *r, struct remote_item *const *items, size_t 
 	}
 }
 
-int remote_rewrap(struct remote *r, struct remote_item *items, size_t n)
+int remote_rewrap(struct remote *r, struct remote_item *items, size_t n, unsigned ms)
 {
-	int64_t deadline = http_now() + r->total_ms;
+	int64_t deadline = http_now() + (ms ? MIN(ms, r->total_ms) : r->total_ms);
 	CLEANUP_FREE struct remote_item **list = calloc(n + 1, sizeof(*list));
 	CLEANUP_FREE unsigned char *kinds = calloc(n + 1, 1);
 

@@ -164,7 +164,7 @@ static void ask(const struct volume *v, const struct kas_trust *t, struct attemp
 		return;
 	err = volume_remote_new(&t->kas, &r);
 	if (!err)
-		err = remote_rewrap(r, items, n);
+		err = remote_rewrap(r, items, n, 0);
 	if (err) /* -ENOMEM, or a login that is not there */
 		note(a, t, err == -ENOMEM ? err : -ENOKEY, fail_text());
 	for (size_t i = 0; i < n && !err && !*ret; i++) {

@@ -96,7 +96,7 @@ static bool use_serves(void *ctx, const char *url)
 	return r ? remote_serves(r, url) : strcmp(url, u->conf.url) == 0;
 }
 
-static int use_rewrap(void *ctx, struct remote_item *items, size_t n)
+static int use_rewrap(void *ctx, struct remote_item *items, size_t n, unsigned ms)
 {
 	struct volume_remote_use *u = ctx;
 	struct remote *r = use_get(u);
@@ -105,7 +105,7 @@ static int use_rewrap(void *ctx, struct remote_item *items, size_t n)
 		items[i].err = u->err == -ENOMEM ? -ENOMEM : -ENOKEY;
 		snprintf(items[i].text, sizeof(items[i].text), "%.199s", u->text);
 	}
-	return r ? remote_rewrap(r, items, n) : 0;
+	return r ? remote_rewrap(r, items, n, ms) : 0;
 }
 
 bool volume_remote_stats(const struct volume_remote *r, struct remote_stats *ret)

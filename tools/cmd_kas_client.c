@@ -89,7 +89,7 @@ static int probe_rewrap(struct remote *r, const char *url, const char *pem, cons
 	if (err)
 		return err;
 	item.policy = p.policy;
-	err = remote_rewrap(r, &item, 1);
+	err = remote_rewrap(r, &item, 1, 0);
 	if (!err && item.err)
 		err = fail(item.err, "%s", item.text);
 	if (!err && !equal_ct(item.share->b, p.key->b, SECRET_LEN))

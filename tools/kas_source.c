@@ -190,7 +190,7 @@ int kas_source_probe(const struct volume_remote *conf)
 		err = volume_remote_new(conf, &r);
 	if (!err) {
 		item.ka = &m->ka[0];
-		err = remote_rewrap(r, &item, 1);
+		err = remote_rewrap(r, &item, 1, 0);
 	}
 	if (!err && item.err)
 		err = fail(item.err, "%s", item.text);

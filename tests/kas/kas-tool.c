@@ -151,7 +151,7 @@ static void *rewrap(void *arg)
 		}
 	}
 	t = http_now();
-	if (remote_rewrap(j->r, items, n))
+	if (remote_rewrap(j->r, items, n, 0))
 		die("rewrap");
 	t = http_now() - t;
 	for (size_t i = 0; i < n; i++) {

@@ -35,7 +35,7 @@ static bool serves(void *ctx, const char *url)
 	return strcmp(url, URL) == 0;
 }
 
-static int rewrap(void *ctx, struct remote_item *items, size_t n)
+static int rewrap(void *ctx, struct remote_item *items, size_t n, unsigned ms)
 {
 	struct fake *f = ctx;
 
@@ -341,9 +341,8 @@ static void test_stopped(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_refused), cmocka_unit_test(test_away), cmocka_unit_test(test_own),
-	    cmocka_unit_test(test_rekeyed),
-	    cmocka_unit_test(test_stopped), cmocka_unit_test(test_many),
+	    cmocka_unit_test(test_refused), cmocka_unit_test(test_away),    cmocka_unit_test(test_own),
+	    cmocka_unit_test(test_rekeyed), cmocka_unit_test(test_stopped), cmocka_unit_test(test_many),
 	};
 
 	report_limit(REPORT_ERROR);

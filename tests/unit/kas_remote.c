@@ -286,7 +286,7 @@ static void test_many(void **state)
 		want[i].m = i % 10 == 9 ? want[i - 1].m : file_with(w.maker, w.dek, POLICY); /* some twice */
 	first = (struct manifest *)want[0].m;
 	assert_int_equal(unwrap(&w, first, NULL), 0);
-	kas_prefetch(w.k, want, MANY);
+	kas_prefetch(w.k, want, MANY, 0);
 	assert_int_equal(w.a->n_calls, 2);
 	assert_int_equal(w.a->n_items, MANY / 10 * 9);
 	for (size_t i = 0; i < MANY; i++) {
@@ -327,7 +327,7 @@ static void *flight_main(void *arg)
 	struct flight *f = arg;
 	struct kas_want want[2] = {{.m = f->m[0]}, {.m = f->m[1]}};
 
-	kas_prefetch(f->w->k, want, 2);
+	kas_prefetch(f->w->k, want, 2, 0);
 	f->n_wrong += (want[0].err != f->want) + (want[1].err != f->want);
 	return NULL;
 }
@@ -369,13 +369,75 @@ static void test_single_flight(void **state)
 	}
 }
 
+static int unwrap_in(struct world *w, const struct manifest *m, unsigned ms, uint64_t *ret_took)
+{
+	struct secret *got = NULL;
+	uint64_t begun = now(), until;
+	int err = kas_unwrap_until(w->k, m, begun + ms * UINT64_C(1000000), &got, &until);
+
+	*ret_took = (now() - begun) / 1000000;
+	secret_free(got);
+	return err;
+}
+
+static void *wait_main(void *arg)
+{
+	struct flight *f = arg;
+	uint64_t took;
+
+	f->n_wrong = unwrap_in(f->w, f->m[0], 150, &took) != -ETIMEDOUT || took > 400;
+	return NULL;
+}
+
+/* All alternatives together have one time; each its part, so that one that does not answer leaves some for the next. */
+static void test_one_time(void **state)
+{
+	struct world w = world_new();
+	struct flight f = {.w = &w};
+	struct manifest *m;
+	pthread_t t;
+	uint64_t took;
+
+	write_for(&w, 'a', 0);
+	write_for(&w, 'b', 0);
+	m = file_with(w.maker, w.dek, POLICY);
+	w.a->frozen = w.b->frozen = true;
+	assert_int_equal(unwrap_in(&w, m, 400, &took), -ETIMEDOUT);
+	assert_in_range(took, 300, 500);
+	assert_in_range(w.a->ms, 150, 200);
+	assert_in_range(w.b->ms, 100, 200);
+	w.b->frozen = false;
+	assert_int_equal(unwrap_in(&w, m, 400, &took), 0);
+	assert_in_range(took, 150, 390);
+	manifest_free(m);
+
+	/* who comes later than one who asks has his own time, and who has none left asks nobody */
+	m = file_with(w.maker, w.dek, POLICY);
+	w.b->frozen = true;
+	f.m[0] = m;
+	w.a->n_calls = 0;
+	assert_int_equal(pthread_create(&t, NULL, wait_main, &f), 0);
+	assert_int_equal(unwrap_in(&w, m, 1000, &took), -ETIMEDOUT);
+	pthread_join(t, NULL);
+	assert_int_equal(f.n_wrong, 0);
+	assert_true(took <= 1100);
+	w.a->n_calls = w.b->n_calls = 0;
+	assert_int_equal(unwrap_in(&w, m, 0, &took), -ETIMEDOUT);
+	assert_int_equal(w.a->n_calls + w.b->n_calls, 0);
+	w.a->frozen = false; /* however much the caller allows: the bound stays */
+	assert_int_equal(unwrap_in(&w, m, 3600000, &took), 0);
+	assert_true(w.a->ms <= KAS_TOTAL_MS / 2);
+	manifest_free(m);
+	world_free(&w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_one),           cmocka_unit_test(test_made_here), cmocka_unit_test(test_together),
 	    cmocka_unit_test(test_foreign_url),   cmocka_unit_test(test_splits),    cmocka_unit_test(test_refused_and_away),
 	    cmocka_unit_test(test_policy_counts), cmocka_unit_test(test_times),     cmocka_unit_test(test_many),
-	    cmocka_unit_test(test_single_flight),
+	    cmocka_unit_test(test_single_flight), cmocka_unit_test(test_one_time),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -18,6 +18,8 @@ struct fake {
 	struct kas *keys;
 	_Atomic int err;         /* what it says to everybody */
 	_Atomic bool lies, slow; /* a key that is not the file's; 100 ms */
+	_Atomic bool frozen;     /* no answer for as long as it may take */
+	_Atomic unsigned ms;     /* which was that, the last time */
 	_Atomic int n_calls, n_items;
 	_Atomic int *inside, *most; /* NULL, or calls that run now, and the most there were at a time */
 };
@@ -27,7 +29,7 @@ static bool fake_serves(void *ctx, const char *url)
 	return strcmp(((struct fake *)ctx)->url, url) == 0;
 }
 
-static int fake_rewrap(void *ctx, struct remote_item *items, size_t n)
+static int fake_rewrap(void *ctx, struct remote_item *items, size_t n, unsigned ms)
 {
 	static const struct timespec pause = {.tv_nsec = 100000000};
 	struct fake *f = ctx;
@@ -36,13 +38,18 @@ static int fake_rewrap(void *ctx, struct remote_item *items, size_t n)
 	f->n_items += (int)n;
 	if (f->inside && ++*f->inside > *f->most)
 		*f->most = (int)*f->inside;
+	f->ms = ms;
 	if (f->slow)
 		nanosleep(&pause, NULL);
+	if (f->frozen)
+		nanosleep(&(struct timespec){.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L}, NULL);
 	if (f->inside)
 		--*f->inside;
 	for (size_t i = 0; i < n; i++) {
 		assert_string_equal(items[i].ka->url, f->url);
-		items[i].err = f->err ? f->err : kas_unwrap_local(f->keys, items[i].policy, items[i].ka, &items[i].share);
+		items[i].err = f->frozen ? -ETIMEDOUT
+			       : f->err  ? f->err
+					 : kas_unwrap_local(f->keys, items[i].policy, items[i].ka, &items[i].share);
 		if (!items[i].err && f->lies)
 			items[i].share->b[0] ^= 1;
 		if (items[i].err)
@@ -156,7 +163,7 @@ static int unwrap(struct world *w, const struct manifest *m, uint64_t *ret_until
 	int err;
 
 	fail_clear();
-	err = kas_unwrap_until(w->k, m, &got, &until);
+	err = kas_unwrap_until(w->k, m, 0, &got, &until);
 	if (err) {
 		assert_null(got);
 		assert_string_not_equal(fail_text(), "");
