@@ -4,10 +4,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <limits.h>
+#include <pwd.h>
 #include <stdio.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include "encode.h"
 #include "io.h"
@@ -18,6 +21,8 @@
 #define FILE_MAX ((size_t)256 << 10)
 #define SYSTEM_FILE "/etc/tdfs/kas.json"
 #define VERSION 1
+#define LOCK_WAIT_MS 10000
+#define LOCK_POLL_MS 20
 
 static void json_cleanup(json_t **j)
 {
@@ -58,15 +63,58 @@ int kas_trust_path(char **ret)
 	return 0;
 }
 
+/* A group that is there for this user alone, as many systems make them: what it may write he may */
+static bool group_is_ours(gid_t gid)
+{
+	struct passwd pw, *found_pw = NULL;
+	struct group gr, *found = NULL;
+	char pw_text[4096], text[4096];
+
+	if (getpwuid_r(geteuid(), &pw, pw_text, sizeof(pw_text), &found_pw) || !found_pw || pw.pw_gid != gid ||
+	    getgrgid_r(gid, &gr, text, sizeof(text), &found) || !found || strcmp(gr.gr_name, pw.pw_name))
+		return false;
+	return !gr.gr_mem[0] || (strcmp(gr.gr_mem[0], pw.pw_name) == 0 && !gr.gr_mem[1]);
+}
+
+/* Who may write to a directory on the way can put another file there, or another directory.  In one with the sticky bit he cannot take away
+ * what is ours; but the file itself might not be there yet.  @full: links resolved */
+static int way_check(const char *path, const char *full)
+{
+	CLEANUP_FREE char *at = strdup(full);
+	bool first = true;
+	struct stat st;
+	char *slash;
+
+	if (!at)
+		return -ENOMEM;
+	while ((slash = strrchr(at, '/'))) {
+		*slash = '\0';
+		if (stat(*at ? at : "/", &st))
+			return fail(-EPERM, "%s: %s: %s", path, *at ? at : "/", strerror(errno));
+		if ((st.st_uid != geteuid() && st.st_uid) || (st.st_mode & S_IWOTH && (first || !(st.st_mode & S_ISVTX))) ||
+		    (st.st_mode & S_IWGRP && !(st.st_mode & S_ISVTX) && !group_is_ours(st.st_gid)))
+			return fail(-EPERM,
+				    "%s: says whom to trust, and others could put another one into %s (user %u, mode %04o): chmod go-w it, "
+				    "or keep the file elsewhere",
+				    path, *at ? at : "/", (unsigned)st.st_uid, (unsigned)st.st_mode & 07777);
+		first = false;
+	}
+	return 0;
+}
+
 /* What decides about keys is nothing that somebody else can write. */
 static int file_check(const char *path, int fd, const char *store)
 {
 	char full[PATH_MAX];
 	size_t len = strlen(store);
 	struct stat st;
+	int err;
 
 	if (fstat(fd, &st) || !realpath(path, full))
 		return fail(-errno, "%s: %s", path, strerror(errno));
+	err = way_check(path, full);
+	if (err)
+		return err;
 	if (!S_ISREG(st.st_mode))
 		return fail(-EPERM, "%s: not a file", path);
 	if ((st.st_uid != geteuid() && st.st_uid) || st.st_mode & (S_IWGRP | S_IWOTH))
@@ -75,6 +123,25 @@ static int file_check(const char *path, int fd, const char *store)
 	if (strncmp(full, store, len) == 0 && full[len] == '/')
 		return fail(-EPERM, "%s: lies in the store: who may write there could change who is trusted", path);
 	return 0;
+}
+
+/* ... nor will be */
+static int new_check(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	CLEANUP_FREE char *dir = slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
+	CLEANUP_FREE char *in = NULL;
+	char full[PATH_MAX];
+
+	if (!dir)
+		return -ENOMEM;
+	if (!realpath(dir, full))
+		return fail(-errno, "%s: %s", dir, strerror(errno));
+	if (asprintf(&in, "%s/new", full) < 0) {
+		in = NULL;
+		return -ENOMEM;
+	}
+	return way_check(path, in);
 }
 
 /* 0 and the list of its entries, owned by the caller; -ENOENT; ... */
@@ -222,6 +289,21 @@ static int list_put(json_t *list, const struct kas_trust *t, char **ret)
 	return *ret ? 0 : -ENOMEM;
 }
 
+/* Given up with the descriptor */
+static int dir_lock(const char *file, int dir)
+{
+	for (int waited = 0; flock(dir, LOCK_EX | LOCK_NB); waited += LOCK_POLL_MS) {
+		if (errno != EWOULDBLOCK && errno != EINTR)
+			return fail(-errno, "%s: %s", file, strerror(errno));
+		if (waited >= LOCK_WAIT_MS)
+			return fail(-EBUSY,
+				    "%s: another process holds the lock of its directory, for %d s already; `fuser -v` on that says which",
+				    file, LOCK_WAIT_MS / 1000);
+		nanosleep(&(struct timespec){.tv_nsec = LOCK_POLL_MS * 1000000L}, NULL);
+	}
+	return 0;
+}
+
 int kas_trust_save(const char *file, const struct kas_trust *t)
 {
 	CLEANUP_JSON json_t *list = NULL;
@@ -234,13 +316,13 @@ int kas_trust_save(const char *file, const struct kas_trust *t)
 
 	if (err)
 		return err;
-	while (flock(dir, LOCK_EX)) /* given up with the descriptor */
-		if (errno != EINTR)
-			return fail(-errno, "%s: %s", file, strerror(errno));
+	err = dir_lock(file, dir);
+	if (err)
+		return err;
 	err = file_read(file, t->store, &list);
 	if (err == -ENOENT) {
 		list = json_array();
-		err = list ? 0 : -ENOMEM;
+		err = list ? new_check(file) : -ENOMEM;
 	}
 	if (!err)
 		err = list_put(list, t, &text);

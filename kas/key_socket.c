@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <poll.h>
 #include <stdio.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -17,7 +18,7 @@
 #include "report.h"
 
 #define ANSWER_MAX ((size_t)64 << 10)
-#define WAIT_S 10
+#define WAIT_S 10 /* for all of it */
 
 static int ours_alone(const char *path, const struct stat *st)
 {
@@ -52,10 +53,42 @@ static int place_check(const char *path, char ret_full[static PATH_MAX])
 	return err;
 }
 
-static int reach(const char *path, int *ret)
+static int64_t now_ms(void)
 {
-	CLEANUP_FD int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	const struct timeval wait = {WAIT_S, 0};
+	struct timespec now = {0, 0};
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* Until something can be sent or received; 0 or -ETIMEDOUT */
+static int ready(int fd, short events, int64_t until)
+{
+	struct pollfd p = {.fd = fd, .events = events};
+	int64_t left = until - now_ms();
+	int n;
+
+	while ((n = left > 0 ? poll(&p, 1, (int)left) : 0) < 0 && errno == EINTR)
+		left = until - now_ms();
+	return n > 0 ? 0 : -ETIMEDOUT;
+}
+
+static int connect_to(int fd, const struct sockaddr_un *a, int64_t until)
+{
+	/* EAGAIN: its queue is full; nothing tells when it is not */
+	while (connect(fd, (const struct sockaddr *)a, sizeof(*a))) {
+		if (errno != EINTR && errno != EAGAIN)
+			return -errno;
+		if (now_ms() >= until)
+			return -ETIMEDOUT;
+		nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+	}
+	return 0;
+}
+
+static int reach(const char *path, int64_t until, int *ret)
+{
+	CLEANUP_FD int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	struct sockaddr_un a = {.sun_family = AF_UNIX};
 	struct ucred who = {.uid = (uid_t)-1};
 	socklen_t len = sizeof(who);
@@ -67,11 +100,11 @@ static int reach(const char *path, int *ret)
 	if (strlen(full) >= sizeof(a.sun_path))
 		return fail(-EINVAL, "%s: the path of a socket has at most %zu bytes", full, sizeof(a.sun_path) - 1);
 	memcpy(a.sun_path, full, strlen(full) + 1);
-	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof(wait)) ||
-	    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof(wait)))
+	if (fd < 0)
 		return fail(-ENOMEM, "%s: %s", path, strerror(errno));
-	if (connect(fd, (const struct sockaddr *)&a, sizeof(a)))
-		return fail(-ETIMEDOUT, "%s: nobody serves keys there: %s", path, strerror(errno));
+	err = connect_to(fd, &a, until);
+	if (err)
+		return fail(-ETIMEDOUT, "%s: nobody serves keys there: %s", path, strerror(-err));
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) || (who.uid != geteuid() && who.uid))
 		return fail(-EACCES, "%s: user %u listens there, not you", path, (unsigned)who.uid);
 	*ret = fd;
@@ -79,22 +112,30 @@ static int reach(const char *path, int *ret)
 	return 0;
 }
 
-static int64_t seconds(void)
+static int send_all(int fd, const char *path, const char *text, int64_t until)
 {
-	struct timespec now = {0, 0};
+	for (size_t at = 0, all = strlen(text); at < all;) {
+		ssize_t n = send(fd, text + at, all - at, MSG_NOSIGNAL);
 
-	(void)clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec;
+		if (n > 0)
+			at += (size_t)n;
+		else if (errno == EAGAIN && ready(fd, POLLOUT, until))
+			return fail(-ETIMEDOUT, "%s: it takes no question, for %d s", path, WAIT_S);
+		else if (errno != EAGAIN && errno != EINTR)
+			return fail(errno == EPIPE || errno == ECONNRESET ? -EACCES : -ETIMEDOUT, "%s: it does not talk to us: %s", path,
+				    strerror(errno));
+	}
+	return 0;
 }
 
 /* HTTP/1.1, one request and the end: @ret has all that came, a NUL behind it */
-static int exchange(int fd, const char *path, const char *body, char **ret)
+static int exchange(int fd, const char *path, const char *body, int64_t until, char **ret)
 {
 	CLEANUP_FREE char *text = NULL;
 	CLEANUP_FREE char *answer = malloc(ANSWER_MAX + 1);
-	int64_t until = seconds() + WAIT_S;
 	size_t len = 0;
 	ssize_t n = 1;
+	int err;
 
 	if (asprintf(&text,
 		     "POST " VOLUME_KEY_PATH " HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n"
@@ -105,27 +146,23 @@ static int exchange(int fd, const char *path, const char *body, char **ret)
 	}
 	if (!answer)
 		return -ENOMEM;
-	for (size_t at = 0, all = strlen(text); at < all; at += (size_t)n) {
-		n = send(fd, text + at, all - at, MSG_NOSIGNAL);
-		if (n < 0 && errno != EINTR)
-			return fail(errno == EPIPE || errno == ECONNRESET ? -EACCES : -ETIMEDOUT, "%s: it does not talk to us: %s", path,
-				    strerror(errno));
-		n = MAX(n, (ssize_t)0);
-	}
-	n = 1;
-	while (len < ANSWER_MAX && seconds() < until) {
-		n = recv(fd, answer + len, ANSWER_MAX - len, 0);
-		if (n < 0 && errno == EINTR)
+	err = send_all(fd, path, text, until);
+	while (!err && n && len < ANSWER_MAX) {
+		err = ready(fd, POLLIN, until);
+		n = err ? 0 : recv(fd, answer + len, ANSWER_MAX - len, 0);
+		if (n < 0 && (errno == EINTR || errno == EAGAIN))
 			continue;
-		if (n <= 0)
-			break;
+		if (n < 0)
+			return fail(len ? -ETIMEDOUT : -EACCES, "%s: it does not talk to us: %s", path, strerror(errno));
 		len += (size_t)n;
 	}
-	answer[len] = '\0';
-	if (!len && n <= 0 && (!n || errno == ECONNRESET))
+	if (err)
+		return *fail_text() ? err : fail(err, "%s: no whole answer in %d s", path, WAIT_S);
+	if (len == ANSWER_MAX)
+		return fail(-ETIMEDOUT, "%s: its answer has no end", path);
+	if (!len)
 		return fail(-EACCES, "%s: it does not talk to us", path);
-	if (len == ANSWER_MAX || n)
-		return fail(-ETIMEDOUT, "%s: no whole answer in time", path);
+	answer[len] = '\0';
 	*ret = STEAL(answer);
 	return 0;
 }
@@ -170,8 +207,11 @@ int key_socket_get(const char *path, const uint8_t id[static ID_LEN], struct sec
 	CLEANUP_FD int fd = -1;
 	json_t *o = NULL;
 	char uuid[37];
-	int status = 0, err = reach(path, &fd);
+	int64_t until = now_ms() + WAIT_S * 1000;
+	int status = 0, err;
 
+	fail_clear();
+	err = reach(path, until, &fd);
 	if (err)
 		return err;
 	uuid_format(id, uuid);
@@ -181,7 +221,7 @@ int key_socket_get(const char *path, const uint8_t id[static ID_LEN], struct sec
 	body = o ? json_dumps(o, JSON_COMPACT) : NULL;
 	json_decref(o);
 	o = NULL;
-	err = body ? exchange(fd, path, body, &answer) : -ENOMEM;
+	err = body ? exchange(fd, path, body, until, &answer) : -ENOMEM;
 	if (!err)
 		err = body_of(path, answer, &status, &o);
 	if (!err && status == 404)

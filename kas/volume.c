@@ -204,6 +204,27 @@ int volume_peek(const char *store, struct volume **ret)
 	return err;
 }
 
+int volume_peek_backup(const char *store, struct volume **ret)
+{
+	CLEANUP(volume_cleanup) struct volume *v = NULL;
+	CLEANUP_FREE char *text = NULL;
+	CLEANUP_FREE char *bak = NULL;
+	size_t len = 0, bak_len = 0;
+	struct io io;
+	int err = volume_open_dirs(store, &v);
+
+	if (!err)
+		err = load_copy(v, VOLUME_BAK, NULL, &bak, &bak_len);
+	if (err)
+		return err;
+	io = io_posix(v->store_fd);
+	if (io_read_file(&io, v->dir_fd, VOLUME_JSON, VOLUME_TEXT_MAX, &text, &len) == 0 && len == bak_len && memcmp(text, bak, len) == 0)
+		return fail(-ENOENT, "%s: both copies of %s are the same", v->path, VOLUME_JSON);
+	v->from_backup = true;
+	*ret = STEAL(v);
+	return 0;
+}
+
 static void sleep_ms(long ms)
 {
 	struct timespec ts = {ms / 1000, ms % 1000 * 1000000};

@@ -81,6 +81,8 @@ int volume_create(const char *store, struct volume_params *par, const struct cre
 int volume_open(const char *store, const struct credential *c, struct volume **ret) MUST_CHECK;
 /** volume_peek() - what can be told without a credential (id, version, slots; unauthenticated): vk and the derived keys stay NULL */
 int volume_peek(const char *store, struct volume **ret) MUST_CHECK;
+/** volume_peek_backup() - the same of the second copy of volume.json, if it says something else than the first; -ENOENT it does not */
+int volume_peek_backup(const char *store, struct volume **ret) MUST_CHECK;
 void volume_free(struct volume *v);
 static inline void volume_cleanup(struct volume **v)
 {

@@ -66,12 +66,15 @@ int rewrap_prepare(struct convert *cv, const struct convert_args *a)
 
 int rewrap_scope(struct convert *cv, const struct convert_args *a)
 {
+	CLEANUP_FD int fd = -1;
 	struct stat st;
 
 	if (!a->below)
 		return EXIT_TDFS_OK;
-	if (fstatat(cv->v->store_fd, a->below, &st, AT_SYMLINK_NOFOLLOW))
-		return complain_file(-errno, a->below, NULL);
+	/* a link on the way would lead the policy out of where it was set */
+	fd = io_open_beneath(cv->v->store_fd, a->below, O_PATH);
+	if (fd < 0 || fstat(fd, &st))
+		return complain_file(fd < 0 ? fd : -errno, a->below, fd == -ELOOP ? "it, or a directory on the way, is a link by now: give its real path" : NULL);
 	/* of a file with several names all are needed, wherever they are */
 	if (S_ISREG(st.st_mode) && st.st_nlink > 1)
 		cv->run.only = st.st_ino;

@@ -60,7 +60,7 @@ static int trust_main(const void *args, int n, char **pos)
 		return complain(err, pos[0], NULL);
 	err = kas_trust_save(file, &t);
 	if (err)
-		return complain_file(err, file, "--trust-file names another place");
+		return err == -EBUSY ? complain(err, file, NULL) : complain_file(err, file, "--trust-file names another place");
 	printf("%s: %s is asked for the key of %s, and no other.\n", file, kas.url, v->path);
 	if (!slot_kas_any(v, &(struct kas_trusts){&t, 1}))
 		report(REPORT_NOTE, "%s has no key slot for it yet: `tdfs key add --kas %s %s`", v->path, kas.url, v->path);

@@ -76,7 +76,7 @@ static int add_kas(const struct change_args *a, const char *store, struct volume
 	fail_clear();
 	err = kas_trust_save(file, &t);
 	if (err)
-		return complain_file(err, file, "--trust-file names another place");
+		return err == -EBUSY ? complain(err, file, NULL) : complain_file(err, file, "--trust-file names another place");
 	err = volume_slot_add_kas(v, &s, a->label, &id);
 	if (err)
 		return slot_complain(err, store);

@@ -237,39 +237,72 @@ static int take_key(const struct secret *vk, struct credential *ret)
 	return 0;
 }
 
+struct asking { /* somebody for the volume key */
+	const struct credential_source *src;
+	const struct kas_trusts *trusts;
+	struct secret *vk; /* out */
+};
+
+/* By what volume.json says.  Where that leads to no key it may be damaged: nothing of it is authentic before the key is there.  Then by its
+ * second copy. */
+static int ask_copies(const char *store, int (*ask)(const struct volume *v, struct asking *a), struct asking *a)
+{
+	CLEANUP(volume_cleanup) struct volume *v = NULL, *bak = NULL;
+	char text[400];
+	int err = volume_peek(store, &v);
+
+	if (err)
+		return err == -EACCES ? -EPERM : err;
+	err = ask(v, a);
+	if ((err != -ENOKEY && err != -ENODATA) || v->from_backup)
+		return err;
+	snprintf(text, sizeof(text), "%s", fail_text());
+	if (!volume_peek_backup(store, &bak) && !ask(bak, a))
+		return 0;
+	return *text ? fail(err, "%s", text) : err;
+}
+
+static int ask_kas(const struct volume *v, struct asking *a)
+{
+	if (!slot_kas_any(v, a->trusts) && !a->src->kas_trust)
+		return -ENODATA;
+	return slot_kas_open(v, a->trusts, &a->vk);
+}
+
 /* The volume key by a KAS; -ENODATA: none is trusted for this store, or it has no slot for one */
 static int from_kas(const struct credential_source *src, const char *store, struct credential *ret)
 {
-	CLEANUP(volume_cleanup) struct volume *v = NULL;
 	CLEANUP_TRUSTS struct kas_trusts trusts = {0};
-	CLEANUP_SECRET struct secret *vk = NULL;
 	CLEANUP_FREE char *path = realpath(store, NULL);
+	struct asking a = {src, &trusts, NULL};
 	int err = path ? kas_trusts_load(src->kas_trust, path, &trusts) : -ENODATA;
 
 	if (err == -EPROTO || err == -ENOTSUP) /* elsewhere these speak of a secret or a volume */
 		err = -EINVAL;
 	if (err || (!trusts.n && !src->kas_trust))
 		return err ? err : -ENODATA;
-	err = volume_peek(path, &v);
-	if (err)
-		return err == -EACCES ? -EPERM : err;
-	if (!slot_kas_any(v, &trusts) && !src->kas_trust)
-		return -ENODATA;
-	err = slot_kas_open(v, &trusts, &vk);
-	return err ? err : take_key(vk, ret);
+	err = ask_copies(path, ask_kas, &a);
+	if (!err)
+		err = take_key(a.vk, ret);
+	secret_free(a.vk);
+	return err;
+}
+
+static int ask_socket(const struct volume *v, struct asking *a)
+{
+	return key_socket_get(a->src->kas_socket, v->id, &a->vk);
 }
 
 /* ... by a server of this user */
 static int from_socket(const struct credential_source *src, const char *store, struct credential *ret)
 {
-	CLEANUP(volume_cleanup) struct volume *v = NULL;
-	CLEANUP_SECRET struct secret *vk = NULL;
-	int err = volume_peek(store, &v);
+	struct asking a = {src, NULL, NULL};
+	int err = ask_copies(store, ask_socket, &a);
 
-	if (err)
-		return err == -EACCES ? -EPERM : err;
-	err = key_socket_get(src->kas_socket, v->id, &vk);
-	return err ? err : take_key(vk, ret);
+	if (!err)
+		err = take_key(a.vk, ret);
+	secret_free(a.vk);
+	return err;
 }
 
 /* What nobody has named: a systemd credential, a KAS, the terminal. */
