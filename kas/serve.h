@@ -24,6 +24,7 @@ struct serve_config {
 	bool dpop_required, dpop_nonce;
 	struct address_list proxies; /* who may say, in @proxy_header, for whom he asks */
 	const char *proxy_header;    /* "X-Forwarded-For" or "Forwarded" */
+	struct json_t *cors;         /* origins whose pages may ask, ["*"]: all; NULL: none; owned */
 	double failures; /* per second and peer: tokens that are not good; and per caller: request tokens that are not */
 	double keys;     /* per second and caller */
 	unsigned connections;

@@ -60,7 +60,7 @@ static bool type_is(const char *have, const char *want)
 	return n == strlen(want) && strncasecmp(have, want, n) == 0;
 }
 
-/* 415 has no body: its reader is one that does not know what we speak. */
+/* An answer without a body.  415: its reader is one that does not know what we speak */
 static int refuse(struct call *c, unsigned status)
 {
 	c->status = status;
@@ -209,6 +209,9 @@ int serve_begin(struct serve *s, struct call *c)
 
 	fail_clear();
 	c->route = route_find(c->path);
+	c->readers = cors_allowed(s->config->cors, c->origin);
+	if (c->route && c->readers && c->preflight && strcmp(c->method, "OPTIONS") == 0)
+		return refuse(c, 204); /* says which methods and headers, and needs no token: there is none with it */
 	if (!c->route) {
 		call_fail(c, CODE_NOT_FOUND, "there is nothing here: this is a KAS (OpenTDF key access service)");
 		return answer_error(c, CODE_NOT_FOUND);
@@ -334,7 +337,7 @@ static void answer_message(struct call *c, const json_t *message)
 	c->body = buffer_of(SERVE_ANSWER_MAX);
 	c->status = 200;
 	if (c->codec == CODEC_JSON || c->codec == CODEC_BARE) {
-		text = json_dumps(message, JSON_COMPACT);
+		text = json_dumps(message, JSON_COMPACT | JSON_ENCODE_ANY);
 		if (text)
 			buffer_text(&c->body, text);
 		err = text ? buffer_error(&c->body) : -ENOMEM;

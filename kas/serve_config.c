@@ -10,7 +10,7 @@
 #include "access.h"
 #include "io.h"
 #include "report.h"
-#include "serve.h"
+#include "serve_i.h"
 #include "url.h"
 
 #define CONFIG_MAX ((size_t)1 << 20)
@@ -29,6 +29,7 @@ void serve_config_free(struct serve_config *c)
 	secret_free(c->volume_key);
 	free(c->base_key);
 	access_free(c->access);
+	json_decref(c->cors);
 	free(c);
 }
 
@@ -148,7 +149,7 @@ static int take_all(const json_t *doc, struct serve_config *c)
 {
 	static const char *const known[] = {"issuer",       "audience",   "url",      "jwks_uri", "jwks_file",
 					    "ca_file",      "allow",      "base_key", "dpop",     "people",
-					    "unrestricted", "attributes", "limits",   "dpop_nonce", "proxies",  "proxy_header"};
+					    "unrestricted", "attributes", "limits",   "dpop_nonce", "proxies",  "proxy_header", "cors"};
 	struct {
 		const char *name;
 		char **to;
@@ -186,6 +187,10 @@ static int take_all(const json_t *doc, struct serve_config *c)
 		err = take_proxies(doc, c);
 	if (!err)
 		err = take_limits(json_object_get(doc, "limits"), c);
+	if (!err)
+		err = cors_check(json_object_get(doc, "cors"));
+	if (!err)
+		c->cors = json_incref(json_object_get(doc, "cors"));
 	return err ? err : access_parse(doc, &c->access);
 }
 

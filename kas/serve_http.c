@@ -130,6 +130,7 @@ static struct MHD_Response *response_plain(struct call *c)
 
 static enum MHD_Result answer(struct front *f, struct request *q)
 {
+	struct cors_header cors[CORS_HEADERS];
 	struct call *c = &q->call;
 	struct MHD_Response *r =
 	    c->status == 200 && c->type && strcmp(c->type, "application/grpc") == 0 ? response_grpc(c) : response_plain(c);
@@ -140,6 +141,8 @@ static enum MHD_Result answer(struct front *f, struct request *q)
 	if (c->type)
 		mhd_api->add_response_header(r, "Content-Type", c->type);
 	mhd_api->add_response_header(r, "Cache-Control", "no-store");
+	for (size_t i = cors_headers(c, cors); i-- > 0;)
+		mhd_api->add_response_header(r, cors[i].name, cors[i].value);
 	if (*c->nonce)
 		mhd_api->add_response_header(r, "DPoP-Nonce", c->nonce);
 	if (q->last)
@@ -194,6 +197,8 @@ static struct request *request_new(struct front *f, struct MHD_Connection *mc, s
 	    .request_id = header(mc, "X-Request-Id"),
 	    .connect_version = header(mc, "Connect-Protocol-Version"),
 	    .user_agent = header(mc, "User-Agent"),
+	    .origin = header(mc, "Origin"),
+	    .preflight = header(mc, "Access-Control-Request-Method"),
 	    .argument = argument,
 	    .ctx = mc,
 	    .peer_hash = conn->peer_hash,

@@ -5,6 +5,7 @@
  *   serve_conn.c    connections: peers, deadlines, waiting for the issuer's keys
  *   serve_http.c    libmicrohttpd: bodies and answers; makes a struct call of each request
  *   serve_call.c    HTTP-free: route, content type, codec, who is asking; hands the message to its handler, makes the answer
+ *   serve_cors.c    pages of other origins
  *   serve_public.c  the calls that anybody may make
  *   serve_srt.c     request tokens
  *   serve_rewrap.c  the call that gives keys out
@@ -65,6 +66,7 @@ struct call {
 	/* in, borrowed; NULL: not there */
 	const char *method, *path, *peer;
 	const char *content_type, *content_encoding, *authorization, *dpop, *request_id, *connect_version, *user_agent;
+	const char *origin, *preflight; /* of a page in a browser, and what it wants to ask with: the method, when it asks whether it may */
 	const char *(*argument)(void *ctx, const char *name); /* of the query */
 	void *ctx;
 	uint64_t peer_hash; /* whom failures are counted for */
@@ -81,7 +83,8 @@ struct call {
 	/* the answer, when serve_begin() says 1 and after serve_finish() */
 	enum serve_code code;
 	unsigned status;
-	const char *type; /* content type; NULL: no body */
+	const char *type;    /* content type; NULL: no body */
+	const char *readers; /* the origin whose pages may read it; NULL: none is told */
 	struct buffer body;
 	char text[SERVE_TEXT];
 	bool challenge;       /* 401: say that a DPoP proof is what is missing or wrong */
@@ -105,6 +108,16 @@ struct route {
 int serve_begin(struct serve *s, struct call *c) MUST_CHECK;
 /** serve_finish() - the answer to a call with this body */
 void serve_finish(struct serve *s, struct call *c, const void *body, size_t len);
+/** cors_check() - the member "cors" of the configuration; 0 or -EPROTO, fail() tells */
+int cors_check(const json_t *list) MUST_CHECK;
+/** cors_allowed() - what a page of this origin is answered with; borrowed from @list; NULL: it may not read the answer */
+const char *cors_allowed(const json_t *list, const char *origin);
+#define CORS_HEADERS 5
+struct cors_header {
+	const char *name, *value;
+};
+/** cors_headers() - what a browser is to be told with this answer; how many */
+size_t cors_headers(const struct call *c, struct cors_header ret[static CORS_HEADERS]);
 /** call_free() - what it owns; begins anew as zeroed */
 void call_free(struct call *c);
 /** call_fail() - @text: what the caller is told; the answer of a handler that failed */

@@ -79,6 +79,18 @@ static enum serve_code public_key(struct serve *s, struct call *c, const json_t 
 	return give(c, answer, ret);
 }
 
+/* The oldest form: the key and nothing around it.  For clients that wrap with RSA. */
+static enum serve_code public_key_text(struct serve *s, struct call *c, const json_t *request, json_t **ret)
+{
+	json_t *message = NULL;
+	enum serve_code code = public_key(s, c, request, &message);
+
+	if (code == CODE_OK)
+		code = give(c, json_incref(json_object_get(message, "publicKey")), ret);
+	json_decref(message);
+	return code;
+}
+
 static json_t *identity_provider(const struct serve *s)
 {
 	static const char *const members[] = {"issuer",
@@ -228,6 +240,7 @@ const struct route serve_routes[] = {
     {"/grpc.health.v1.Health/Check", true, true, false, false, SERVE_PUBLIC_MAX, none, health_response, health_check},
     {"/healthz", true, false, false, true, 0, none, none, health_check},
     {"/.well-known/opentdf-configuration", true, false, false, true, 0, none, none, well_known},
+    {"/kas_public_key", true, false, false, true, 0, none, none, public_key_text},
     {"/v2/kas_public_key", true, false, false, true, 0, none, none, public_key},
     {"/v2/rewrap", false, true, true, true, SERVE_BODY_MAX, none, none, rewrap_run},
     {VOLUME_KEY_PATH, false, true, true, true, SERVE_PUBLIC_MAX, none, none, volume_key_run},
