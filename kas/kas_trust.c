@@ -76,18 +76,23 @@ static bool group_is_ours(gid_t gid)
 	return !gr.gr_mem[0] || (strcmp(gr.gr_mem[0], pw.pw_name) == 0 && !gr.gr_mem[1]);
 }
 
-/* Who may write to a directory on the way can put another file there, or another directory.  In one with the sticky bit he cannot take away
- * what is ours; but the file itself might not be there yet.  @full: links resolved */
+/*
+ * Who may write to a directory on the way can put another file there, or another directory.  In one with the sticky bit he cannot take away
+ * what is ours; but the file itself might not be there yet.  What is above the home directory is the system's matter, as with ssh (in a
+ * user namespace it belongs to nobody).  @full: links resolved
+ */
 static int way_check(const char *path, const char *full)
 {
+	const char *home = getenv("HOME");
 	CLEANUP_FREE char *at = strdup(full);
+	CLEANUP_FREE char *end = home ? realpath(home, NULL) : NULL;
 	bool first = true;
 	struct stat st;
 	char *slash;
 
 	if (!at)
 		return -ENOMEM;
-	while ((slash = strrchr(at, '/'))) {
+	while ((first || !end || strcmp(at, end)) && (slash = strrchr(at, '/'))) {
 		*slash = '\0';
 		if (stat(*at ? at : "/", &st))
 			return fail(-EPERM, "%s: %s: %s", path, *at ? at : "/", strerror(errno));
