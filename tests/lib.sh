@@ -20,6 +20,8 @@ STORE=$TDFS_DISK/store             # ciphertext, on the test image
 MNT=$TDFS_HOST/mnt                 # the mount
 TMP=$TDFS_HOST/tmp                 # scratch outside both
 PASS=$TDFS_HOST/pass               # passphrase file
+KEY=$TDFS_HOST/key                 # key file
+UNLOCK=(--keyfile "$KEY")          # what mounts the volume; a passphrase costs scrypt at every mount
 LOG=$TDFS_HOST/daemon.log
 TOOLS=$TDFS_BUILD/tests/mount
 DAEMON=                            # pid of the daemon started by mount_tdfs
@@ -28,7 +30,7 @@ MOUNT_WRAP=()                      # put before the daemon's command line: env L
 AS_USER=()                         # put before every tdfs command: setpriv ...
 export STORE MNT TMP PASS LOG TOOLS HERE TMPDIR=$TMP
 mkdir -p "$MNT" "$TMP" "$TDFS_DISK"
-(umask 077 && printf 'correct horse battery staple\n' >"$PASS")
+(umask 077 && printf 'correct horse battery staple\n' >"$PASS" && printf 'a key of thirty-two bytes, no less' >"$KEY")
 # A sanitizer's report goes to the daemon's log wherever the daemon's stderr went.
 export ASAN_OPTIONS=detect_leaks=1:abort_on_error=0:exitcode=99:log_path=$TDFS_HOST/sanitizer
 export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1:log_path=$TDFS_HOST/sanitizer
@@ -56,17 +58,22 @@ tdfs() { "${AS_USER[@]}" "$TDFS_BIN" "$@"; }
 
 # --- the volume and the mount ---
 
-mk_volume() { # mk_volume [init options]
+mk_volume() { # mk_volume [init options]: opened by $UNLOCK and by the passphrase
 	if plain; then mkdir -p "$STORE"; return; fi
-	tdfs init "$STORE" --passfile "$PASS" --scrypt-logn 15 --log-size 16M "$@" >>"$TDFS_HOST/init.log" 2>&1 </dev/null ||
-		{ cat "$TDFS_HOST/init.log"; fail "tdfs init ended with $?"; }
+	{
+		if [[ ${UNLOCK[0]} == --passfile ]]; then
+			tdfs init "$STORE" --passfile "$PASS" --scrypt-logn 15 --log-size 16M "$@"
+		else
+			tdfs init "$STORE" "${UNLOCK[@]}" --log-size 16M "$@" && tdfs key add "$STORE" "${UNLOCK[@]}" --new-passfile "$PASS" --scrypt-logn 15
+		fi
+	} >>"$TDFS_HOST/init.log" 2>&1 </dev/null || { cat "$TDFS_HOST/init.log"; fail "tdfs init ended with $?"; }
 }
 is_mounted() { grep -qF " $MNT " /proc/self/mounts; }
 try_mount() { # try_mount [mount options]: 0, or the daemon's exit code
 	local i rc=0
 	if plain; then mount --bind "$STORE" "$MNT"; return; fi
 	# a program that was still running when the daemon was killed may have made something in the bare folder
-	"${AS_USER[@]}" "${MOUNT_WRAP[@]}" "$TDFS_BIN" mount "$STORE" "$MNT" --passfile "$PASS" -f ${KILLED:+-o nonempty} "$@" >>"$LOG" 2>&1 </dev/null &
+	"${AS_USER[@]}" "${MOUNT_WRAP[@]}" "$TDFS_BIN" mount "$STORE" "$MNT" "${UNLOCK[@]}" -f ${KILLED:+-o nonempty} "$@" >>"$LOG" 2>&1 </dev/null &
 	DAEMON=$!
 	for ((i = 0; i < 1200; i++)); do
 		if is_mounted && "${AS_USER[@]}" stat -t "$MNT" >/dev/null 2>&1; then return 0; fi

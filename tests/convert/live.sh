@@ -2,7 +2,7 @@
 # shellcheck shell=bash
 # What the live cases have in common:  . "${0%/*}/live.sh": a store that is converted while it is mounted on $MNT
 . "${0%/*}/convert.sh"
-K=(--passfile "$PASS")
+K=("${UNLOCK[@]}")
 live_store() { # live_store: what lies in $STORE becomes a volume in place
 	mkdir -p "$STORE"
 	mk_volume --in-place --no-recovery

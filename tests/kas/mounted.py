@@ -6,7 +6,8 @@ import stub
 from setup import *
 
 TDFS = os.environ["TDFS_BIN"]
-STORE, MNT, PASS = DIR + "/store", DIR + "/mnt", DIR + "/pass"
+STORE, MNT, PASS, KEY = DIR + "/store", DIR + "/mnt", DIR + "/pass", DIR + "/key"
+UNLOCK = ("--keyfile", KEY)  # a passphrase costs scrypt at every mount
 TTL = 3
 
 
@@ -21,15 +22,16 @@ class Volume:
         self.w, self.daemon = w, None
         shutil.rmtree(STORE, ignore_errors=True)
         os.makedirs(MNT, exist_ok=True)
-        with open(os.open(PASS, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as f:
-            f.write("correct horse\n")
+        for path in (PASS, KEY):
+            with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as f:
+                f.write("correct horse battery staple\n")
         self.login = ("--issuer", w.issuer.url, "--client-id", "app", "--client-secret", w.secret, "--audience", "tdfs", "--kas-ca", w.ca.file)
         opts = ("--kas", w.kas.url, *self.login) if kas else ()
-        self.said = run("init", STORE, "--passfile", PASS, "--scrypt-logn", 15, "--log-size", "16M", *opts, *more)
+        self.said = run("init", STORE, *UNLOCK, "--log-size", "16M", *opts, *more)
 
     def mount(self, options=f"key_ttl={TTL}s"):
         self.log = open(DIR + "/daemon.log", "a")
-        self.daemon = subprocess.Popen([TDFS, "mount", STORE, MNT, "--passfile", PASS, "-f", "-o", options], stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
+        self.daemon = subprocess.Popen([TDFS, "mount", STORE, MNT, *UNLOCK, "-f", "-o", options], stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
         end = time.monotonic() + 60
         while not os.path.ismount(MNT):
             check(self.daemon.poll() is None, "the daemon ended:", open(DIR + "/daemon.log").read()[-2000:])
