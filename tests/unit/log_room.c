@@ -13,6 +13,7 @@
 
 #include "inode.h"
 #include "report.h"
+#include "share.h"
 #include "store_setup.h"
 
 #define THREADS 8
@@ -276,6 +277,7 @@ int main(int argc, char **argv)
 	bool more = getenv("TDFS_BUDGET") && !strcmp(getenv("TDFS_BUDGET"), "long");
 	unsigned n = argc > 3 ? (unsigned)atoi(argv[3]) : more ? 20 : 1, bad = 0;
 
+	rounds = (rounds + share_step() - 1) / share_step();
 	report_limit(REPORT_ERROR);
 	for (unsigned k = 0; k < n && bad < 3; k++) {
 		printf("seed %u (replay: %s %u %u)\n", seed + k, argv[0], seed + k, rounds);
