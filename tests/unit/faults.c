@@ -3,6 +3,9 @@
 
 #include "crc.h"
 
+static uint8_t *spare[8];
+static size_t n_spare;
+
 static int fault(struct faults *f, enum fault_op op, int fd)
 {
 	bool log = fd >= 0 && fd < FDS && f->log[fd];
@@ -220,10 +223,27 @@ struct world *world_new(void)
 	report_limit(0);
 	w->rand = 1;
 	bed_make(&w->bed);
+	w->scratch = malloc(PLAIN_ROOM);
+	CHECK(w->scratch);
 	faults_init(&w->faults, w->bed.root);
 	fault_clear(w);
 	open_store(w);
 	return w;
+}
+
+uint8_t *room_new(void)
+{
+	return n_spare ? spare[--n_spare] : calloc(1, PLAIN_ROOM);
+}
+
+void room_free(uint8_t *p, uint64_t used)
+{
+	if (!p || n_spare == ARRAY_SIZE(spare)) {
+		free(p);
+		return;
+	}
+	memset(p, 0, used);
+	spare[n_spare++] = p;
 }
 
 static void file_free(struct world *w, struct file *f)
@@ -233,8 +253,8 @@ static void file_free(struct world *w, struct file *f)
 	while (*p != f)
 		p = &(*p)->next;
 	*p = f->next;
-	free(f->plain);
-	free(f->prev);
+	room_free(f->plain, PLAIN_ROOM);
+	room_free(f->prev, f->prev_size);
 	free(f);
 }
 
@@ -257,6 +277,7 @@ void world_free(struct world *w)
 	}
 	(void)!store_close(w->st);
 	bed_remove(&w->bed);
+	free(w->scratch);
 	free(w);
 }
 
@@ -324,7 +345,7 @@ struct file *file_create(struct world *w, const char *name)
 
 	f->w = w;
 	snprintf(f->name, sizeof(f->name), "%s", name);
-	f->plain = calloc(1, PLAIN_ROOM);
+	f->plain = room_new();
 	f->next = w->files;
 	w->files = f;
 	CHECK(!inode_create(w->st, w->bed.root, name, 0644, name, &f->f));
@@ -368,8 +389,9 @@ void file_unlink(struct world *w, struct file *f)
 
 static void before(struct file *f)
 {
-	free(f->prev);
-	f->prev = calloc(1, PLAIN_ROOM);
+	room_free(f->prev, f->prev_size);
+	f->prev = room_new();
+	f->prev_size = f->size;
 	memcpy(f->prev, f->plain, f->size);
 }
 
@@ -406,22 +428,19 @@ void file_fsync(struct world *w, struct file *f)
 	CHECK(!err);
 }
 
-static uint8_t *read_all(struct file *f, uint64_t *ret_size)
+static uint64_t read_all(struct file *f, uint8_t *p)
 {
 	struct stat s = {0};
-	uint8_t *p;
 
 	inode_stat(f->f, &s);
-	p = calloc(1, PLAIN_ROOM);
-	CHECK((uint64_t)s.st_size <= PLAIN_ROOM);
+	CHECK((uint64_t)s.st_size < PLAIN_ROOM);
 	CHECK(inode_read(f->f, p, (size_t)s.st_size + 1, 0) == s.st_size);
-	*ret_size = (uint64_t)s.st_size;
-	return p;
+	return (uint64_t)s.st_size;
 }
 
 void file_try_write(struct world *w, struct file *f, uint64_t off, uint64_t len, int seed)
 {
-	uint8_t *got, *want = calloc(1, PLAIN_ROOM);
+	uint8_t *got = room_new(), *want = room_new();
 	struct faults hold;
 	uint64_t size;
 	int err = 0;
@@ -433,14 +452,14 @@ void file_try_write(struct world *w, struct file *f, uint64_t off, uint64_t len,
 		err = inode_write(f->f, want + off + at, MIN(len - at, 1 << 20), off + at);
 	hold = w->faults;
 	fault_clear(w);
-	got = read_all(f, &size);
+	size = read_all(f, got);
 	w->faults = hold;
 	CHECK(err || size == MAX(f->size, off + len));
 	CHECK(size >= f->size && size <= MAX(f->size, off + len));
 	for (uint64_t i = 0; i < size; i++)
 		CHECK(got[i] == want[i] || (err && got[i] == f->plain[i]));
-	free(want);
-	free(f->plain);
+	room_free(want, MAX(f->size, off + len));
+	room_free(f->plain, PLAIN_ROOM);
 	f->plain = got;
 	f->size = size;
 }
@@ -454,8 +473,9 @@ void file_try_fsync(struct world *w, struct file *f)
 	fault_clear(w);
 	if (!err)
 		return;
-	got = read_all(f, &size); /* as it is, or as it was at the last commit: the caller knows */
-	free(f->plain);
+	got = room_new();
+	size = read_all(f, got); /* as it is, or as it was at the last commit: the caller knows */
+	room_free(f->plain, PLAIN_ROOM);
 	f->plain = got;
 	f->size = size;
 }
@@ -468,18 +488,17 @@ void write_in_hook(struct file *f)
 
 void file_check(struct world *w, struct file *f)
 {
-	uint64_t size;
-	uint8_t *p = read_all(f, &size), part[5000];
+	uint64_t size = read_all(f, w->scratch);
+	uint8_t part[5000];
 
 	CHECK(size == f->size);
-	CHECK(!memcmp(p, f->plain, size));
+	CHECK(!memcmp(w->scratch, f->plain, size));
 	for (uint64_t off = 1; off < size; off += size / 5 + 1) {
 		size_t len = (size_t)MIN(size - off, sizeof(part));
 
 		CHECK(inode_read(f->f, part, len, off) == (ssize_t)len);
 		CHECK(!memcmp(part, f->plain + off, len));
 	}
-	free(p);
 }
 
 uint8_t *file_raw(struct world *w, struct file *f, size_t *ret_len)

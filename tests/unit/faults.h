@@ -51,6 +51,7 @@ struct world {
 	struct file *files;
 	uint64_t rand;
 	bool quiet;
+	uint8_t *scratch; /* PLAIN_ROOM bytes of anything */
 };
 
 struct file {
@@ -61,7 +62,7 @@ struct file {
 	unsigned handles;
 	bool unlinked;
 	uint8_t *plain, *prev;
-	uint64_t size;
+	uint64_t size, prev_size;
 };
 
 int setup(void **state);
@@ -97,6 +98,10 @@ void file_raw_put(struct world *w, struct file *f, const uint8_t *p, size_t len)
 /** file_was() - these bytes stood there before the last file_write() */
 bool file_was(const struct file *f, uint64_t off, const uint8_t *p, size_t len);
 void fill(uint8_t *p, size_t len, int seed);
+/** room_new() - PLAIN_ROOM zeros, used again: fresh memory costs a page fault for every page, which was most of what these tests did */
+uint8_t *room_new(void);
+/** room_free() - @used: behind that there are only zeros */
+void room_free(uint8_t *p, uint64_t used);
 
 /** walk() - random operations, errors and restarts, checked at every step */
 void walk(unsigned seed, unsigned steps);

@@ -83,7 +83,7 @@ static ssize_t read_whole(struct file *f, uint8_t *p)
 static void verify(struct walk *k, struct shadow *s)
 {
 	struct file *f = s->file;
-	CLEANUP_FREE uint8_t *p = malloc(PLAIN_ROOM);
+	uint8_t *p = k->w->scratch;
 	struct stat st = {0};
 
 	inode_stat(f->f, &st);
@@ -103,7 +103,7 @@ static void verify(struct walk *k, struct shadow *s)
 static void adopt(struct walk *k, struct shadow *s, const uint8_t *want, uint64_t want_size)
 {
 	struct file *f = s->file;
-	uint8_t *p = calloc(1, PLAIN_ROOM);
+	uint8_t *p = room_new();
 	ssize_t n = read_whole(f, p);
 	bool mixed = true;
 
@@ -114,7 +114,7 @@ static void adopt(struct walk *k, struct shadow *s, const uint8_t *want, uint64_
 			mixed = p[i] == want[i] || p[i] == f->plain[i];
 	}
 	WCHECK(k, mixed);
-	free(f->plain);
+	room_free(f->plain, f->size);
 	f->plain = p;
 	f->size = (uint64_t)n;
 	note(k, s);
@@ -177,7 +177,7 @@ static void maybe_fault(struct walk *k)
 /* The model of truncate and write, into a fresh copy. */
 static uint8_t *changed(const struct file *f, uint64_t off, uint64_t len, int fill_seed, uint64_t cut_to, uint64_t *ret_size)
 {
-	uint8_t *p = calloc(1, PLAIN_ROOM);
+	uint8_t *p = room_new();
 
 	memcpy(p, f->plain, f->size);
 	*ret_size = f->size;
@@ -194,7 +194,7 @@ static uint8_t *changed(const struct file *f, uint64_t off, uint64_t len, int fi
 
 static void accept(struct walk *k, struct shadow *s, uint8_t *want, uint64_t size)
 {
-	free(s->file->plain);
+	room_free(s->file->plain, s->file->size);
 	s->file->plain = want;
 	s->file->size = size;
 	note(k, s);
@@ -253,7 +253,7 @@ static void step_write(struct walk *k, struct shadow *s)
 	WCHECK(k, w->faults.fired || err == -EIO); /* EIO: until the last close */
 	fault_clear(w);
 	adopt(k, s, want, size);
-	free(want);
+	room_free(want, size);
 }
 
 static void step_truncate(struct walk *k, struct shadow *s)
@@ -289,7 +289,7 @@ static void step_truncate(struct walk *k, struct shadow *s)
 	}
 	fault_clear(w);
 	adopt(k, s, want, size);
-	free(want);
+	room_free(want, size);
 }
 
 static void step_fsync(struct walk *k, struct shadow *s)
@@ -439,8 +439,8 @@ static void recheck(struct walk *k, bool clean)
 {
 	for (size_t i = 0; i < FILES; i++) {
 		struct shadow *s = &k->s[i];
-		CLEANUP_FREE uint8_t *p = NULL;
 		struct inode *f;
+		uint8_t *p;
 		ssize_t n;
 		int err;
 
@@ -451,13 +451,13 @@ static void recheck(struct walk *k, bool clean)
 		err = inode_get(k->w->st, k->w->bed.root, s->file->name, false, s->file->name, &f);
 		if (err == -ENODATA && s->may_be_void && !clean) {
 			open_file(k, s);
-			memset(s->file->plain, 0, PLAIN_ROOM);
+			memset(s->file->plain, 0, s->file->size);
 			s->file->size = 0;
 			note(k, s);
 			continue;
 		}
 		WCHECK(k, !err);
-		p = calloc(1, PLAIN_ROOM);
+		p = room_new();
 		n = inode_read(f, p, PLAIN_ROOM, 0);
 		WCHECK(k, n >= 0);
 		if (clean)
@@ -465,8 +465,8 @@ static void recheck(struct walk *k, bool clean)
 		else
 			WCHECK(k, was(s, p, (uint64_t)n));
 		inode_put(f);
-		free(s->file->plain);
-		s->file->plain = STEAL(p);
+		room_free(s->file->plain, s->file->size);
+		s->file->plain = p;
 		s->file->size = (uint64_t)n;
 		synced(k, s); /* a state at rest */
 		file_check_at_rest(k->w, s->file);
