@@ -43,6 +43,8 @@ unsigned simdisk_syncs(const struct simdisk *d);
 int simdisk_graft(struct simdisk *to, struct simdisk *from, const char *name);
 /** simdisk_random() - the generator used everywhere here (splitmix64) */
 uint64_t simdisk_random(uint64_t *state);
+/** simdisk_mix() - hashes @len bytes into @h, eight at a time: most of what these tests do would else be hashing */
+uint64_t simdisk_mix(uint64_t h, const void *p, size_t len);
 /** simdisk_hash() - over all durable names, sizes and contents below the root but `.tdfs`: do two recoveries agree? */
 uint64_t simdisk_hash(struct simdisk *d);
 

@@ -107,16 +107,7 @@ void world_violation(struct world *w, const char *fmt, ...)
 
 uint64_t world_hash(const uint8_t *p, size_t len)
 {
-	uint64_t h = 0x9E3779B97F4A7C15u ^ len, v;
-
-	for (; len >= 8; p += 8, len -= 8) {
-		memcpy(&v, p, 8);
-		h = (h ^ v) * 0x9FB21C651E98DF25u;
-		h ^= h >> 29;
-	}
-	for (; len; p++, len--)
-		h = (h ^ *p) * 0x100000001B3u;
-	return h ^ h >> 31;
+	return simdisk_mix(0x9E3779B97F4A7C15u ^ len, p, len);
 }
 
 /* --- stores ------------------------------------------------------------------------------------------------------------------ */
