@@ -28,6 +28,7 @@ class Volume:
         self.login = ("--issuer", w.issuer.url, "--client-id", "app", "--client-secret", w.secret, "--audience", "tdfs", "--kas-ca", w.ca.file)
         opts = ("--kas", w.kas.url, *self.login) if kas else ()
         self.said = run("init", STORE, *UNLOCK, "--log-size", "16M", *opts, *more)
+        run("key", "add", STORE, *UNLOCK, "--new-passfile", PASS, "--scrypt-logn", 15)
 
     def mount(self, options=f"key_ttl={TTL}s"):
         self.log = open(DIR + "/daemon.log", "a")
