@@ -11,24 +11,12 @@
 #include <openssl/pem.h>
 #include <stdio.h>
 
+#include "hex.h"
 #include "pubkey.h"
 #include "pubkey_vectors.h"
 #include "report.h"
 
 static uint8_t dek[SECRET_LEN];
-
-static size_t unhex(const char *hex, uint8_t *out)
-{
-	size_t n = strlen(hex) / 2;
-
-	for (size_t i = 0; i < n; i++) {
-		unsigned v;
-
-		assert_int_equal(sscanf(hex + 2 * i, "%2x", &v), 1);
-		out[i] = (uint8_t)v;
-	}
-	return n;
-}
 
 static EVP_PKEY *private_key(const char *pem)
 {
