@@ -1,108 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* kas.c and local.c: wrapping, splits, bindings, the ephemeral key, the cache, and files of other clients. */
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <cmocka.h>
-#undef fail /* ours is another */
+/* kas.c and local.c: wrapping, splits, bindings, the ephemeral key, the cache. */
+#include "kas_setup.h"
 
-#include <dirent.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <pthread.h>
-#include <stdio.h>
 #include <sys/wait.h>
 #include <time.h>
-
-#include "kas.h"
-#include "manifest_native.h"
-#include "pubkey_vectors.h"
-#include "report.h"
-#include "temp_dir.h"
-#include "zip.h"
-
-#define POLICY "eyJ1dWlkIjoiMDAwMDAwMDAtMDAwMC00MDAwLTgwMDAtMDAwMDAwMDAwMDAwIn0="
-#define OTHER_POLICY "eyJ1dWlkIjoiMTExMTExMTEtMDAwMC00MDAwLTgwMDAtMDAwMDAwMDAwMDAwIn0="
-
-static EVP_PKEY *private_key(const char *pem)
-{
-	EVP_PKEY *key = NULL;
-
-	assert_int_equal(pubkey_private(pem, strlen(pem), &key), 0);
-	return key;
-}
-
-static struct kas *kas_with(const char *kid, const char *url, const char *pem)
-{
-	struct kas *k = kas_new();
-
-	assert_non_null(k);
-	assert_int_equal(kas_add_local(k, kid, url, private_key(pem)), 0);
-	return k;
-}
-
-/* A manifest with these key access objects. */
-static struct manifest *manifest_with(const char *key_access, const char *policy)
-{
-	struct manifest *m = NULL;
-	char *text;
-	int err;
-
-	assert_true(
-	    asprintf(
-		&text,
-		"{\"schemaVersion\":\"4.3.0\",\"payload\":{\"type\":\"reference\",\"url\":\"0.payload\",\"protocol\":\"zip\","
-		"\"isEncrypted\":true,"
-		"\"mimeType\":\"application/octet-stream\"},\"encryptionInformation\":{\"type\":\"split\",\"keyAccess\":%s,"
-		"\"method\":{\"algorithm\":\"AES-256-GCM\",\"isStreamable\":true,\"iv\":\"\"},\"policy\":\"%s\",\"integrityInformation\":"
-		"{\"rootSignature\":{\"alg\":\"HS256\",\"sig\":\"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\"},\"segmentHashAlg\":"
-		"\"GMAC\","
-		"\"segmentSizeDefault\":65536,\"encryptedSegmentSizeDefault\":65564,\"segments\":[{\"hash\":\"AAAAAAAAAAAAAAAAAAAAAA==\","
-		"\"segmentSize\":0,\"encryptedSegmentSize\":28}]}}}",
-		key_access, policy) > 0);
-	err = manifest_parse(text, strlen(text), false, &m);
-	if (err)
-		print_message("%s\n%s\n", fail_text(), text);
-	assert_int_equal(err, 0);
-	free(text);
-	return m;
-}
-
-/* The one object in an array, with a sid. */
-static char *object_of(const char *array, const char *sid)
-{
-	char *o;
-
-	assert_int_equal(array[0], '[');
-	assert_int_equal(array[strlen(array) - 1], ']');
-	if (sid)
-		assert_true(asprintf(&o, "{\"sid\":\"%s\",%.*s", sid, (int)strlen(array) - 3, array + 2) > 0);
-	else
-		assert_true(asprintf(&o, "%.*s", (int)strlen(array) - 2, array + 1) > 0);
-	return o;
-}
-
-static int try_unwrap(struct kas *k, const char *key_access, const char *policy, const struct secret *want)
-{
-	struct manifest *m = manifest_with(key_access, policy);
-	struct secret *got = NULL;
-	int err;
-
-	fail_clear();
-	err = kas_unwrap(k, m, &got);
-	if (!err) {
-		assert_non_null(got);
-		if (want)
-			assert_memory_equal(got->b, want->b, SECRET_LEN);
-	} else {
-		assert_null(got);
-		assert_string_not_equal(fail_text(), "");
-	}
-	secret_free(got);
-	manifest_free(m);
-	return err;
-}
 
 /* what is written goes the short way when it is read */
 static void test_written_is_native(void **state)
@@ -458,124 +360,12 @@ static void test_speed(void **state)
 	kas_free(k);
 }
 
-static void write_file(const char *path, const char *text)
-{
-	FILE *f = fopen(path, "w");
-
-	assert_non_null(f);
-	assert_true(fputs(text, f) >= 0);
-	assert_int_equal(fclose(f), 0);
-}
-
-static void test_key_files(void **state)
-{
-	char dir[PATH_MAX], path[PATH_MAX + 16];
-	static const struct {
-		const char *name, *text;
-		int err;
-	} bad[] = {
-	    {"empty", "", -EPROTO},
-	    {"text", "hello", -EPROTO},
-	    {"object", "{}", -EPROTO},
-	    {"no key", "[{\"kid\":\"a\"}]", -EPROTO},
-	    {"number", "[1]", -EPROTO},
-	    {"bad key", "[{\"kid\":\"a\",\"privateKey\":\"x\"}]", -EPROTO},
-	    {"no keys", "[]", -ENOTSUP},
-	    {"public", rsa_public, -EPROTO},
-	    {"Ed25519", ed25519_private, -ENOTSUP},
-	};
-	struct kas *k = kas_with("k1", NULL, ec_vectors[0].pkcs8), *from_file;
-	struct secret *dek = secret_random();
-	char *text;
-
-	assert_true(temp_dir_make(dir));
-	snprintf(path, sizeof(path), "%s/key", dir);
-	assert_int_equal(kas_wrap(k, dek, POLICY, &text), 0);
-	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
-		from_file = kas_new();
-		print_message("%s\n", bad[i].name);
-		write_file(path, bad[i].text);
-		fail_clear();
-		assert_int_equal(kas_add_key_file(from_file, path), bad[i].err);
-		assert_non_null(strstr(fail_text(), path)); /* names the file */
-		assert_int_equal(try_unwrap(from_file, text, POLICY, NULL), -ENOKEY);
-		kas_free(from_file);
-	}
-	from_file = kas_new();
-	write_file(path, ec_vectors[0].traditional);
-	assert_int_equal(kas_add_key_file(from_file, path), 0);
-	assert_int_equal(try_unwrap(from_file, text, POLICY, dek), 0);
-	kas_free(from_file);
-	from_file = kas_new();
-	unlink(path);
-	assert_int_equal(kas_add_key_file(from_file, path), -ENOENT);
-	assert_int_equal(kas_add_key_file(from_file, dir), -EISDIR);
-	kas_free(from_file);
-	assert_true(temp_dir_remove(dir));
-	free(text);
-	secret_free(dek);
-	kas_free(k);
-}
-
-/* Files that other clients wrote. */
-static void test_golden(void **state)
-{
-	const char *dir = getenv("TDFS_GOLDEN");
-	char path[4096];
-	struct kas *k = kas_new();
-	struct dirent *e;
-	size_t n = 0;
-	DIR *d = dir && *dir ? opendir(dir) : NULL;
-
-	snprintf(path, sizeof(path), "%s/extra-keys.json", dir ? dir : "");
-	if (!d || access(path, R_OK)) {
-		print_message("no golden files: set TDFS_GOLDEN\n");
-		if (d)
-			closedir(d);
-		kas_free(k);
-		skip();
-	}
-	assert_int_equal(kas_add_key_file(k, path), 0);
-	while ((e = readdir(d))) {
-		struct manifest *m = NULL;
-		struct secret *dek = NULL;
-		struct stat st;
-		struct zip z;
-		struct io io;
-		char *text;
-		size_t len;
-		int fd;
-
-		if (strlen(e->d_name) < 4 || strcmp(e->d_name + strlen(e->d_name) - 4, ".tdf"))
-			continue;
-		print_message("%s\n", e->d_name);
-		fd = openat(dirfd(d), e->d_name, O_RDONLY);
-		assert_true(fd >= 0);
-		assert_int_equal(fstat(fd, &st), 0);
-		io = io_posix(fd);
-		assert_int_equal(zip_find(&io, fd, (uint64_t)st.st_size, &z), 0);
-		assert_int_equal(zip_manifest(&io, fd, &z, &text, &len), 0);
-		assert_int_equal(manifest_parse(text, len, false, &m), 0);
-		assert_int_equal(kas_unwrap(k, m, &dek), 0);
-		assert_int_equal(manifest_root(m, dek), 0); /* it is the right key */
-		secret_free(dek);
-		manifest_free(m);
-		free(text);
-		close(fd);
-		n++;
-	}
-	closedir(d);
-	assert_true(n >= 4);
-	kas_free(k);
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_written_is_native), cmocka_unit_test(test_round_trip), cmocka_unit_test(test_no_key),    cmocka_unit_test(test_damaged),
-	    cmocka_unit_test(test_splits),     cmocka_unit_test(test_ephemeral), cmocka_unit_test(test_cache_overflow),
-	    cmocka_unit_test(test_threads),    cmocka_unit_test(test_speed),     cmocka_unit_test(test_key_files),
-	    cmocka_unit_test(test_golden),
+	    cmocka_unit_test(test_written_is_native), cmocka_unit_test(test_round_trip), cmocka_unit_test(test_no_key),
+	    cmocka_unit_test(test_damaged),           cmocka_unit_test(test_splits),     cmocka_unit_test(test_ephemeral),
+	    cmocka_unit_test(test_cache_overflow),    cmocka_unit_test(test_threads),    cmocka_unit_test(test_speed),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
