@@ -12,9 +12,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "crowd.h"
 
 #define N_CHANGE 3
 #define N_USE 4
@@ -177,25 +178,9 @@ static int work(int k, double seconds)
 
 int main(int argc, char **argv)
 {
-	int bad = 0, status;
-
 	if (argc != 3 || chdir(argv[1]))
 		return 2;
 	make("target-0");
 	make("target-1");
-	fflush(stdout);
-	for (int k = 0; k < N_CHANGE + N_USE; k++) {
-		pid_t pid = fork();
-
-		if (!pid) {
-			int rc = work(k, atof(argv[2]));
-
-			fflush(stdout);
-			_exit(rc);
-		}
-		bad += pid < 0;
-	}
-	while (wait(&status) > 0)
-		bad += status != 0;
-	return bad != 0;
+	return crowd(N_CHANGE + N_USE, work, atof(argv[2]));
 }

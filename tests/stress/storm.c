@@ -19,9 +19,10 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "../mount/crowd.h"
 
 #define FILES 3u
 #define MAX_BYTES ((size_t)6 << 20)
@@ -244,8 +245,6 @@ static int check_all(void)
 
 int main(int argc, char **argv)
 {
-	int bad = 0, status;
-
 	if (argc < 3 || chdir(argv[1]))
 		return 2;
 	if (!strcmp(argv[2], "check"))
@@ -262,19 +261,5 @@ int main(int argc, char **argv)
 		if (fd < 0 || close(fd))
 			return 2;
 	}
-	fflush(stdout);
-	for (int k = 0; k < atoi(argv[4]); k++) {
-		pid_t pid = fork();
-
-		if (!pid) {
-			int rc = work(k, atof(argv[2]));
-
-			fflush(stdout);
-			_exit(rc);
-		}
-		bad += pid < 0;
-	}
-	while (wait(&status) > 0)
-		bad += status != 0;
-	return bad != 0;
+	return crowd(atoi(argv[4]), work, atof(argv[2]));
 }
