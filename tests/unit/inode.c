@@ -26,21 +26,13 @@ struct world {
 	uint64_t size;
 };
 
-static void open_store(struct world *w)
-{
-	struct store_options opt = {
-	    .segment_size = S, .live_mark = true, .cache_bytes = 4 << 20, .dirty_bytes = 32 << 20, .no_threads = true};
-
-	assert_int_equal(store_open(&w->bed.io, w->bed.root, w->bed.tdfs, &w->bed.keys, &opt, NULL, NULL, &w->st), 0);
-}
-
 static int setup(void **state)
 {
 	struct world *w = calloc(1, sizeof(*w));
 
 	bed_make(&w->bed);
 	w->plain = calloc(1, 64 << 20);
-	open_store(w);
+	w->st = bed_open(&w->bed);
 	*state = w;
 	return 0;
 }
@@ -344,7 +336,7 @@ static void test_remount(void **state)
 	inode_closed(f, true);
 	inode_put(f);
 	assert_int_equal(store_close(w->st), 0);
-	open_store(w);
+	w->st = bed_open(&w->bed);
 	reopen(w, "again.tdf", &f);
 	check(w, f);
 	put(w, f, 100, 7, 7);

@@ -38,10 +38,7 @@ int clock_gettime(clockid_t id, struct timespec *t)
 
 static void open_store(struct world *w)
 {
-	struct store_options opt = {
-	    .segment_size = 16384, .live_mark = true, .cache_bytes = 4 << 20, .dirty_bytes = 32 << 20, .no_threads = true};
-
-	assert_int_equal(store_open(&w->bed.io, w->bed.root, w->bed.tdfs, &w->bed.keys, &opt, NULL, NULL, &w->st), 0);
+	w->st = bed_open(&w->bed);
 	w->st->kernel_times = true;
 }
 

@@ -46,6 +46,17 @@ static inline void bed_make(struct bed *b)
 	bed_must(!redo_create(&b->io, b->tdfs, REDO_HALF_MIN));
 }
 
+/* The store as most tests want it: without threads of its own, marks its live files. */
+static inline struct store *bed_open(struct bed *b)
+{
+	const struct store_options opt = {
+	    .segment_size = 16384, .live_mark = true, .cache_bytes = 4 << 20, .dirty_bytes = 32 << 20, .no_threads = true};
+	struct store *st;
+
+	bed_must(!store_open(&b->io, b->root, b->tdfs, &b->keys, &opt, NULL, NULL, &st));
+	return st;
+}
+
 static inline void bed_remove(struct bed *b)
 {
 	kas_free(b->keys.kas);
