@@ -387,6 +387,12 @@ void file_unlink(struct world *w, struct file *f)
 	inode_unlinked(f->f);
 }
 
+void file_end(struct world *w, struct file *f)
+{
+	file_unlink(w, f);
+	file_close(w, f);
+}
+
 static void before(struct file *f)
 {
 	room_free(f->prev, f->prev_size);

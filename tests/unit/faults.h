@@ -85,6 +85,7 @@ struct file *file_create(struct world *w, const char *name);
 void file_reopen(struct world *w, struct file *f);
 void file_close(struct world *w, struct file *f); /* the last close of an unlinked file frees it */
 void file_unlink(struct world *w, struct file *f);
+void file_end(struct world *w, struct file *f); /* unlinked and closed */
 void file_write(struct world *w, struct file *f, uint64_t off, uint64_t len, int seed);
 void file_cut(struct world *w, struct file *f, uint64_t size);
 void file_fsync(struct world *w, struct file *f);

@@ -67,8 +67,7 @@ static void test_old_version_put_back(void **state)
 	}
 	file_raw_put(w, f, second, len);
 	file_check(w, f);
-	file_unlink(w, f);
-	file_close(w, f);
+	file_end(w, f);
 }
 
 /* A copy made inside the store has the same ids; the original is given up for large new content, and then the power goes. */
@@ -101,11 +100,9 @@ static void test_copy_survives(void **state)
 		file_reopen(w, copy);
 		file_check(w, copy);
 		file_check_at_rest(w, copy);
-		file_unlink(w, copy);
-		file_close(w, copy);
+		file_end(w, copy);
 		file_reopen(w, f);
-		file_unlink(w, f);
-		file_close(w, f);
+		file_end(w, f);
 	}
 }
 
@@ -128,8 +125,7 @@ static void test_lost_is_lost(void **state)
 	file_reopen(w, f);
 	file_write(w, f, 0, 10, 2);
 	file_fsync(w, f);
-	file_unlink(w, f);
-	file_close(w, f);
+	file_end(w, f);
 }
 
 /* The original is gone, a copy made inside the store has the same id, generation and content: what was committed to the original is not the
@@ -156,8 +152,7 @@ static void test_copy_of_a_gone_file(void **state)
 	file_reopen(w, copy);
 	file_check(w, copy);
 	file_check_at_rest(w, copy);
-	file_unlink(w, copy);
-	file_close(w, copy);
+	file_end(w, copy);
 }
 
 int main(int argc, char **argv)

@@ -31,8 +31,7 @@ static void test_spilled_overwrite_fails(void **state)
 		file_reopen(w, f);
 		file_check(w, f);
 		file_check_at_rest(w, f);
-		file_unlink(w, f);
-		file_close(w, f);
+		file_end(w, f);
 	}
 }
 
@@ -61,8 +60,7 @@ static void test_sync_takes_all(void **state)
 	for (size_t i = 0; i < ARRAY_SIZE(f); i++) {
 		file_reopen(w, f[i]);
 		file_check(w, f[i]);
-		file_unlink(w, f[i]);
-		file_close(w, f[i]);
+		file_end(w, f[i]);
 	}
 }
 
@@ -78,8 +76,7 @@ static void fill_log(struct world *w)
 		file_fsync(w, f);
 	}
 	file_check(w, f);
-	file_unlink(w, f);
-	file_close(w, f);
+	file_end(w, f);
 }
 
 /* Unlinked while open: whatever state it is in, it must not hold the log back for ever. */
@@ -120,8 +117,7 @@ static void test_many_sessions(void **state)
 		file_reopen(w, f);
 	}
 	file_check(w, f);
-	file_unlink(w, f);
-	file_close(w, f);
+	file_end(w, f);
 }
 
 /* The old content was given up, and then the new header could not be written. */
@@ -146,8 +142,7 @@ static void test_void_header_fails(void **state)
 		world_kill(w);
 		file_reopen(w, f);
 		file_check(w, f);
-		file_unlink(w, f);
-		file_close(w, f);
+		file_end(w, f);
 	}
 	fill_log(w);
 }
@@ -171,8 +166,7 @@ static void test_spilled_seal_is_tried_again(void **state)
 	file_reopen(w, f);
 	file_check(w, f);
 	file_check_at_rest(w, f);
-	file_unlink(w, f);
-	file_close(w, f);
+	file_end(w, f);
 }
 
 /* One byte of a stored segment flipped behind the engine's back. */
@@ -235,8 +229,7 @@ static void test_overwrite_mends(void **state)
 		file_check_at_rest(w, f);
 		file_reopen(w, f);
 		file_check(w, f);
-		file_unlink(w, f);
-		file_close(w, f);
+		file_end(w, f);
 	}
 }
 
@@ -264,8 +257,7 @@ static void test_killed_in_a_new_seal(void **state)
 	world_kill(w);
 	file_reopen(w, f);
 	file_check(w, f);
-	file_unlink(w, f);
-	file_close(w, f);
+	file_end(w, f);
 }
 
 static void test_random(void **state)

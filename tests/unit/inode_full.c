@@ -52,12 +52,6 @@ static int write_back(struct file *f, uint64_t len, int seed, bool *ret_taken)
 	return err;
 }
 
-static void end(struct world *w, struct file *f)
-{
-	file_unlink(w, f);
-	file_close(w, f);
-}
-
 static void test_kept(void **state)
 {
 	struct world *w = *state;
@@ -77,7 +71,7 @@ static void test_kept(void **state)
 	fault_clear(w);
 	file_fsync(w, f);
 	survives_kill(w, f);
-	end(w, f);
+	file_end(w, f);
 }
 
 /* Somebody writes with write(2) instead: that one is told, and nothing is changed. */
@@ -92,7 +86,7 @@ static void test_not_asked_for(void **state)
 	file_check(w, f);
 	assert_int_equal(inode_fsync(f->f, false), 0);
 	fault_clear(w);
-	end(w, f);
+	file_end(w, f);
 }
 
 /* What is committed is sealed meanwhile and lets go of the log, and that seal does not take the blocks for paid that are owed. */
@@ -117,7 +111,7 @@ static void test_seal_meanwhile(void **state)
 	file_fsync(w, f);
 	assert_int_equal(store_sync(w->st), 0);
 	file_check_at_rest(w, f);
-	end(w, f);
+	file_end(w, f);
 }
 
 /* Memory has an end, and what lies beyond a gap is no part of the file. */
@@ -148,7 +142,7 @@ static void test_refused(void **state)
 	world_kill(w);
 	file_reopen(w, f);
 	file_check(w, f);
-	end(w, f);
+	file_end(w, f);
 }
 
 /* What is cut off again is owed no more; cut to nothing it is another content. */
@@ -171,7 +165,7 @@ static void test_cut(void **state)
 		file_fsync(w, f);
 		assert_int_equal(store_sync(w->st), 0);
 	}
-	end(w, f);
+	file_end(w, f);
 }
 
 /* New files: closed while the disk is full they wait in memory, whole. */
@@ -200,7 +194,7 @@ static void test_new(void **state)
 		world_kill(w);
 		file_reopen(w, f);
 		file_check(w, f);
-		end(w, f);
+		file_end(w, f);
 	}
 }
 
@@ -226,7 +220,7 @@ static void test_new_waits(void **state)
 	world_kill(w);
 	file_reopen(w, f);
 	file_check(w, f);
-	end(w, f);
+	file_end(w, f);
 }
 
 /* The log, though it stands, is refused room as well (btrfs): each fsync says so, nothing is lost, and it goes on. */
@@ -254,7 +248,7 @@ static void test_log_refused(void **state)
 		assert_int_equal(w->faults.fired, 1);
 		survives_kill(w, f);
 	}
-	end(w, f);
+	file_end(w, f);
 }
 
 /* Neither is an acknowledged state lost to records that were never acknowledged. */
@@ -271,7 +265,7 @@ static void test_log_refused_kill(void **state)
 	fill(f->plain, OLD, 1);
 	file_reopen(w, f);
 	file_check(w, f);
-	end(w, f);
+	file_end(w, f);
 }
 
 /* The record that gives the old content up is refused, but stays: what is small again may not be sealed on a base that is given up. */
@@ -296,7 +290,7 @@ static void test_void_refused(void **state)
 			file_fsync(w, f);
 		survives_kill(w, f);
 	}
-	end(w, f);
+	file_end(w, f);
 }
 
 int main(int argc, char **argv)

@@ -39,8 +39,7 @@ static void test_who_is_told_of_lost_writes(void **state)
 	assert_int_not_equal(w->faults.syncfs_fd, before);
 	for (int i = 0; i < 5; i++) {
 		file_check(w, f[i]);
-		file_unlink(w, f[i]);
-		file_close(w, f[i]);
+		file_end(w, f[i]);
 	}
 }
 
@@ -80,8 +79,7 @@ static void test_one_lost_of_many(void **state)
 			file_check_at_rest(w, f[i]);
 			file_reopen(w, f[i]);
 			file_check(w, f[i]);
-			file_unlink(w, f[i]);
-			file_close(w, f[i]);
+			file_end(w, f[i]);
 		}
 	}
 }
@@ -112,8 +110,7 @@ static void test_name_is_synced(void **state)
 	assert_int_equal(writeback_seal(w->st, &f->f, 1, true), 0);
 	file_fsync(w, f);
 	assert_true(w->faults.count[FAULT_SYNCFS] > before);
-	file_unlink(w, f);
-	file_close(w, f);
+	file_end(w, f);
 	w->faults.io.names_with_files = w->st->io.names_with_files = w->faults.real.names_with_files;
 }
 
@@ -136,8 +133,7 @@ static void test_new_base_lost_by_growth(void **state)
 	world_kill(w);
 	file_reopen(w, f);
 	file_check(w, f);
-	file_unlink(w, f);
-	file_close(w, f);
+	file_end(w, f);
 }
 
 /* The same by a seal: the log has what was changed, and nothing else of the file.  By a syncfs of many only those are lost that say so. */
@@ -172,8 +168,7 @@ static void test_new_base_lost_by_seal(void **state)
 		for (unsigned i = 0; i < n; i++) {
 			file_reopen(w, f[i]);
 			file_check(w, f[i]);
-			file_unlink(w, f[i]);
-			file_close(w, f[i]);
+			file_end(w, f[i]);
 		}
 	}
 }
@@ -210,8 +205,7 @@ static void test_half_a_commit(void **state)
 	world_kill(w);
 	file_reopen(w, f);
 	file_check(w, f);
-	file_unlink(w, f);
-	file_close(w, f);
+	file_end(w, f);
 }
 
 static void fsync_in_hook(struct file *f)
@@ -242,8 +236,7 @@ static void test_sync_that_told_somebody_else(void **state)
 	world_kill(w);
 	file_reopen(w, f);
 	file_check(w, f);
-	file_unlink(w, f);
-	file_close(w, f);
+	file_end(w, f);
 }
 
 int main(int argc, char **argv)

@@ -36,8 +36,7 @@ static void test_few_descriptors(void **state)
 		file_check(w, f[i]);
 		file_cut(w, f[i], 0);
 		file_write(w, f[i], 0, 10, 3);
-		file_unlink(w, f[i]);
-		file_close(w, f[i]);
+		file_end(w, f[i]);
 	}
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
 }
@@ -92,8 +91,7 @@ static void test_sparse_writers(void **state)
 			assert_int_equal(inode_read(f->f, b, sizeof(b), block * 2000), sizeof(b));
 			assert_memory_equal(b, want, sizeof(b));
 		}
-		file_unlink(w, f);
-		file_close(w, f);
+		file_end(w, f);
 	}
 }
 
@@ -138,8 +136,7 @@ static void test_readers_let_writers_in(void **state)
 		pthread_join(t[i].thread, NULL);
 	print_message("the slowest write took %.3f s\n", slowest);
 	assert_true(slowest < 5);
-	file_unlink(w, f);
-	file_close(w, f);
+	file_end(w, f);
 }
 
 static void *session_writer(void *arg)
@@ -193,8 +190,7 @@ static void test_sessions_in_threads(void **state)
 		assert_int_equal(inode_read(f->f, &got, 8, at), 8);
 		assert_int_equal(got, at);
 	}
-	file_unlink(w, f);
-	file_close(w, f);
+	file_end(w, f);
 }
 
 /* A descriptor that stays open: what was written through it is on the list of what sync writes, even if it was written while a seal ended.
@@ -215,8 +211,7 @@ static void test_written_while_sealed(void **state)
 		assert_int_equal(w->st->dirty, 0);
 	}
 	file_check(w, f);
-	file_unlink(w, f);
-	file_close(w, f);
+	file_end(w, f);
 }
 
 /* Removed while it grows: nothing of it is committed any more, so that no writer may wait for that. */
