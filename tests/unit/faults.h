@@ -65,6 +65,8 @@ struct file {
 	uint64_t size, prev_size;
 };
 
+/** faults_init() - the table, over the real one of @root */
+void faults_init(struct faults *f, int root);
 int setup(void **state);
 int teardown(void **state);
 struct world *world_new(void);
