@@ -297,7 +297,6 @@ def main():
         sys.exit(1 if any(x for _, x in sums) else 0)
     started = 0
     for k, (d, log) in enumerate(each):
-        open(log, "a", encoding="ascii").close()
         try:  # base was made in the mount: never below it, where the daemon is gone before this begins
             if not os.path.isdir(d):
                 os.mkdir(d)

@@ -9,6 +9,8 @@ seconds() { say "${TDFS_SECONDS:-$(budget "$1" "$2")}"; } # seconds SHORT LONG
 
 start_work() { # start_work ROUND [bear]: all eight; with bear only those that go on after an error
 	[[ ${2:-} == bear ]] || start_writers "$1"
+	local k
+	for ((k = 0; k < LEDGERS; k++)); do : >>"$TMP/logs/ledger-$k"; done # on a busy machine the kill comes before they have begun
 	PYTHONPATH=$HERE/mount python3 "$HERE/stress/ledger.py" work "$DIR" "$TMP/logs" "$((SEED * 1000 + $1))" $LEDGERS ${2:-} &
 	LEDGER=$!
 }
