@@ -40,6 +40,7 @@ struct sim_page *sim_page_copy(const struct sim_page *from)
 	struct sim_page *p = sim_must(malloc(sizeof(*p)));
 
 	p->refs = 1;
+	p->hash = 0;
 	if (from)
 		memcpy(p->b, from->b, SIM_PAGE);
 	else

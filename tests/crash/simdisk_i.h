@@ -15,8 +15,9 @@
 #define SIM_NAME 80
 #define SIM_ROOT 1
 
-struct sim_page {
+struct sim_page { /* not written to any more once it is in a map or a list of writes */
 	unsigned refs;
+	uint64_t hash; /* 0 = not known yet */
 	uint8_t b[SIM_PAGE];
 };
 

@@ -308,6 +308,19 @@ uint64_t simdisk_mix(uint64_t h, const void *p, size_t len)
 	return h ^ h >> 31;
 }
 
+static const uint8_t zeros[SIM_PAGE];
+
+/* Crash states share most of their pages: each is hashed once. */
+static uint64_t page_hash(struct sim_page *p)
+{
+	static uint64_t zeros_hash;
+	uint64_t *hash = p ? &p->hash : &zeros_hash;
+
+	if (!*hash)
+		*hash = simdisk_mix(1, p ? p->b : zeros, SIM_PAGE);
+	return *hash;
+}
+
 uint64_t simdisk_hash(struct simdisk *d)
 {
 	const struct sim_name *tdfs = sim_names_find(&d->d, SIM_ROOT, ".tdfs");
@@ -322,10 +335,15 @@ uint64_t simdisk_hash(struct simdisk *d)
 			continue;
 		h = simdisk_mix(h, &n->dsize, sizeof(n->dsize));
 		for (size_t k = 0; k < (n->dsize + SIM_PAGE - 1) / SIM_PAGE; k++) {
-			static const uint8_t zeros[SIM_PAGE];
-			const struct sim_page *p = sim_map_get(&n->d, k);
+			struct sim_page *p = sim_map_get(&n->d, k);
+			uint64_t len = n->dsize - k * SIM_PAGE, whole;
 
-			h = simdisk_mix(h, p ? p->b : zeros, MIN(SIM_PAGE, n->dsize - k * SIM_PAGE));
+			if (len < SIM_PAGE) {
+				h = simdisk_mix(h, p ? p->b : zeros, len);
+				continue;
+			}
+			whole = page_hash(p);
+			h = simdisk_mix(h, &whole, sizeof(whole));
 		}
 		sum += h; /* whatever order the names are in */
 	}
