@@ -310,7 +310,7 @@ static enum serve_code decode(struct call *c, const char *p, size_t len, json_t 
 
 static enum serve_code read_message(struct call *c, const void *body, size_t len, json_t **ret)
 {
-	struct buffer plain = buffer_of(MAX(c->body_max, SERVE_PUBLIC_MAX));
+	struct buffer plain = buffer_of(MAX(c->body_max, SERVE_SMALL_MAX));
 	enum serve_code code = CODE_OK;
 
 	if (strcmp(c->method, "GET") == 0 && c->codec != CODEC_BARE)

@@ -18,7 +18,7 @@
 
 #define THREADS_MAX 32
 #define HEAD_MAX ((size_t)48 << 10)    /* request line and headers, and what libmicrohttpd keeps of a connection */
-#define BODIES_MAX ((size_t)192 << 20) /* of all requests under way */
+#define BODIES_MAX ((size_t)192 << 20) /* of all requests with a token that are under way: strangers are not to fill it */
 #define DRAIN_MAX ((size_t)128 << 10)  /* of a body that nobody wants is read, so that the client sees the answer */
 #define RESERVE 64                     /* places beyond the limit, for those that come while others go */
 
@@ -209,6 +209,12 @@ static struct request *request_new(struct front *f, struct MHD_Connection *mc, s
 	return q;
 }
 
+/* He has a good token, or the unix socket. */
+static bool is_known(const struct request *q)
+{
+	return q->call.token || q->call.local;
+}
+
 static void request_done(void *cls, struct MHD_Connection *mc, void **ctx, enum MHD_RequestTerminationCode why)
 {
 	struct request *q = *ctx;
@@ -216,7 +222,8 @@ static void request_done(void *cls, struct MHD_Connection *mc, void **ctx, enum 
 
 	if (!q)
 		return;
-	__atomic_fetch_sub(&f->bodies, q->body.room, __ATOMIC_RELAXED);
+	if (is_known(q))
+		__atomic_fetch_sub(&f->bodies, q->body.room, __ATOMIC_RELAXED);
 	conn_phase(f, q->conn, PHASE_HEAD, f->config->idle);
 	call_free(&q->call);
 	buffer_free(&q->body);
@@ -279,7 +286,7 @@ static int request_begin(struct front *f, struct request *q)
 		too_much(q, CODE_RESOURCE_EXHAUSTED, "the body is too large");
 	q->body = buffer_of(q->call.body_max);
 	/* a stranger's body is no reason to stay when places are wanted */
-	conn_phase(f, q->conn, q->call.token || q->call.local ? PHASE_BODY : PHASE_HEAD, f->config->receive);
+	conn_phase(f, q->conn, is_known(q) ? PHASE_BODY : PHASE_HEAD, f->config->receive);
 	/* a small body is read and dropped first: a connection closed with bytes unread may lose the answer on its way */
 	return q->answered && (expect || n > DRAIN_MAX) ? 2 : 0;
 }
@@ -292,13 +299,14 @@ static void request_body(struct front *f, struct request *q, const char *p, size
 	q->n_read += len;
 	if (q->answered)
 		return;
-	if (__atomic_load_n(&f->bodies, __ATOMIC_RELAXED) + len > BODIES_MAX) {
+	if (is_known(q) && __atomic_load_n(&f->bodies, __ATOMIC_RELAXED) + len > BODIES_MAX) {
 		too_much(q, CODE_UNAVAILABLE, "too many requests at a time");
 		q->call.retry_after = 1;
 		return;
 	}
 	buffer_put(&q->body, p, len);
-	__atomic_fetch_add(&f->bodies, q->body.room - before, __ATOMIC_RELAXED);
+	if (is_known(q))
+		__atomic_fetch_add(&f->bodies, q->body.room - before, __ATOMIC_RELAXED);
 	if (buffer_error(&q->body))
 		too_much(q, buffer_error(&q->body) == -EFBIG ? CODE_RESOURCE_EXHAUSTED : CODE_UNAVAILABLE, "the body is too large");
 }

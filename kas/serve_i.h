@@ -29,7 +29,8 @@
 #include "serve.h"
 
 #define SERVE_BODY_MAX ((size_t)2 << 20) /* a rewrap, before and after inflation: 1000 files and more */
-#define SERVE_PUBLIC_MAX ((size_t)64 << 10)
+#define SERVE_SMALL_MAX ((size_t)64 << 10) /* other calls with a token */
+#define SERVE_PUBLIC_MAX ((size_t)4 << 10) /* those without: times the connections, that is what strangers can fill */
 #define SERVE_ANSWER_MAX ((size_t)4 << 20)
 #define SERVE_POLICIES_MAX 1000 /* in one call */
 #define SERVE_OBJECTS_MAX 16    /* key access objects of one policy */
