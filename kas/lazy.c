@@ -46,13 +46,18 @@ static void load(const char *soname, const char *const *names, size_t n, void *t
 	}
 }
 
+/* Else whoever sets our environment gets the keys of our connections: read by curl_global_init(), and by GnuTLS at the first handshake. */
+static void log_no_keys(void)
+{
+	(void)unsetenv("SSLKEYLOGFILE");
+}
+
 static void curl_start(void)
 {
 	load(CURL_SONAME, curl_names, ARRAY_SIZE(curl_names), &curl_table, curl_cause, sizeof(curl_cause));
 	if (*curl_cause)
 		return;
-	/* else whoever sets our environment gets the keys of our connections; read by curl_global_init() */
-	(void)unsetenv("SSLKEYLOGFILE");
+	log_no_keys();
 	if (curl_api->global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
 		snprintf(curl_cause, sizeof(curl_cause), "it does not start");
 }
@@ -64,6 +69,7 @@ static void jose_start(void)
 
 static void httpd_start(void)
 {
+	log_no_keys();
 	load(MHD_SONAME, mhd_names, ARRAY_SIZE(mhd_names), &mhd_table, mhd_cause, sizeof(mhd_cause));
 }
 
