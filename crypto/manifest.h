@@ -18,7 +18,7 @@ struct key_access {
 	enum wrap_type type;
 	char *type_name; /* as written */
 	char *url, *protocol, *kid, *sid, *ephemeral_pem; /* "" where absent */
-	uint8_t *wrapped;
+	uint8_t *wrapped; /* never NULL */
 	size_t wrapped_len;
 	char *binding; /* policyBinding.hash as written (object or bare string) */
 };

@@ -223,17 +223,18 @@ static int binding_parse(const json_t *obj, struct key_access *ka)
 static int wrapped_parse(const json_t *obj, struct key_access *ka)
 {
 	const json_t *w = json_member(obj, "wrappedKey");
+	const char *text = json_string_value(w);
 	size_t len = json_string_length(w);
 	int err;
 
 	if (!w && ka->type == WRAP_OTHER) /* "remote" has none; another object may open the file */
-		return 0;
-	if (!json_is_string(w) || len > WRAPPED_TEXT_MAX)
+		text = "";
+	if (!text || len > WRAPPED_TEXT_MAX)
 		return fail(-EPROTO, "the manifest's wrappedKey is not a string of at most %zu bytes", WRAPPED_TEXT_MAX);
 	ka->wrapped = malloc(len + 1);
 	if (!ka->wrapped)
 		return -ENOMEM;
-	err = base64_decode(json_string_value(w), len, true, ka->wrapped, len, &ka->wrapped_len);
+	err = base64_decode(text, len, true, ka->wrapped, len, &ka->wrapped_len);
 	return err ? fail(-EPROTO, "the manifest's wrappedKey is not base64") : 0;
 }
 
