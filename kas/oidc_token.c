@@ -103,7 +103,7 @@ static int claims_check(const struct issuer *is, const json_t *claims, EVP_PKEY 
 	if (is->audience && aud && !audience_has(aud, is->audience))
 		return fail(-EACCES, "the access token is not for the audience %.150s", is->audience);
 	if (json_is_integer(exp))
-		*life = MIN(*life, (int64_t)MIN(json_integer_value(exp), (json_int_t)1 << 40) - (time(NULL) + is->skew));
+		*life = MIN(*life, (int64_t)MAX(MIN(json_integer_value(exp), (json_int_t)1 << 40), 0) - (time(NULL) + is->skew));
 	if (*life <= 0)
 		return fail(-EACCES, "the access token expired %lld s ago", (long long)-*life);
 	return binding_check(claims, key, bound);

@@ -284,6 +284,7 @@ static void test_tokens(void **state)
 	assert_int_equal(token(&is, key, claims, &life, &bound), 0);
 	assert_true(bound);
 	assert_in_range(life, 600000, 700000); /* a week, not for ever */
+	assert_int_equal(token(&is, key, "{\"exp\":-9223372036854775808}", &life, &bound), -EACCES); /* no sum of it overflows */
 	/* the issuer's clock is ahead: what looks good here has run out there */
 	is.skew = 200;
 	snprintf(claims, sizeof(claims), "{\"exp\":%lld}", (long long)time(NULL) + 100);
