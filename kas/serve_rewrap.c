@@ -64,7 +64,7 @@ static enum serve_code take_client_key(struct rewrap *r, const json_t *body)
 static void log_policy(struct rewrap *r)
 {
 	const json_t *list = json_object_get(json_object_get(r->policy, "body"), "dataAttributes");
-	struct buffer b = buffer_of(AUDIT_TEXT * (ACCESS_ATTRIBUTES_MAX + 2));
+	struct buffer b = buffer_of(6 * AUDIT_TEXT * (ACCESS_ATTRIBUTES_MAX + 2)); /* a control character takes six bytes */
 	json_t *each;
 	size_t i;
 
