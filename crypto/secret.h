@@ -25,6 +25,9 @@ struct secret *secret_random(void) MUST_CHECK;
 void secret_free(struct secret *s);
 /** wipe() - clear memory that held a secret; never optimised away */
 void wipe(void *p, size_t len);
+/** process_private() - from here on no core of this process, and nobody else may trace it or read its memory, but root; again after a change of user.
+ * Not all secrets are in struct secret: OpenSSL has its own copies, of the KAS's private key for one. */
+void process_private(void);
 /** equal_ct() - compare in constant time */
 bool equal_ct(const void *a, const void *b, size_t len) MUST_CHECK;
 

@@ -6,7 +6,6 @@
 #include <signal.h>
 #include <stdio.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/wait.h>
 
 #include "report.h"
@@ -26,11 +25,9 @@ struct answer { /* below PIPE_BUF, so it comes whole or not at all */
 static void child_harden(pid_t parent)
 {
 	static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
-	struct rlimit no = {0, 0};
 	struct sigaction now;
 
-	prctl(PR_SET_DUMPABLE, 0);
-	setrlimit(RLIMIT_CORE, &no);
+	process_private();
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (getppid() != parent) /* it went before that counted */
 		_exit(1);

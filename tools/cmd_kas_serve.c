@@ -3,13 +3,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 
 #include "cmd_kas.h"
 #include "io.h"
 #include "report.h"
 #include "say.h"
+#include "secret.h"
 #include "serve.h"
 #include "service.h"
 #include "target.h"
@@ -114,15 +113,6 @@ static int read_pem(const char *path, bool secret, char **ret)
 	return 0;
 }
 
-/* No core, no debugger; nobody but us may read our memory. */
-static void be_private(void)
-{
-	const struct rlimit no = {0, 0};
-
-	(void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
-	(void)setrlimit(RLIMIT_CORE, &no);
-}
-
 static void ready(void)
 {
 	report(REPORT_NOTE, "the KAS is being served");
@@ -143,7 +133,7 @@ static int run(const struct args *a, struct serve_config *c, struct kas *kas, co
 		err = fail(-EPERM, "started as root: --user NAME says whose rights to go on with");
 	if (err)
 		return err;
-	be_private(); /* after the change of user, which makes a process as readable as before */
+	process_private(); /* once more after the change of user, which makes a process as readable as before */
 	sigemptyset(&signals);
 	sigaddset(&signals, SIGINT);
 	sigaddset(&signals, SIGTERM);
@@ -172,7 +162,6 @@ static int serve_main(const void *args, int n, char **pos)
 
 	if (code)
 		return code;
-	be_private();
 	fail_clear();
 	err = serve_config_load(a->config, &c);
 	if (!err)

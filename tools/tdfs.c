@@ -10,6 +10,7 @@
 #include "kas_source.h"
 #include "report.h"
 #include "say.h"
+#include "secret.h"
 
 static void help(void)
 {
@@ -130,6 +131,7 @@ int main(int argc, char **argv)
 	setvbuf(stdout, NULL, _IOLBF, 0); /* so that it stays in order with standard error */
 	if (argc < 1)
 		return EXIT_TDFS_USAGE;
+	process_private();
 	/* walks keep a descriptor per level */
 	if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < files.rlim_max) {
 		files.rlim_cur = files.rlim_max;
