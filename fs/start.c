@@ -290,6 +290,11 @@ static enum exit_code prepare(const struct config *c, struct opened *o)
 	if (volume_state_read(o->volume, &s))
 		report(REPORT_WARN, "%s", fail_text());
 	o->converting = s == VOLUME_CONVERTING;
+	if (o->converting) /* an old state file that somebody has put back is as good as a new one */
+		report(REPORT_WARN,
+		       "%s: is being converted: plain files in it are shown, and what is written to them stays plain (`tdfs convert in "
+		       "--in-place`, then `tdfs convert finish`; was that done already, somebody has put an old state back)",
+		       c->store);
 	return !o->read_only && c->prepare ? (enum exit_code)c->prepare(o->volume) : EXIT_TDFS_OK;
 }
 
