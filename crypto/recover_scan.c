@@ -337,7 +337,7 @@ static int scan(struct log *l, struct groups run[2], struct groups *all)
 	l->half = last->half;
 	l->end = last->off + redo_align(last->len);
 	for (size_t i = 0; i < all->n; i++)
-		l->retired = MAX(l->retired, all->g[i].retired_lsn);
+		l->retired = MAX(l->retired, MIN(all->g[i].retired_lsn, all->g[i].lsn));
 	for (size_t i = 0; i < all->n; i++)
 		l->other_needed |= all->g[i].half != l->half && all->g[i].lsn > l->retired;
 	err = look_past_end(l, l->retired == l->last_lsn, &found);

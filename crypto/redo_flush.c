@@ -190,7 +190,8 @@ static void flush_head(struct redo *r)
 		    .epoch = g->epoch,
 		    .lsn = g->lsn,
 		    .durable_lsn = r->durable,
-		    .retired_lsn = g->retire_all ? g->lsn : redo_retired_now(r),
+		    /* nothing about later ones: after a power cut behind this one other groups have their LSNs */
+		    .retired_lsn = g->retire_all ? g->lsn : MIN(redo_retired_now(r), g->lsn),
 		    .n_recs = g->n_recs,
 		    .len = (uint32_t)g->len,
 		};

@@ -228,6 +228,44 @@ static void test_torn_after_change(void **state)
 	content_free(two);
 }
 
+/*
+ * Three groups wait to be written, and of the first two nothing is needed any more.  The first does not say so: after a power cut behind it
+ * the LSN of the second is given again.
+ */
+static void test_torn_behind_retired(void **state)
+{
+	struct bed *b = *state;
+	struct content *one = content_new(b, 3 * S, 1), *two = content_change(b, one, 3 * S, 1, 50);
+	uint8_t *mb = calloc(1, 4 << 20);
+	struct redo_rec big = {.type = REDO_IMAGE, .base = base_of(one, 9, 1), .image = {0, mb, 4 << 20}};
+	uint64_t lsn = 0;
+	int fd;
+
+	memset(mb, 1, 4 << 20);
+	write_file(b, "f", one, 1, 1, RECORD_SEALED);
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(redo_append(b->r, &big, 1, &b->pins[0], 0, false, &lsn, NULL), 0);
+	assert_int_equal(lsn, 3);
+	redo_bury(b->r, &b->pins[0]); /* removed */
+	redo_names_durable(b->r);
+	commit_one(b, "f", one, two, 1, 1, 1, 1);
+	log_stop(b);
+	fd = openat(b->tdfs, "log.0", O_RDWR);
+	assert_int_equal(ftruncate(fd, 6 << 20), 0); /* the power cut */
+	assert_int_equal(ftruncate(fd, REDO_HALF_MIN), 0);
+	close(fd);
+	assert_int_equal(run(b, true), 0);
+	assert_int_equal(b->got.next_lsn, 2);
+	check_file(b, "f", one, 1, 1);
+	log_start(b, b->got.next_lsn, b->got.next_epoch, b->got.half);
+	commit_one(b, "f", one, two, 1, 1, 1, 2);
+	assert_int_equal(run(b, true), 0);
+	check_file(b, "f", two, 1, 2);
+	free(mb);
+	content_free(one);
+	content_free(two);
+}
+
 static void test_other_volume(void **state)
 {
 	struct bed *b = *state;
@@ -344,6 +382,7 @@ int main(void)
 	    T(test_damage_front),
 	    T(test_damage_after_clean),
 	    T(test_torn_after_change),
+	    T(test_torn_behind_retired),
 	    T(test_other_volume),
 	    T(test_report_only),
 	    T(test_side),
