@@ -308,6 +308,7 @@ int redo_append(struct redo *r, const struct redo_rec *recs, size_t n, struct re
 	}
 	g->len = at;
 	g->n_recs += (uint32_t)n;
+	g->retire_all = false; /* these do count */
 	run = &r->runs[g->run];
 	if (!(pin->runs & 1 << g->run)) {
 		pin->runs |= (uint8_t)(1 << g->run);

@@ -310,6 +310,8 @@ int redo_retire(struct redo *r)
 	if (!err)
 		err = redo_flush(r, lsn);
 	mutex_lock(&r->lock);
+	if (!err && r->retired_durable < lsn) /* something came into that group before it was written */
+		err = -EBUSY;
 	if (r->fill->lsn == lsn) /* it goes on: what comes into this group does count */
 		r->fill->retire_all = false;
 	mutex_unlock(&r->lock);

@@ -116,12 +116,60 @@ static void test_retire_refused(void **state)
 	free(bytes);
 }
 
+static void *retire_one(void *arg)
+{
+	struct bed *b = arg;
+
+	return (void *)(intptr_t)redo_retire(b->r);
+}
+
+static void *flush_first(void *arg)
+{
+	struct bed *b = arg;
+
+	return (void *)(intptr_t)redo_flush(b->r, 1);
+}
+
+/* While the group that is to retire everything waits for the one before it, something comes into it that counts. */
+static void test_retire_overtaken(void **state)
+{
+	struct bed *b = *state;
+	uint8_t *bytes = pattern(300, 1);
+	struct redo_rec rec = image_rec(1, 1, bytes, 300);
+	struct redo_pin pin = {0}, late = {0};
+	struct redo_group g;
+	pthread_t flusher, retirer;
+	uint64_t lsn;
+	void *err;
+
+	assert_int_equal(redo_append(b->r, &rec, 1, &pin, 0, false, &lsn, NULL), 0);
+	b->slow = 400000;
+	assert_int_equal(pthread_create(&flusher, NULL, flush_first, b), 0);
+	usleep(100000);
+	redo_unpin(b->r, &pin);
+	assert_int_equal(pthread_create(&retirer, NULL, retire_one, b), 0);
+	usleep(100000);
+	assert_int_equal(redo_append(b->r, &rec, 1, &late, 0, false, &lsn, NULL), 0);
+	b->slow = 0;
+	assert_int_equal(redo_flush(b->r, lsn), 0);
+	assert_int_equal(pthread_join(flusher, &err), 0);
+	assert_null(err);
+	assert_int_equal(pthread_join(retirer, &err), 0);
+	group_at(b, "log.0", (lsn - 1) * 4096, &g);
+	assert_int_equal(g.n_recs, 1);
+	assert_true(g.retired_lsn < lsn);
+	assert_true(lsn > 2 || (intptr_t)err == -EBUSY);
+	redo_unpin(b->r, &late);
+	free(bytes);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    T(test_write_refused),
 	    T(test_write_refused_to_many),
 	    T(test_retire_refused),
+	    T(test_retire_overtaken),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -32,7 +32,7 @@ struct bed {
 	_Atomic unsigned syncs, syncfs;
 	_Atomic int fail_syncs; /* the next so many log syncs fail */
 	_Atomic int fail_writes, write_err; /* 0: -ENOSPC */
-	useconds_t slow;
+	_Atomic useconds_t slow;
 };
 
 static inline int bed_sync(void *ctx, int fd, bool full)
