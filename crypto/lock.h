@@ -8,6 +8,7 @@
  *   store->seal_lock     one checkpoint at a time                           fs/writeback.c
  *   node table           names, nodeids, lookup counts; no I/O under it     fs/node.c
  *   inode->lock          one file's content (rwlock; I/O of that file only) fs/inode.c
+ *   inode->sync_lock     one sync of a store file at a time                 fs/fsync.c
  *   store->list_lock     which inodes are open or dirty; no I/O             fs/store.c
  *   redo->lock           the group being filled; no I/O                     crypto/redo.c
  *   leaves: segment cache shard, key cache, buffer pool, report, large files of others (container.c)

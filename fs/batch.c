@@ -85,12 +85,14 @@ static void batch_apply(struct item *items, size_t n, int *first_err)
 	}
 }
 
-/* Which descriptor knows of every write that was lost; see reseg_copy() */
-static int item_fd(const struct item *it)
+/* By the descriptor that knows of every write that was lost; see reseg_copy() */
+static int item_sync(struct store *st, const struct item *it)
 {
 	const struct apply *a = &it->f->apply;
 
-	return it->step == ITEM_LOGGED && a->whole && a->copy_fd >= 0 ? a->copy_fd : it->f->fd;
+	if (it->step == ITEM_LOGGED && a->whole && a->copy_fd >= 0)
+		return st->io.sync(st->io.ctx, a->copy_fd, true);
+	return inode_sync_file(it->f, it->f->fd, true);
 }
 
 /* Somebody's fsync may have been told of a write of ours that was lost, by the same descriptor: then the log keeps what it has, for the
@@ -140,8 +142,8 @@ static int sync_items(struct store *st, struct item *items, size_t n)
 
 		if (!is_written(it))
 			continue;
-		it->sync_err = by_all ? all_err : st->io.sync(st->io.ctx, item_fd(it), true);
-		if (it->sync_err && it->step == ITEM_LOGGED && (!by_all || st->io.sync(st->io.ctx, item_fd(it), true)))
+		it->sync_err = by_all ? all_err : item_sync(st, it);
+		if (it->sync_err && it->step == ITEM_LOGGED && (!by_all || item_sync(st, it)))
 			base_lost(it->f);
 		if (!it->sync_err && !st->io.names_with_files)
 			it->sync_err = all_err;
@@ -170,6 +172,8 @@ static void batch_sync(struct store *st, struct item *items, size_t n, int *firs
 			err = spilled_lost(it->f);
 			rwlock_unlock(&it->f->lock);
 			item_fail(it, err, first_err);
+		} else if (it->step == ITEM_LOGGED && !it->synced) {
+			inode_sync_again(it->f);
 		}
 	}
 #ifndef TEST_NO_APPLY_RETRY

@@ -277,9 +277,10 @@ static void drop_uncommitted(struct inode *f)
 static int sync_places(struct inode *f)
 {
 #ifndef TEST_NO_COMMIT_FIRST
-	if (f->fresh && f->st->io.sync(f->st->io.ctx, f->fd, false)) {
+	if (f->fresh && inode_sync_file(f, f->fd, false)) {
 		f->error = -EIO; /* the placed data may be gone */
 		drop_uncommitted(f);
+		inode_sync_again(f);
 		return fail(-EIO, "the disk did not take what was appended; the file is as it was at the last fsync");
 	}
 #endif

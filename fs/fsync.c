@@ -45,10 +45,33 @@ static int fsync_locked(struct inode *f)
 	}
 }
 
+/*
+ * A lost write is told once to each descriptor, and the store file's is everybody's.  So one asks at a time, and who is told says so to all
+ * who ask after that: else the next one would believe that what is lost is there, before who was told could say what comes of it.
+ */
+int inode_sync_file(struct inode *f, int fd, bool full)
+{
+	const struct io *io = &f->st->io;
+	int err;
+
+	mutex_lock(&f->sync_lock);
+	err = f->sync_failed ? -EIO : io->sync(io->ctx, fd, full);
+	f->sync_failed = err;
+	mutex_unlock(&f->sync_lock);
+	return err;
+}
+
+void inode_sync_again(struct inode *f)
+{
+	mutex_lock(&f->sync_lock);
+	f->sync_failed = false;
+	mutex_unlock(&f->sync_lock);
+}
+
 int inode_sync_names(struct inode *f, int fd)
 {
 	struct store *st = f->st;
-	int err = st->io.sync(st->io.ctx, fd, true);
+	int err = inode_sync_file(f, fd, true);
 
 	return err || st->io.names_with_files ? err : st->io.syncfs(st->io.ctx, st->root_fd);
 }

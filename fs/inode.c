@@ -29,6 +29,7 @@ struct inode *inode_alloc(struct store *st)
 	f->refs = 1;
 	f->fd = f->old_fd = -1;
 	rwlock_init(&f->lock);
+	mutex_init(&f->sync_lock);
 	return f;
 }
 
@@ -127,6 +128,7 @@ void inode_free(struct inode *f)
 	if (f->old_fd >= 0)
 		st->io.close(st->io.ctx, f->old_fd);
 	rwlock_destroy(&f->lock);
+	mutex_destroy(&f->sync_lock);
 	free(f);
 }
 

@@ -181,6 +181,8 @@ struct inode {
 	unsigned meta_seq;  /* + 1 whenever durable becomes false */
 	uint64_t write_seq; /* + 1 at every change of content */
 	int error;          /* a lost write: every fsync says so until the last close */
+	struct mutex sync_lock; /* one sync of the store file at a time, inode_sync_file() */
+	bool sync_failed;       /* guarded by it */
 	_Atomic unsigned n_syncing; /* calls of fsync that sync the store file just now, and say so here when that has failed */
 	bool lost; /* ... and for good, because nobody can know what is on the disk: it stays live, so that no later sync is believed */
 	unsigned handles, writers;
@@ -213,6 +215,9 @@ void inode_times_stored(struct inode *f, struct timespec *ret_mtime, struct time
 /* inode.c */
 int inode_fresh_key(struct inode *f);          /* new DEK and template */
 int inode_sync_names(struct inode *f, int fd); /* make the file and its name durable; @fd: its descriptor; takes no lock */
+/* fsync.c: a sync of the store file that is told of what any other one by the same descriptor was told; takes no lock, blocks on the disk */
+int inode_sync_file(struct inode *f, int fd, bool full);
+void inode_sync_again(struct inode *f); /* what was lost is about to be written again, or given up */
 
 /* foreign_size.c: @s as the store has it; peek replaces st_size by the plain size, 0 if it cannot be told */
 void foreign_size_learn(struct store *st, const struct stat *s, uint64_t size);

@@ -167,8 +167,10 @@ static int spill_rest(struct inode *f)
 	struct seg *s;
 	int err = f->size ? 0 : seg_get(f, 0, false, 0, &s);
 
-	if (!err && f->rewrite)
+	if (!err && f->rewrite) {
+		inode_sync_again(f);
 		err = spill_again(f);
+	}
 	if (!err && (f->void_pin.runs || f->rewrite)) /* it may be the old one that stands there */
 		err = inode_new_header(f);
 	return err ? err : spill_dirty(f, true);
@@ -233,7 +235,7 @@ int seal_spilled(struct inode *f)
 
 #ifndef TEST_NO_ONE_FLUSH_NEW
 	if (!err) {
-		err = f->st->io.sync(f->st->io.ctx, f->fd, false);
+		err = inode_sync_file(f, f->fd, false);
 		if (err)
 			return spilled_lost(f);
 	}

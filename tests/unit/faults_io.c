@@ -15,8 +15,7 @@ static int fault(struct faults *f, enum fault_op op, int fd)
 		void (*hook)(struct file *) = f->hook;
 
 		f->hook = NULL;
-		hook(f->hook_file);
-		return 0;
+		hook(f->hook_file); /* it may make a rule for this very call */
 	}
 	if (!f->nth || --f->nth)
 		return 0;

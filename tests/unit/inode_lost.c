@@ -208,11 +208,54 @@ static void test_half_a_commit(void **state)
 	file_end(w, f);
 }
 
+static void *fsync_other(void *arg)
+{
+	struct file *f = arg;
+
+	return (void *)(intptr_t)inode_fsync(f->f, false);
+}
+
+static pthread_t other;
+
+/* The disk has lost something, and tells whoever asks first: this thread or the other. */
 static void fsync_in_hook(struct file *f)
 {
 	fault_set(f->w, FAULT_SYNC, ON_FILE, 1, -EIO, 1);
-	assert_int_equal(inode_fsync(f->f, false), -EIO);
-	fault_clear(f->w);
+	assert_int_equal(pthread_create(&other, NULL, fsync_other, f), 0);
+	usleep(50000);
+}
+
+static int other_end(void)
+{
+	void *err;
+
+	assert_int_equal(pthread_join(other, &err), 0);
+	return (int)(intptr_t)err;
+}
+
+/* While an fsync goes on another one, or while a seal of a large new file does: neither believes the disk because the other was told. */
+static void test_sync_that_told_another_sync(void **state)
+{
+	for (int large = 0; large < 2; large++) {
+		struct world *w = *state;
+		struct file *f = file_create(w, "told");
+
+		file_write(w, f, 0, large ? 3 << 20 : 20 * S, 1);
+		if (!large)
+			assert_int_equal(inode_flush(f->f), 0);
+		fault_hook(w, FAULT_SYNC, fsync_in_hook, f);
+		assert_int_equal(large ? writeback_seal(w->st, &f->f, 1, true) : inode_fsync(f->f, false), -EIO);
+		assert_int_equal(other_end(), -EIO);
+		assert_int_equal(w->faults.fired, 1);
+		fault_clear(w);
+		assert_int_equal(inode_fsync(f->f, false), -EIO);
+		if (large)
+			assert_true(f->f->rewrite);
+		else
+			assert_true(f->f->lost);
+		file_end(w, f);
+		world_restart(w);
+	}
 }
 
 /* While a seal's sync goes on an fsync by the same descriptor is told that the disk has lost something: the log keeps what the seal put in
@@ -229,6 +272,7 @@ static void test_sync_that_told_somebody_else(void **state)
 	inode_changed(f->f, NULL); /* so that the next one syncs the store file too */
 	fault_hook(w, FAULT_SYNC, fsync_in_hook, f);
 	(void)!writeback_seal(w->st, &f->f, 1, true);
+	assert_int_equal(other_end(), -EIO);
 	assert_null(w->faults.hook);
 	assert_true(f->f->lost);
 	assert_true(f->f->apply.pending);
@@ -248,6 +292,7 @@ int main(int argc, char **argv)
 	    cmocka_unit_test_setup_teardown(test_new_base_lost_by_growth, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_new_base_lost_by_seal, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_half_a_commit, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_sync_that_told_another_sync, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_sync_that_told_somebody_else, setup, teardown),
 	};
 
