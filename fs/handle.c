@@ -32,6 +32,7 @@ struct handle *handle_new(struct mount *m, struct node *n, struct inode *f, int 
 	m->handles = h;
 	m->n_handles++;
 	m->n_writers += h->write;
+	n->writers += h->write;
 	m->wrote = m->wrote || h->write;
 	mutex_unlock(&m->lock);
 	return h;
@@ -49,6 +50,7 @@ static void take_out(struct mount *m, struct handle *h)
 	h->next = h->prev = NULL;
 	m->n_handles--;
 	m->n_writers -= h->write;
+	h->node->writers -= h->write;
 }
 
 static void finish(struct mount *m, struct handle *h)
@@ -94,6 +96,28 @@ bool mount_wrote(struct mount *m)
 	m->wrote = m->n_writers > 0;
 	mutex_unlock(&m->lock);
 	return wrote;
+}
+
+void mount_fetch(struct mount *m, ino_t ino)
+{
+	struct node *n = node_find(m->tree.nodes, ino);
+	bool fetch;
+
+	if (!n)
+		return;
+	mutex_lock(&m->lock);
+	fetch = n->writers && m->n_fetching < m->cfg->max_threads / 2;
+	m->n_fetching += fetch;
+	mutex_unlock(&m->lock);
+	if (fetch && gate_fetch_begin(&m->gate)) {
+		if (fuse_lowlevel_notify_inval_inode(m->se, n->id, 0, 0))
+			report(REPORT_DEBUG, "the kernel could not hand over all changes of a file that is to be renamed");
+		gate_fetch_end(&m->gate);
+	}
+	mutex_lock(&m->lock);
+	m->n_fetching -= fetch;
+	mutex_unlock(&m->lock);
+	node_put(m->tree.nodes, n);
 }
 
 /* m->lock is held, and let go meanwhile */

@@ -51,9 +51,10 @@ struct node {
 	int64_t seen_size, seen_mtime;
 	struct link *links;
 	struct node *id_next, *ino_next;
-	/* guarded by mount->lock, see give.c */
-	unsigned users; /* handles, and changes of size under way */
-	bool giving;    /* content to the kernel */
+	/* guarded by mount->lock, see give.c and handle.c */
+	unsigned users;   /* handles, and changes of size under way */
+	unsigned writers; /* handles that write */
+	bool giving;      /* content to the kernel */
 	/* atomic */
 	_Atomic ino_t ino;   /* fixed, but for node_swap() */
 	_Atomic bool plain;  /* a file that is passed through, until then; see plain.h */

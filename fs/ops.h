@@ -36,6 +36,7 @@ struct mount {
 	/* guarded by lock */
 	struct handle *handles;
 	size_t n_handles, n_writers;
+	unsigned n_fetching; /* mount_fetch() */
 	struct cond given; /* give.c */
 	unsigned n_waiting;
 	bool wrote; /* a writable handle was there since mount_wrote() was asked last */

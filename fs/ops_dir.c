@@ -76,6 +76,40 @@ void ops_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 	node_put(m->tree.nodes, dir);
 }
 
+/* The inode number of a regular file, 0: there is none */
+static ino_t file_at(struct mount *m, struct node *dir, const char *name)
+{
+	char stored[NAME_ROOM];
+	struct stat st;
+	ino_t ino = 0;
+	int fd;
+
+	if (name_store(name, true, stored) || node_dirfd(m->tree.nodes, dir, &fd))
+		return 0;
+	if (!fstatat(fd, stored, &st, AT_SYMLINK_NOFOLLOW) && S_ISREG(st.st_mode))
+		ino = st.st_ino;
+	node_dirfd_put(m->tree.nodes, dir);
+	return ino;
+}
+
+/* A file that takes the place of another may still be open, and what was written to it only in the kernel's memory. */
+static void fetch_before(struct mount *m, struct node *dir, const char *name, struct node *to_dir, const char *to_name, unsigned flags)
+{
+	ino_t from, to;
+	bool writers;
+
+	mutex_lock(&m->lock);
+	writers = m->writeback && m->n_writers;
+	mutex_unlock(&m->lock);
+	from = writers ? file_at(m, dir, name) : 0;
+	to = from ? file_at(m, to_dir, to_name) : 0;
+	if (!to || to == from)
+		return;
+	mount_fetch(m, from);
+	if (flags & RENAME_EXCHANGE)
+		mount_fetch(m, to);
+}
+
 void ops_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t newparent, const char *newname, unsigned flags)
 {
 	struct mount *m = req_mount(req);
@@ -84,8 +118,10 @@ void ops_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t 
 	if (!dir)
 		return;
 	to = req_node(req, newparent);
-	if (to)
+	if (to) {
+		fetch_before(m, dir, name, to, newname, flags);
 		reply_err(req, dir_rename(&m->tree, dir, name, to, newname, flags), dir, "rename");
+	}
 	node_put(m->tree.nodes, to);
 	node_put(m->tree.nodes, dir);
 }

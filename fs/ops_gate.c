@@ -316,12 +316,16 @@ int gate_close(struct gate *g, unsigned seconds, unsigned patience_ms)
 	if (gate_left(g))
 		return fail(-EALREADY, "it is quiesced already, for another %u s", gate_left(g));
 	mutex_lock(&g->helper); /* not while the daemon waits for its own mount: that could be for what is held */
+	g->closing = true;
+	while (g->fetching && now_ms() < patience)
+		nanosleep(&pause, NULL);
 	mutex_lock(&g->lock);
 	if (!g->over && read(g->event, &token, sizeof(token)) < 0)
 		report(REPORT_DEBUG, "eventfd: %s", strerror(errno));
 	g->until = now_ms() + (uint64_t)seconds * 1000;
 	over = g->over;
 	g->closed = !over;
+	g->closing = false;
 	mutex_unlock(&g->lock);
 	mutex_unlock(&g->helper);
 	if (over)
@@ -346,4 +350,19 @@ bool gate_helper_begin(struct gate *g)
 void gate_helper_end(struct gate *g)
 {
 	mutex_unlock(&g->helper);
+}
+
+/* Not by the helper's lock: that is held while the kernel is asked to forget names, for which it waits for the rename that asks here. */
+bool gate_fetch_begin(struct gate *g)
+{
+	g->fetching++;
+	if (!g->closing && !g->closed)
+		return true;
+	g->fetching--;
+	return false;
+}
+
+void gate_fetch_end(struct gate *g)
+{
+	g->fetching--;
 }

@@ -30,6 +30,8 @@ struct gate {
 
 	/* around what the daemon does to its own mount from outside: held requests may be in its way */
 	struct mutex helper;
+	_Atomic bool closing;
+	_Atomic unsigned fetching; /* gate_fetch_begin() */
 };
 
 int gate_init(struct gate *g) MUST_CHECK;
@@ -56,5 +58,9 @@ unsigned gate_left(struct gate *g);
 /** gate_helper_begin() - false: the gate is closed, keep away; else gate_helper_end() */
 bool gate_helper_begin(struct gate *g) MUST_CHECK;
 void gate_helper_end(struct gate *g);
+/** gate_fetch_begin() - a request that is being served waits for others that change something: the gate is not closed before
+ * gate_fetch_end().  false: it is closed, or just being closed; do not wait */
+bool gate_fetch_begin(struct gate *g) MUST_CHECK;
+void gate_fetch_end(struct gate *g);
 
 #endif

@@ -43,6 +43,10 @@ struct handle *handle_new(struct mount *m, struct node *n, struct inode *f, int 
 /** handle_close() - at once, or a moment later by the closer thread */
 void handle_close(struct mount *m, struct handle *h);
 
+/** mount_fetch() - if somebody has @ino open for writing, what the kernel holds of writes to it is taken now.  Waits for other requests: no
+ * lock may be held.  Where half of the threads wait for that already, or the mount is just being quiesced, nothing is done. */
+void mount_fetch(struct mount *m, ino_t ino);
+
 /* give.c */
 /** give_enter() - before anything that opens @n or changes its size; waits while content is given.  true (only if @may_give): the caller is
  * the first and must call give_content().  give_leave() - it is closed, or over */
