@@ -31,11 +31,18 @@
 	})
 #define ZERO_OR_ERRNO(call) (RETRY(call) < 0 ? -errno : 0)
 
+int io_openat(int dirfd, const char *name, int flags, mode_t mode)
+{
+	int fd = RETRY(openat(dirfd, name, flags | O_CLOEXEC, mode));
+
+	if (fd < 0 && errno == EPERM && flags & O_NOATIME)
+		fd = RETRY(openat(dirfd, name, (flags & ~O_NOATIME) | O_CLOEXEC, mode));
+	return fd < 0 ? -errno : fd;
+}
+
 static int posix_open(void *ctx, int dirfd, const char *name, int flags, mode_t mode)
 {
-	int fd = RETRY(openat(dirfd, name, flags | O_CLOEXEC | O_NOFOLLOW, mode));
-
-	return fd < 0 ? -errno : fd;
+	return io_openat(dirfd, name, flags | O_NOFOLLOW, mode);
 }
 
 static void posix_close(void *ctx, int fd)
@@ -204,7 +211,7 @@ static int posix_unlink(void *ctx, int dirfd, const char *name, int flags)
 static int posix_list(void *ctx, int dirfd, int (*each)(void *arg, const char *name, unsigned char d_type, ino_t ino), void *arg)
 {
 	/* an own open file, so that the position of @dirfd (and of whoever shares it) is not moved, and O_PATH descriptors work */
-	int fd = posix_open(ctx, dirfd, ".", O_RDONLY | O_DIRECTORY, 0);
+	int fd = posix_open(ctx, dirfd, ".", O_RDONLY | O_DIRECTORY | O_NOATIME, 0);
 	struct dirent *e;
 	int err = 0;
 	DIR *d;
@@ -236,6 +243,18 @@ static void posix_advise(void *ctx, int fd, bool random)
 	(void)posix_fadvise(fd, 0, 0, random ? POSIX_FADV_RANDOM : POSIX_FADV_NORMAL);
 }
 
+/* Whoever sets the flag again has read before, so of several at once one is counted. */
+static void posix_was_read(void *ctx, int fd)
+{
+	int flags = fcntl(fd, F_GETFL);
+	char byte;
+
+	if (flags < 0 || !(flags & O_NOATIME) || fcntl(fd, F_SETFL, flags & ~O_NOATIME))
+		return;
+	(void)!pread(fd, &byte, 1, 0);
+	(void)fcntl(fd, F_SETFL, flags);
+}
+
 static void posix_in_place(void *ctx, int fd)
 {
 	int flags = 0;
@@ -262,6 +281,7 @@ struct io io_posix(int store_fd)
 	    .chmod = posix_chmod,
 	    .set_xattr = posix_set_xattr,
 	    .advise = posix_advise,
+	    .was_read = posix_was_read,
 	    .in_place = posix_in_place,
 	    .rename = posix_rename,
 	    .unlink = posix_unlink,

@@ -17,7 +17,7 @@
 struct io {
 	void *ctx; /* owned by whoever made the table; handed to every call */
 
-	/* openat(2); O_CLOEXEC and O_NOFOLLOW are added */
+	/* openat(2); O_CLOEXEC and O_NOFOLLOW are added, O_NOATIME is left out where it is not permitted */
 	int (*open)(void *ctx, int dirfd, const char *name, int flags, mode_t mode);
 	void (*close)(void *ctx, int fd);
 	/* one call, may be short at the end of the file only */
@@ -38,6 +38,8 @@ struct io {
 	int (*set_xattr)(void *ctx, int fd, const char *name, const void *val, size_t len);
 	/* how the file will be read: posix_fadvise(2) RANDOM or NORMAL; only advice; may be NULL */
 	void (*advise)(void *ctx, int fd, bool random);
+	/* somebody has read this file: its atime moves as its file system thinks right, also with O_NOATIME; may be NULL */
+	void (*was_read)(void *ctx, int fd);
 	/* of an empty file: it will only be overwritten in place, so do not copy at each write (btrfs); only advice; may be NULL */
 	void (*in_place)(void *ctx, int fd);
 	/* renameat2(2) */
@@ -60,6 +62,8 @@ static inline int io_pwrite(const struct io *io, int fd, const void *buf, size_t
 
 	return io->pwritev(io->ctx, fd, &v, 1, off);
 }
+/** io_openat() - openat(2) with O_CLOEXEC; O_NOATIME is left out where it is not permitted (another user's file); a descriptor or -errno */
+int io_openat(int dirfd, const char *name, int flags, mode_t mode) MUST_CHECK;
 /** io_pread_full() - exactly @len bytes; 0, -EIO if the file ends before (fail() says where), -errno */
 int io_pread_full(const struct io *io, int fd, void *buf, size_t len, uint64_t off) MUST_CHECK;
 /** io_open_beneath() - open @path below the directory @dirfd: no symlink on the way, nothing outside, nothing that is mounted there;

@@ -76,7 +76,7 @@ void find_dir_close(const struct io *io, int root, int fd)
 /* Never opens anything but a regular file: a device or FIFO in its place must not be touched. */
 static int open_regular(const struct io *io, int dirfd, const char *name, bool write, dev_t dev, struct stat *ret)
 {
-	int fd = io->open(io->ctx, dirfd, name, O_PATH, 0), flags = (write ? O_RDWR : O_RDONLY) | O_NONBLOCK | O_NOCTTY, err;
+	int fd = io->open(io->ctx, dirfd, name, O_PATH, 0), flags = (write ? O_RDWR : O_RDONLY) | O_NONBLOCK | O_NOCTTY | O_NOATIME, err;
 	struct stat s;
 
 	if (fd < 0)

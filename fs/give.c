@@ -35,8 +35,8 @@ void give_leave(struct mount *m, struct node *n)
 	mutex_unlock(&m->lock);
 }
 
-/* A failure is told to who reads it. */
-void give_content(struct mount *m, struct node *n, struct inode *f)
+/* A failure is told to who reads it.  @counts: it is a reading, no request for it will come */
+void give_content(struct mount *m, struct node *n, struct inode *f, bool counts)
 {
 	uint64_t len = inode_size(f);
 	char *buf = len && len <= WHOLE_MAX ? ops_buffer(WHOLE_MAX + 1) : NULL;
@@ -45,6 +45,8 @@ void give_content(struct mount *m, struct node *n, struct inode *f)
 		struct fuse_bufvec v = FUSE_BUFVEC_INIT(len);
 
 		v.buf[0].mem = buf;
+		if (counts)
+			inode_was_read(f);
 		if (fuse_lowlevel_notify_store(m->se, n->id, 0, &v, 0))
 			report(REPORT_DEBUG, "the kernel did not take content that it has not asked for");
 		if (inode_key_ended(f) && fuse_lowlevel_notify_inval_inode(m->se, n->id, 0, 0)) /* just now */

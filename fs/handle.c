@@ -21,10 +21,12 @@ struct handle *handle_new(struct mount *m, struct node *n, struct inode *f, int 
 	h->f = f;
 	h->write = (flags & O_ACCMODE) != O_RDONLY || flags & O_TRUNC;
 	h->append = flags & O_APPEND && !m->writeback; /* else the kernel knows where the end is, and we do not */
+	h->reads = (flags & O_ACCMODE) != O_WRONLY &&
+		   !(flags & O_NOATIME); /* through others the kernel reads what it needs to write a part of a page */
 	give = give_enter(m, n, !h->write);
 	inode_opened(f, h->write);
 	if (give)
-		give_content(m, n, f);
+		give_content(m, n, f, h->reads);
 	mutex_lock(&m->lock);
 	h->next = m->handles;
 	if (h->next)
@@ -138,8 +140,8 @@ static void finish_all(struct mount *m)
 }
 
 /*
- * The last close of a new file seals it, which takes longer than most answers, and its caller's next request is there at once: a thread that
- * closes must not be the one that would have taken it.  After the first of a burst it waits for more instead of being woken for each.
+ * The last close of a new file seals it, which takes longer than most answers, and its caller's next request is there at once: a thread
+ * that closes must not be the one that would have taken it.  After the first of a burst it waits for more instead of being woken for each.
  */
 static void *closer_main(void *arg)
 {

@@ -26,6 +26,8 @@ struct inode *inode_find(struct store *st, dev_t dev, ino_t ino);
 /** inode_put() - give a reference back; a dirty object lives on until it is sealed */
 void inode_put(struct inode *f);
 
+/** inode_was_read() - a user reads it: its atime moves as on the store's file system, which our own reading does not (open_store_file()) */
+void inode_was_read(struct inode *f);
 /** inode_read() - bytes read (short only at the end of the file), -EBADMSG, -EIO, -errno */
 ssize_t inode_read(struct inode *f, void *buf, size_t len, uint64_t off) MUST_CHECK;
 /** inode_key_ended() - its key may not be used any more: nothing of it may be shown; never blocks */
@@ -36,10 +38,10 @@ ino_t inode_ino(const struct inode *f);
 uint64_t inode_size(struct inode *f);
 /** inode_write() - all of it or an error; a write beyond the end fills with zeros.  -ENOSPC, -EFBIG, -EIO after a lost fsync, -EROFS */
 int inode_write(struct inode *f, const void *buf, size_t len, uint64_t off) MUST_CHECK;
-/** inode_write_back() - the same for a page that the kernel writes back, whose writer was told long ago that it is written: where the disk is
- * full it is kept in memory as far as there is room
- * @ret_taken: reading it gives what was written, and no fsync returns 0 without it, whatever is returned here.  False with an error: the file
- * does not have it, while the kernel goes on showing it */
+/** inode_write_back() - the same for a page that the kernel writes back, whose writer was told long ago that it is written: where the disk
+ * is full it is kept in memory as far as there is room
+ * @ret_taken: reading it gives what was written, and no fsync returns 0 without it, whatever is returned here.  False with an error: the
+ * file does not have it, while the kernel goes on showing it */
 int inode_write_back(struct inode *f, const void *buf, size_t len, uint64_t off, bool *ret_taken) MUST_CHECK;
 /** inode_append() - write at the end of the file as it is now (O_APPEND by several handles when the kernel does not cache writes) */
 int inode_append(struct inode *f, const void *buf, size_t len) MUST_CHECK;
@@ -57,7 +59,6 @@ int inode_flush(struct inode *f) MUST_CHECK;
 void inode_opened(struct inode *f, bool write);
 bool inode_closed(struct inode *f, bool write);
 
-
 /** inode_stat() - fix up size, blocks, mtime and ctime of the store file's stat to what the user must see */
 void inode_stat(struct inode *f, struct stat *st);
 /** inode_peek() - the same for a file that is not live: size hint, else first sector; O(1), no key, no JSON
@@ -65,11 +66,11 @@ void inode_stat(struct inode *f, struct stat *st);
  * (size 0 is right); -EBADMSG, -EPROTO (st_size 0); foreign
  * files get their plain size by the manifest's own word only when cheap: the stored size less the container */
 int inode_peek(struct store *st, int dirfd, const char *name, struct stat *s) MUST_CHECK;
-/** inode_set_times() - kept until the seal, or set on the store file at once; @ts: atime and mtime with UTIME_OMIT/UTIME_NOW; @ctime: that the
- * kernel shows, NULL: now */
+/** inode_set_times() - kept until the seal, or set on the store file at once; @ts: atime and mtime with UTIME_OMIT/UTIME_NOW; @ctime: that
+ * the kernel shows, NULL: now */
 int inode_set_times(struct inode *f, const struct timespec ts[2], const struct timespec *ctime) MUST_CHECK;
-/** inode_times_all_known() - the kernel has sent all times of what was written before @since (CLOCK_MONOTONIC ns): those that we know count.
- * Blocks on the store files.  Return: others have been written since, of which nothing is known */
+/** inode_times_all_known() - the kernel has sent all times of what was written before @since (CLOCK_MONOTONIC ns): those that we know
+ * count. Blocks on the store files.  Return: others have been written since, of which nothing is known */
 bool inode_times_all_known(struct store *st, uint64_t since);
 /** inode_changed() - metadata of the store file (mode, owner, xattr, name, links) changed through us: the next fsync syncs the file too;
  * @ctime: that the kernel shows, NULL: now */
@@ -88,9 +89,11 @@ void inode_renamed(struct inode *f, const char *path);
 void inode_unlinked(struct inode *f);
 /** inode_origin() - "native", "foreign" or "plain" */
 const char *inode_origin(const struct inode *f);
-/** inode_policy() - the policy of its key, base64 as in its manifest, malloc'd; 0; -ENODATA it has none (a plain file, one that was never completed); -ENOMEM */
+/** inode_policy() - the policy of its key, base64 as in its manifest, malloc'd; 0; -ENODATA it has none (a plain file, one that was never
+ * completed); -ENOMEM */
 int inode_policy(struct inode *f, char **ret) MUST_CHECK;
-/** inode_peek_policy() - the same for a file that is not live, by its descriptor @fd: nothing is unlocked, so it is not known yet whether the seal fits; -errno as container_open() */
+/** inode_peek_policy() - the same for a file that is not live, by its descriptor @fd: nothing is unlocked, so it is not known yet whether
+ * the seal fits; -errno as container_open() */
 int inode_peek_policy(struct store *st, int fd, char **ret) MUST_CHECK;
 /** inode_id() - a number unique among live and past inodes of this process */
 uint64_t inode_id(const struct inode *f);

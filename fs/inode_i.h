@@ -18,12 +18,13 @@
 #include "seal.h"
 #include "writeback.h"
 
-#define NEW_MEMORY_MAX ((uint64_t)1 << 20)   /* a new file stays in memory up to here */
-#define DIRTY_MAX ((uint64_t)4 << 20)        /* dirty plaintext of one file before it is committed without being asked */
-#define GROW_MIN ((uint64_t)1 << 20)         /* unsynced growth from which it goes in place */
-#define GROW_OTHER_MAX ((uint64_t)512 << 10) /* dirty bytes besides the growth, above which a growing file is committed before more is written ... */
-#define GROW_ONE_MAX ((uint64_t)1 << 20)     /* ... and the largest write that comes on top: together they bound what its seal needs */
-#define PLACE_MAX 4096u                      /* segments placed and not yet committed */
+#define NEW_MEMORY_MAX ((uint64_t)1 << 20) /* a new file stays in memory up to here */
+#define DIRTY_MAX ((uint64_t)4 << 20)      /* dirty plaintext of one file before it is committed without being asked */
+#define GROW_MIN ((uint64_t)1 << 20)       /* unsynced growth from which it goes in place */
+#define GROW_OTHER_MAX \
+	((uint64_t)512 << 10) /* dirty bytes besides the growth, above which a growing file is committed before more is written ... */
+#define GROW_ONE_MAX ((uint64_t)1 << 20)  /* ... and the largest write that comes on top: together they bound what its seal needs */
+#define PLACE_MAX 4096u                   /* segments placed and not yet committed */
 #define RETRY_AGE ((uint64_t)5000000000u) /* before the background tries again what failed */
 #define INVOCATION_MAX ((uint64_t)1 << 31)
 #define NEAR ((uint64_t)1 << 20) /* the kernel's read-ahead comes in any order within this */
@@ -86,7 +87,8 @@ struct apply { /* a SEAL on its way into place; touched under seal_lock */
 /* How long a key from a remote KAS may be used, lease.c.  Atomic: read on every read without a lock. */
 enum lease_state {
 	LEASE_GOOD,
-	LEASE_ENDED, /* nothing is read any more; what the caches hold is still to be dropped, what the kernel holds of writes to be taken */
+	LEASE_ENDED, /* nothing is read any more; what the caches hold is still to be dropped, what the kernel holds of writes to be taken
+		      */
 	LEASE_SHUT,  /* done: nothing is written either */
 };
 struct lease {
@@ -168,11 +170,11 @@ struct inode {
 	uint64_t alloc_end; /* the store file has blocks up to here (fallocate KEEP_SIZE) */
 	bool owed;          /* SEALED: grown by what the disk had no blocks for, inode_keep.c */
 	struct timespec mtime, ctime;
-	struct timespec guess; /* of both, while the kernel's are not known: inode_times.c */
+	struct timespec guess;      /* of both, while the kernel's are not known: inode_times.c */
 	struct timespec ctime_told; /* ctime that came last with times from the kernel */
 	_Atomic bool guessed;
-	time_t heard_at; /* when the kernel sent a time or a write, or was told a time */
-	bool unsent;     /* a write came long after that, guessed: its time was lost */
+	time_t heard_at;    /* when the kernel sent a time or a write, or was told a time */
+	bool unsent;        /* a write came long after that, guessed: its time was lost */
 	bool guess_stored;  /* a commit or a seal has it; also set with the lock held for reading, by who has seal_lock */
 	bool times_changed; /* mtime is not in the last COMMIT or seal yet */
 
@@ -189,6 +191,7 @@ struct inode {
 	_Atomic uint64_t read_end;             /* of the last read */
 	_Atomic unsigned jumps;                /* reads far from the one before: up with each, halved by each that is near */
 	_Atomic bool random;                   /* the store file is told so */
+	_Atomic bool counted;                  /* its atime knows of a reading since the last write */
 	_Atomic unsigned n_writing, n_waiting; /* calls of inode_write() under way; of them waiting for a gap to close */
 	_Atomic unsigned gap_misses;           /* times that a write beyond the end waited for nothing */
 	_Atomic uint64_t retry_at;             /* the background leaves it alone until then: its seal failed */
@@ -246,8 +249,8 @@ int open_store_file(struct store *st, int dirfd, const char *name, bool write);
 struct container_keys inode_keys(const struct store *st);
 
 /* inode_peek.c */
-/** hint_get() - the size hint as it is stored with an entry of a directory, or with what @dirfd is itself (@name ""); its length, or below 1
- * if there is none.  @dirfd may be an O_PATH descriptor. */
+/** hint_get() - the size hint as it is stored with an entry of a directory, or with what @dirfd is itself (@name ""); its length, or below
+ * 1 if there is none.  @dirfd may be an O_PATH descriptor. */
 ssize_t hint_get(struct store *st, int dirfd, const char *name, uint8_t raw[static HINT_LEN + 1]);
 void inode_show_ctime(struct stat *s, const struct timespec *user, uint32_t made);
 
@@ -265,7 +268,7 @@ int seg_get(struct inode *f, uint64_t no, bool load, uint32_t need, struct seg *
 void seg_drop(struct inode *f, size_t index);
 void segs_drop_from(struct inode *f, uint64_t no);
 int tags_room(struct inode *f, uint64_t n);
-int segment_put(struct inode *f, uint64_t i, const void *pt, uint32_t len, uint8_t *out); /* encrypt, note tag and CRC; out: len + 28 */
+int segment_put(struct inode *f, uint64_t i, const void *pt, uint32_t len, uint8_t *out);     /* encrypt, note tag and CRC; out: len + 28 */
 int seg_write(struct inode *f, uint64_t no, uint32_t from, uint32_t len, const uint8_t *buf); /* into a dirty segment */
 bool inode_too_dirty(const struct inode *f);
 

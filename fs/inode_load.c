@@ -26,7 +26,7 @@ static int open_room(struct store *st, int dirfd, const char *name, int flags, m
 
 int open_store_file(struct store *st, int dirfd, const char *name, bool write)
 {
-	int flags = (write ? O_RDWR : O_RDONLY) | O_NOCTTY | O_NONBLOCK;
+	int flags = (write ? O_RDWR : O_RDONLY) | O_NOCTTY | O_NONBLOCK | O_NOATIME; /* our own reading does not count: inode_was_read() */
 	int fd = open_room(st, dirfd, name, flags, 0);
 
 	return fd == -EACCES && !st->opt.no_threads ? io_open_lifted(&st->io, dirfd, name, flags) : fd;

@@ -261,6 +261,16 @@ static void note_access(struct inode *f, uint64_t off, uint64_t end)
 	}
 }
 
+void inode_was_read(struct inode *f)
+{
+	const struct store *st = f->st;
+
+	if (st->opt.noatime || st->opt.read_only || !st->io.was_read || (f->counted && !st->strict_atime))
+		return;
+	f->counted = true;
+	st->io.was_read(st->io.ctx, inode_fd(f));
+}
+
 ssize_t inode_read(struct inode *f, void *buf, size_t len, uint64_t off)
 {
 	ssize_t n;

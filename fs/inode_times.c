@@ -56,6 +56,7 @@ void inode_touched(struct inode *f)
 		f->heard_at = wall.tv_sec;
 	}
 	f->write_seq++;
+	f->counted = false;
 	f->last_write = now;
 	if (!f->first_change)
 		f->first_change = now;

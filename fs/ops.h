@@ -18,6 +18,7 @@ struct handle {                     /* an open regular file */
 	struct node *node;          /* referenced */
 	struct inode *f;            /* referenced */
 	bool write, append;
+	bool reads; /* reading through it counts for the atime */
 };
 
 struct mount {
@@ -29,8 +30,8 @@ struct mount {
 	bool flush;             /* the store cannot reserve blocks: close(2) has to be asked */
 	double timeout;         /* of attributes and entries, seconds */
 	_Atomic bool writeback; /* the kernel caches writes */
-	bool shared;            /* others than its owner may come in: the kernel checks permissions, and for each asks for fresh attributes */
-	bool acl;               /* the store keeps POSIX ACLs: the umask is left to us */
+	bool shared; /* others than its owner may come in: the kernel checks permissions, and for each asks for fresh attributes */
+	bool acl;    /* the store keeps POSIX ACLs: the umask is left to us */
 
 	struct mutex lock;
 	/* guarded by lock */
@@ -39,7 +40,7 @@ struct mount {
 	unsigned n_fetching; /* mount_fetch() */
 	struct cond given; /* give.c */
 	unsigned n_waiting;
-	bool wrote; /* a writable handle was there since mount_wrote() was asked last */
+	bool wrote;             /* a writable handle was there since mount_wrote() was asked last */
 	struct handle *closing; /* released, for the closer thread */
 	unsigned n_closing;
 	bool closer_runs;
@@ -58,8 +59,8 @@ struct mount {
 
 /** ops_table() - for fuse_session_new(); the user data is the struct mount */
 const struct fuse_lowlevel_ops *ops_table(size_t *ret_size);
-/** ops_custom_io() - give the session its read and write, which set FUSE_HANDLE_KILLPRIV_V2 in the INIT reply: libfuse 3.14 cannot, and without it
- * every write asks for security.capability */
+/** ops_custom_io() - give the session its read and write, which set FUSE_HANDLE_KILLPRIV_V2 in the INIT reply: libfuse 3.14 cannot, and
+ * without it every write asks for security.capability */
 int ops_custom_io(struct fuse_session *se);
 
 /** mount_wrote() - is there, or was there since the last call, a writable handle: may the kernel hold dirty pages? */

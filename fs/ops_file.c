@@ -170,6 +170,8 @@ void ops_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fus
 
 	fail_clear();
 	h->node->cached = false; /* the kernel lacks some of it */
+	if (h->reads)
+		inode_was_read(h->f);
 	n = buf ? inode_read(h->f, buf, size, (uint64_t)off) : -ENOMEM;
 	if (n < 0)
 		reply_err(req, (int)n, n == -EBADMSG ? NULL : h->node, "read"); /* a bad segment has been reported */

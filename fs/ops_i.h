@@ -52,7 +52,7 @@ void mount_fetch(struct mount *m, ino_t ino);
  * the first and must call give_content().  give_leave() - it is closed, or over */
 bool give_enter(struct mount *m, struct node *n, bool may_give);
 void give_leave(struct mount *m, struct node *n);
-void give_content(struct mount *m, struct node *n, struct inode *f);
+void give_content(struct mount *m, struct node *n, struct inode *f, bool counts);
 
 /* ops_attr.c */
 void ops_access(fuse_req_t req, fuse_ino_t ino, int mask);

@@ -49,6 +49,14 @@ static void dir_handle_free(struct mount *m, struct dir_handle *d)
 	free(d);
 }
 
+static int open_dir(const struct mount *m, struct node *n)
+{
+	const struct store_options *opt = &m->tree.store->opt;
+	int fd = opt->noatime || opt->read_only ? node_open(m->tree.nodes, n, O_RDONLY | O_DIRECTORY | O_NOATIME) : -EPERM;
+
+	return fd == -EPERM ? node_open(m->tree.nodes, n, O_RDONLY | O_DIRECTORY) : fd; /* somebody else's */
+}
+
 void ops_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct mount *m = req_mount(req);
@@ -58,7 +66,7 @@ void ops_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
 	if (!n)
 		return;
-	fd = S_ISDIR(n->fmt) ? node_open(m->tree.nodes, n, O_RDONLY | O_DIRECTORY) : -ENOTDIR;
+	fd = S_ISDIR(n->fmt) ? open_dir(m, n) : -ENOTDIR;
 	d = fd < 0 ? NULL : malloc(sizeof(*d));
 	if (!d) {
 		if (fd >= 0)

@@ -107,7 +107,7 @@ static void run_front(struct prefetch *p)
 
 static void go_on(struct prefetch *p, struct walk *w, int dirfd)
 {
-	int fd = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int fd = io_openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_NOATIME, 0);
 	bool taken;
 
 	mutex_lock(&p->lock);
@@ -193,7 +193,7 @@ static int missed(struct prefetch *p, const struct stat *dir, int dirfd, const c
 	mutex_unlock(&p->lock);
 	if (!win.max)
 		return 0;
-	win.fd = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	win.fd = io_openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_NOATIME, 0);
 	if (first && win.fd >= 0 && dir_is_long(win.fd))
 		win.max = WINDOW_FIRST;
 	win.wide = MIN(win.wide, win.max);

@@ -44,7 +44,7 @@ static void gather_one(struct window *w, int dir, const char *name)
 	struct store *st = w->st;
 	struct container_keys keys = inode_keys(st);
 	struct container *c CLEANUP(container_cleanup) = NULL;
-	int fd = st->io.open(st->io.ctx, dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0);
+	int fd = st->io.open(st->io.ctx, dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_NOATIME, 0);
 	struct inode *live;
 	struct stat s;
 

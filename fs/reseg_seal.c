@@ -168,7 +168,7 @@ int reseg_copy(struct inode *f, uint64_t bytes)
 	if (err)
 		return err;
 	if (a->copy_fd < 0)
-		a->copy_fd = MAX(st->io.open(st->io.ctx, f->fd, "", O_RDWR | O_NOCTTY, 0), -1);
+		a->copy_fd = MAX(st->io.open(st->io.ctx, f->fd, "", O_RDWR | O_NOCTTY | O_NOATIME, 0), -1);
 	if (a->copy_fd < 0 && bytes < end) { /* the seal does it */
 		a->copied = end;
 		return 0;

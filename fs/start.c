@@ -229,13 +229,11 @@ static void recover_event(void *arg, const char *path, const char *text)
 static int open_entry(void *ctx, int dirfd, const char *name, int flags, mode_t mode)
 {
 	char path[40];
-	int fd;
 
+	if (*name)
+		return io_openat(dirfd, name, flags | O_NOFOLLOW, mode);
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", dirfd);
-	do {
-		fd = *name ? openat(dirfd, name, flags | O_CLOEXEC | O_NOFOLLOW, mode) : open(path, flags | O_CLOEXEC);
-	} while (fd < 0 && errno == EINTR);
-	return fd < 0 ? -errno : fd;
+	return io_openat(AT_FDCWD, path, flags, mode);
 }
 
 static enum exit_code open_store(const struct config *c, struct opened *o)
@@ -254,6 +252,7 @@ static enum exit_code open_store(const struct config *c, struct opened *o)
 	    .read_only = o->read_only,
 	    .strict = c->strict,
 	    .live_mark = c->live_mark,
+	    .noatime = c->noatime,
 	    .cache_bytes = c->cache_bytes,
 	    .dirty_bytes = DIRTY_BYTES,
 	};

@@ -113,6 +113,7 @@ int store_open(const struct io *io, int root_fd, int tdfs_fd, const struct store
 {
 	struct store *st = calloc(1, sizeof(*st));
 	struct recover_keys rk = {keys->volume_id, keys->k_log, keys->k_rec, keys->k_hint};
+	struct statvfs sys;
 	struct stat root;
 	int damage, err;
 
@@ -135,6 +136,7 @@ int store_open(const struct io *io, int root_fd, int tdfs_fd, const struct store
 		return -ENOMEM;
 	}
 	st->may_defer = !opt->no_threads && !opt->strict && !has_quota(root_fd);
+	st->strict_atime = !fstatvfs(root_fd, &sys) && !(sys.f_flag & (ST_NOATIME | ST_RELATIME));
 	if (!io->stat(io->ctx, root_fd, &root))
 		st->root_ino = (uint32_t)root.st_ino;
 	damage = recover(io, tdfs_fd, root_fd, &rk, !opt->read_only, event, arg, &st->recovered, &st->damaged, &st->n_damaged);

@@ -20,9 +20,10 @@ struct store_keys { /* borrowed from struct volume, or made up by a test */
 	uint8_t volume_id[ID_LEN];
 	const struct secret *k_seal, *k_hint, *k_rec, *k_log;
 	struct kas *kas;
-	const char *policy; /* base64, for new files */
+	const char *policy;            /* base64, for new files */
 	const struct volume *policies; /* asked for that of a path; NULL: all have the one above */
-	/* the key of @f may not be used any more: what the kernel has of its content has to go.  Called by a thread of the store's, no lock held; may block; NULL: nothing to do */
+	/* the key of @f may not be used any more: what the kernel has of its content has to go.  Called by a thread of the store's, no lock
+	 * held; may block; NULL: nothing to do */
 	void (*lost)(void *arg, struct inode *f);
 	void *lost_arg;
 };
@@ -32,6 +33,7 @@ struct store_options {
 	bool read_only;
 	bool strict;        /* cache=strict: every write is handed to the log before it returns */
 	bool live_mark;     /* durability 11 */
+	bool noatime;       /* reading moves no atime */
 	size_t cache_bytes; /* plaintext segment cache */
 	size_t dirty_bytes; /* all dirty plaintext of the store */
 	bool no_threads;    /* crash tests: nothing happens unless called */
@@ -66,6 +68,7 @@ struct store {
 	size_t n_damaged;
 	struct foreign_size foreign_sizes[FOREIGN_SIZES];
 
+	bool strict_atime; /* on the store's file system every reading moves it (strictatime) */
 	bool may_defer; /* no quota can refuse a write that the free space allows: sealing a small new file may wait for its last close */
 
 	/* atomic */
@@ -95,9 +98,9 @@ struct store {
 	} reseg_past[32]; /* files for which it was refused; a ring */
 	size_t n_reseg_past;
 
-	struct writeback *wb;   /* NULL with no_threads */
-	struct leases *leases;  /* NULL with no_threads or without a remote KAS */
-	struct prefetch *prefetch; /* likewise */
+	struct writeback *wb;                 /* NULL with no_threads */
+	struct leases *leases;                /* NULL with no_threads or without a remote KAS */
+	struct prefetch *prefetch;            /* likewise */
 	_Atomic uint64_t n_revoked, n_lapsed; /* open files that the KAS took the key of; whose key could not be renewed in time */
 };
 
