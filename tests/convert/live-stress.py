@@ -58,7 +58,7 @@ def writer(k, rnd, stop, out, errors):
         except OSError as e:
             errors.put(f"{name}: {e}")
             break
-        if r.random() < 0.05:
+        if r.random() < 0.5:  # else they take the time that the converter needs to meet them
             time.sleep(0.001)
     out.put(done)
 
