@@ -112,6 +112,27 @@ class Java:
         return self.do("enc", t, attribute, self.writes[how], a, b, id)
 
 
+class Web:
+    """The client of web pages, under node, which is made to ask for what a browser would ask: web/partner.mjs.  An old one: it knows the 4.2.x form alone, and takes a string for a policy binding."""
+    name, most = "@opentdf/client 1.3.0", 5 << 20
+    attributes, tampering, bound = True, False, False  # it signs its request with another key than its proof
+    kinds = {"hex"}
+    writes = {"RSA": 0, "16 KiB segments": 16384}
+
+    def __init__(self):
+        self.dir = os.path.join(TOOLS, "web")
+        install(self.dir, "web", ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts"], needs=["node", "npm"])
+
+    def do(self, verb, t, attribute, segment, a, b, id):
+        return run("node", os.path.join(self.dir, "partner.mjs"), verb, t.url, id, t.secrets[id], attribute or "-", segment, a, b, env={**t.env, **({"NODE_EXTRA_CA_CERTS": t.ca} if t.ca else {})})
+
+    def dec(self, t, a, b, id="alice", more=()):
+        return self.do("dec", t, None, 0, a, b, id)
+
+    def enc(self, t, a, b, how, attribute=None, id="alice"):
+        return self.do("enc", t, attribute, self.writes[how], a, b, id)
+
+
 class Model:
     """A model of the platform, model/main.go: three KASes, attributes with keys mapped to them.  `state(...)` says what it knows from now on."""
 
@@ -155,7 +176,7 @@ def proxy(back, front, dir):
 def all_partners(tell, names=None):
     """Those that can be had"""
     got = []
-    for name, make in (("go", Go), ("go-0.4.7", lambda: Go("0.4.7")), ("python", Python), ("java", Java)):
+    for name, make in (("go", Go), ("go-0.4.7", lambda: Go("0.4.7")), ("python", Python), ("java", Java), ("web", Web)):
         if names and name not in names:
             continue
         try:

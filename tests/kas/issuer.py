@@ -59,7 +59,7 @@ class Issuer:
                                 **self.document})
         if name == "/jwks":
             return Answer(200, self.jwks())
-        if q.method == "POST" and name == "/token":
+        if q.method == "POST" and name in ("/token", "/protocol/openid-connect/token"):  # some clients know Keycloak's path and look at no document
             return self.answer_token(q)
         if q.method == "POST" and name == "/device":
             return self.answer_device(q)
