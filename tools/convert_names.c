@@ -193,7 +193,7 @@ int names_stage(struct convert *cv)
 	if (!err && cv->counts.failed > failed) /* the list stays: what it holds cannot be told from the names */
 		return 0;
 	if (!err && complete && n_old) {
-		err = job_names_done(cv->log);
+		err = syncfs(cv->run.from_fd) ? -errno : job_names_done(cv->log);
 		cv->past.names_done = true;
 	}
 	if (!err)
