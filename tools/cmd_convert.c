@@ -153,6 +153,15 @@ static int background(struct convert *cv)
 	return 0;
 }
 
+/* Of a run before this one; ours begins now, and may be asked for something as soon as it is in the background. */
+static void request_forget(const struct volume *v)
+{
+	CLEANUP_FD int dir = openat(v->dir_fd, CONVERT_DIR, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+	if (dir >= 0)
+		(void)request_write(dir, REQUEST_NONE);
+}
+
 int session_prepare(struct session *s, const struct convert_args *a)
 {
 	struct convert *cv = s->cv;
@@ -166,6 +175,8 @@ int session_prepare(struct session *s, const struct convert_args *a)
 	cv->quiet = a->quiet;
 	if (a->dry_run)
 		return EXIT_TDFS_OK;
+	if (!cv->plan)
+		request_forget(cv->v);
 	code = cv->run.in_place || cv->run.verb == CONVERT_IN ? attributes_check(cv->v->store_fd, cv->v->path) : EXIT_TDFS_OK;
 	/* with a plan others may be at work already */
 	if (!code && cv->run.verb != CONVERT_IN && !cv->plan)

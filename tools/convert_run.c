@@ -317,18 +317,13 @@ static int begin(struct convert *cv)
 		cv->past.half_sets = cv->run.verb == CONVERT_REWRAP; /* perhaps */
 		return job_begin_plan(cv->v, cv->plan->run_dir, &cv->run.temp_dir, &cv->log);
 	}
-	if (cv->run.live) {
-		err = job_begin_live(cv->v, &cv->run.temp_dir, &cv->log);
-		if (!err)
-			(void)request_write(job_dir(cv->log), REQUEST_NONE);
-		return err;
-	}
+	if (cv->run.live)
+		return job_begin_live(cv->v, &cv->run.temp_dir, &cv->log);
 	err = job_begin(cv->v, &cv->run, &cv->past, &cv->log);
 	if (err)
 		return err;
 	if (cv->past.any && !cv->past.clean)
 		cv->run.suspect_from = cv->past.durable;
-	(void)request_write(job_dir(cv->log), REQUEST_NONE);
 	cv->run.temp_dir =
 	    cv->run.in_place || cv->run.verb == CONVERT_IN ? openat(job_dir(cv->log), "tmp", O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
 	return rewrap_begin(cv);
