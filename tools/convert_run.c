@@ -279,7 +279,8 @@ static int finish(struct convert *cv)
 		job_dirs_left(cv->log, dir_left, cv);
 	if (whole && cv->run.verb == CONVERT_REWRAP && !cv->counts.failed) /* it has seen every file */
 		job_half_end(cv->log, cv->half, cv->n_half);
-	if (whole && cv->run.verb == CONVERT_REWRAP && !cv->run.recover && !cv->counts.failed && !cv->counts.busy && !cv->counts.skipped)
+	if (whole && cv->run.verb == CONVERT_REWRAP && !cv->run.recover && !cv->counts.failed && !cv->counts.busy &&
+	    cv->counts.skipped == cv->counts.foreign)
 		err = job_moved_done(cv->log);
 	/* while sealed files are left the tree stays a store, in its spelling */
 	if (cv->run.in_place && cv->run.verb == CONVERT_OUT && !cv->run.recover && !cv->run.files_from && !cv->counts.failed &&
