@@ -171,7 +171,7 @@ void stage_in(struct one *w, const struct item_order *o, const char *name, unsig
 	if (err < 0 && !a->result)
 		a->result = (uint8_t)one_fail(err);
 	if (links == 1)
-		one_keep(w, &fd, a);
+		one_keep(w, &fd, NULL, a);
 }
 
 /* Reread the sealed file from the disk, with the key as it stands in it. */

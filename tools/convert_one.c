@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
-#include <sys/resource.h>
 #include <sys/xattr.h>
 
 #include "report.h"
@@ -154,69 +153,6 @@ static bool answer(struct item_answer *a, enum item_result r)
 	return false;
 }
 
-#define KEPT_ROOM 8192u /* a power of two, at most half of it in use */
-
-int one_kept_init(struct one *w)
-{
-	struct rlimit limit;
-
-	w->kept = malloc(KEPT_ROOM * sizeof(*w->kept));
-	if (!w->kept)
-		return -ENOMEM;
-	for (size_t i = 0; i < KEPT_ROOM; i++)
-		w->kept[i].fd = -1;
-	if (getrlimit(RLIMIT_NOFILE, &limit))
-		return -errno;
-	limit.rlim_cur = MIN(limit.rlim_max, KEPT_ROOM);
-	(void)setrlimit(RLIMIT_NOFILE, &limit);
-	w->max_kept = getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur < 128 ? 0 : MIN((size_t)limit.rlim_cur - 64, KEPT_ROOM / 2);
-	return 0;
-}
-
-static size_t kept_place(const struct one *w, uint64_t ino)
-{
-	size_t i = (size_t)(ino * 0x9e3779b97f4a7c15u >> 40) % KEPT_ROOM;
-
-	while (w->kept[i].fd >= 0 && w->kept[i].ino != ino)
-		i = (i + 1) % KEPT_ROOM;
-	return i;
-}
-
-void one_keep(struct one *w, int *fd, const struct item_answer *a)
-{
-	size_t i;
-
-	if (a->result != ITEM_STAGED || !w->run->in_place || w->n_kept >= w->max_kept)
-		return;
-	i = kept_place(w, a->stamp.ino);
-	if (w->kept[i].fd >= 0) /* of a file that was there before */
-		close(w->kept[i].fd);
-	else
-		w->n_kept++;
-	w->kept[i] = (struct kept){a->stamp.ino, *fd};
-	*fd = -1;
-}
-
-/* -1: it is not kept */
-static int kept_take(struct one *w, uint64_t ino)
-{
-	size_t i = kept_place(w, ino), hole;
-	int fd = w->kept[i].fd;
-
-	if (fd < 0)
-		return -1;
-	w->kept[i].fd = -1;
-	w->n_kept--;
-	/* what was put behind it because this place was taken moves up */
-	for (hole = (i + 1) % KEPT_ROOM; w->kept[hole].fd >= 0; hole = (hole + 1) % KEPT_ROOM) {
-		struct kept k = w->kept[hole];
-
-		w->kept[hole].fd = -1;
-		w->kept[kept_place(w, k.ino)] = k;
-	}
-	return fd;
-}
-
 bool one_look(struct one *w, const char *name, int *ret_fd, struct stat *ret_st, struct item_answer *a)
 {
 	CLEANUP_FD int fd = content_open(w->from_dir, name);
@@ -362,7 +298,7 @@ int one_place(struct one *w, const struct source *src, int temp, const char *tem
 
 int one_still(struct one *w, const struct item_order *o, const char *name, unsigned links, int *ret_fd, struct item_answer *a)
 {
-	CLEANUP_FD int fd = links == 1 ? kept_take(w, o->stamp.ino) : -1;
+	CLEANUP_FD int fd = links == 1 ? one_kept_take(w, o->stamp.ino) : -1;
 	bool kept = fd >= 0;
 	enum item_result r = ITEM_BUSY;
 	struct stat st, named;

@@ -19,14 +19,15 @@ struct one { /* a worker's hands */
 	int from_dir, to_dir; /* the same descriptor in place */
 	/* sources that wait for their end, by inode number; they are opened once */
 	struct kept {
-		uint64_t ino;
-		int fd; /* -1: nothing is here */
+		uint64_t ino, out_ino;
+		int fd;     /* -1: nothing is here */
+		int out_fd; /* what was made of it, if that is wanted again; -1: not */
 	} * kept;
 	size_t n_kept, max_kept;
 	bool acl_dir, inherits, append_dir;
 	const char *policy; /* rewrap: the file at hand is to have this one; NULL: its own */
-	bool set;   /* of the file at hand all names come together, be it the last one that is left of several */
-	bool flags; /* of the file at hand: it has some that are to be kept, or it is not known */
+	bool set;           /* of the file at hand all names come together, be it the last one that is left of several */
+	bool flags;         /* of the file at hand: it has some that are to be kept, or it is not known */
 };
 
 /** one_enter() - make the directory of @path current; @ret_name: the last component; 0 or -errno */
@@ -66,9 +67,14 @@ int one_target(const struct convert_run *run, const char *name, char ret[static 
 int one_policy(const struct one *w, const char *target, const char **ret) MUST_CHECK;
 /** one_fail() - result for an error */
 enum item_result one_fail(int err);
-/** one_keep() - @*fd is wanted again when it is committed: taken over if there is room.  Only where it has one name */
-void one_keep(struct one *w, int *fd, const struct item_answer *a);
+/** one_keep() - @*fd, and @*out_fd (NULL: none), are wanted again when it is committed: taken over if there is room.  Only where it has one
+ * name */
+void one_keep(struct one *w, int *fd, int *out_fd, const struct item_answer *a);
+/** one_kept_out() - the caller's now: the descriptor of what was made for @o; -1: it is not kept */
+int one_kept_out(struct one *w, const struct item_order *o);
 int one_kept_init(struct one *w) MUST_CHECK;
+/** one_kept_take() - the caller's now: the source with this inode number; -1: it is not kept */
+int one_kept_take(struct one *w, uint64_t ino);
 
 /** one_look() - open the file to be converted; one_ready(): may it be?  It may have to wait, then @st and @a->stamp are new.  false: @a
  * says why not */

@@ -151,7 +151,10 @@ static int whole_stat(void *ctx, int fd, struct stat *ret)
 {
 	const struct whole *w = ctx;
 
-	return w->disk.stat(w->disk.ctx, fd, ret);
+	(void)fd;
+	*ret = (struct stat){.st_mode = S_IFREG,
+			     .st_size = (off_t)w->len}; /* as the caller has seen it; whether it is still so, one_still() looks */
+	return 0;
 }
 
 int whole_read(struct sealer *s, const struct io *disk, int fd, uint64_t file_len, struct whole *ret, struct io *ret_io)

@@ -2,6 +2,7 @@
 /* Sealed to plain: one file. */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <sys/xattr.h>
 
 #include "convert_one.h"
@@ -68,7 +69,7 @@ static int existing_out(struct one *w, const struct source *src, const char *tar
 	return err ? err : existing_same(w, src, fd, &s, a);
 }
 
-static int open_to(struct one *w, const struct source *src, bool hash, const char *target, struct item_answer *a)
+static int open_to(struct one *w, const struct source *src, bool hash, const char *target, int *ret_fd, struct item_answer *a)
 {
 	char temp_name[TEMP_ROOM];
 	CLEANUP_FD int temp = temp_open(w->to_dir, w->run->temp_dir, src->st.st_mode, temp_name);
@@ -89,7 +90,36 @@ static int open_to(struct one *w, const struct source *src, bool hash, const cha
 		temp_drop(w->run->temp_dir, temp_name);
 		return err;
 	}
-	return one_place(w, src, temp, temp_name, target, existing_out, a);
+	err = one_place(w, src, temp, temp_name, target, existing_out, a);
+	if (!err && !a->verified) { /* else it is one that was there */
+		*ret_fd = temp;
+		temp = -1;
+	}
+	return err;
+}
+
+/* Open and unlock what is to be decrypted.  false: @a says why not */
+static bool open_sealed(struct one *w, struct source *src, int fd, struct whole *whole, struct io *io, struct container **ret,
+			struct item_answer *a)
+{
+	char why[512];
+	int err = whole_read(&w->sealer, &w->io, fd, (uint64_t)src->st.st_size, whole, io);
+
+	if (!err)
+		err = sealed_open(w->run->v, io, fd, ret);
+	if (err || (*ret)->rec.state != RECORD_SEALED) { /* it is none of ours, or is it damaged, or unfinished? */
+		snprintf(why, sizeof(why), "%s", fail_text());
+		if (!one_is_sealed(w, fd, &src->st, a))
+			return false;
+		a->result = (uint8_t)one_fail(fail(err ? err : -EAGAIN, "%s", why));
+		return false;
+	}
+	a->bytes = (*ret)->m->size;
+	a->s = (*ret)->m->seg_default;
+	src->fd = fd;
+	src->io = io;
+	src->c = *ret;
+	return true;
 }
 
 bool one_is_sealed(struct one *w, int fd, const struct stat *st, struct item_answer *a)
@@ -124,44 +154,34 @@ void stage_out(struct one *w, const struct item_order *o, const char *name, unsi
 {
 	CLEANUP(container_cleanup) struct container *c = NULL;
 	struct source src = {.fd = -1};
-	CLEANUP_FD int fd = -1;
+	CLEANUP_FD int fd = -1, made = -1;
 	char target[NAME_ROOM];
 	struct stat there;
 	struct whole whole;
 	struct io io;
-	int err;
+	int err = 0;
 
 	if (!name_is_tdf(name) || one_target(w->run, name, target)) {
 		a->result = w->run->in_place ? ITEM_PLAIN : ITEM_SKIPPED;
 		fail(-ENOENT, "is no file of this volume");
 		return;
 	}
-	if (!one_look(w, name, &fd, &src.st, a) || !one_ready(w, fd, links, &src.st, a) || !one_is_sealed(w, fd, &src.st, a))
+	if (!one_look(w, name, &fd, &src.st, a) || !one_ready(w, fd, links, &src.st, a) || !open_sealed(w, &src, fd, &whole, &io, &c, a))
 		return;
-	err = whole_read(&w->sealer, &w->io, fd, (uint64_t)src.st.st_size, &whole, &io);
-	if (!err)
-		err = sealed_open(w->run->v, &io, fd, &c);
-	if (!err) {
-		a->bytes = c->m->size;
-		a->s = c->m->seg_default;
-		src.fd = fd;
-		src.io = &io;
-		src.c = c;
-		if (!w->run->in_place || w->run->recover) {
-			if (fstatat(w->to_dir, target, &there, AT_SYMLINK_NOFOLLOW) == 0)
-				err = existing_out(w, &src, target, a);
-			if (w->run->recover && (err == 0 || a->result == ITEM_COLLISION)) { /* nothing of a run is left here */
-				a->result = ITEM_PLAIN;
-				return;
-			}
+	if (!w->run->in_place || w->run->recover) {
+		if (fstatat(w->to_dir, target, &there, AT_SYMLINK_NOFOLLOW) == 0)
+			err = existing_out(w, &src, target, a);
+		if (w->run->recover && (err == 0 || a->result == ITEM_COLLISION)) { /* nothing of a run is left here */
+			a->result = ITEM_PLAIN;
+			return;
 		}
 	}
 	if (err == 0)
-		err = open_to(w, &src, o->verify, target, a);
+		err = open_to(w, &src, o->verify, target, &made, a);
 	if (err < 0 && !a->result)
 		a->result = (uint8_t)one_fail(err);
 	if (links == 1)
-		one_keep(w, &fd, a);
+		one_keep(w, &fd, o->verify ? NULL : &made, a); /* rereading through it would change the new file's atime */
 }
 
 /* An attribute of a file that its owner may not write can be taken away only while he may. */
@@ -196,12 +216,15 @@ static int mode_restore(struct one *w, int fd, const struct stat *st, const char
 /* Reread the plain file and take the mark away that says it may not be durable. */
 static int settle_out(struct one *w, const struct item_order *o, const char *target)
 {
-	CLEANUP_FD int fd = content_open(w->to_dir, target);
+	CLEANUP_FD int fd = one_kept_out(w, o);
+	bool kept = fd >= 0;
 	uint8_t got[HASH_LEN];
 	struct stat st;
 	int err = 0;
 
-	if (fd < 0 || fstat(fd, &st))
+	if (!kept)
+		fd = content_open(w->to_dir, target);
+	if (fd < 0 || (kept ? fstatat(w->to_dir, target, &st, AT_SYMLINK_NOFOLLOW) : fstat(fd, &st)))
 		return fail(-errno, "%s: %s", target, strerror(errno));
 	if (st.st_ino != o->out_ino)
 		return fail(-ESTALE, "%s was replaced by somebody else", target);

@@ -194,7 +194,7 @@ void stage_rewrap(struct one *w, const struct item_order *o, const char *name, u
 	if (err)
 		a->result = (uint8_t)one_fail(err);
 	if (!w->set)
-		one_keep(w, &fd, a);
+		one_keep(w, &fd, NULL, a);
 }
 
 /* The new file takes over @name. */
