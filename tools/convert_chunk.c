@@ -11,18 +11,18 @@ void queue_init(struct queue *q)
 	q->last = &q->first;
 }
 
-static void queue_count(struct queue *q, const struct chunk *c)
+static void queue_count(struct queue *q, const struct chunk *c, bool comes)
 {
-	q->n_chunks++;
-	q->n_files += c->n;
-	q->bytes += c->bytes;
-}
+	/* unsigned arithmetic: with a sign of -1 it takes away */
+	uint64_t sign = comes ? 1 : (uint64_t)-1;
 
-static void queue_uncount(struct queue *q, const struct chunk *c)
-{
-	q->n_chunks--;
-	q->n_files -= c->n;
-	q->bytes -= c->bytes;
+	q->n_chunks += sign;
+	q->n_files += sign * c->n;
+	q->bytes += sign * c->bytes;
+	if (c->bytes > LARGE_BYTES)
+		q->n_large += sign;
+	else
+		q->small_bytes += sign * c->bytes;
 }
 
 void queue_push(struct queue *q, struct chunk *c)
@@ -30,7 +30,7 @@ void queue_push(struct queue *q, struct chunk *c)
 	c->next = NULL;
 	*q->last = c;
 	q->last = &c->next;
-	queue_count(q, c);
+	queue_count(q, c, true);
 }
 
 void queue_push_front(struct queue *q, struct chunk *c)
@@ -39,7 +39,7 @@ void queue_push_front(struct queue *q, struct chunk *c)
 	q->first = c;
 	if (!c->next)
 		q->last = &c->next;
-	queue_count(q, c);
+	queue_count(q, c, true);
 }
 
 struct chunk *queue_pop(struct queue *q)
@@ -52,7 +52,7 @@ struct chunk *queue_pop(struct queue *q)
 	if (!q->first)
 		q->last = &q->first;
 	c->next = NULL;
-	queue_uncount(q, c);
+	queue_count(q, c, false);
 	return c;
 }
 
@@ -71,7 +71,7 @@ struct chunk *queue_take(struct queue *q, bool (*fits)(const struct convert *cv,
 	if (!c->next)
 		q->last = &before->next;
 	c->next = NULL;
-	queue_uncount(q, c);
+	queue_count(q, c, false);
 	return c;
 }
 

@@ -14,13 +14,16 @@
 #include "worker.h"
 
 #define WORKERS_MAX 64
-#define SENT_MAX 2 /* chunks a worker has at hand: one to work on, one to go on with */
+#define PROCS_MAX (WORKERS_MAX + 1) /* and the committer, the last one */
+#define SENT_MAX 2                  /* chunks a worker has at hand: one to work on, one to go on with */
 #define BATCH_FILES 1024
 #define CHUNK_FILES 64
 #define CHUNK_NAMES ((size_t)1 << 20) /* bytes of paths */
 #define CHUNKS_AHEAD 8 /* a worker, of what is ready: so many that a folder for each can be chosen from them */
 #define CHUNK_BYTES ((uint64_t)4 << 20)
-#define FLIGHT_BYTES ((uint64_t)256 << 20) /* plain bytes that may exist twice */
+#define FLIGHT_BYTES \
+	((uint64_t)256 << 20) /* plain bytes that may exist twice, but for large files: of them one a worker, or as many bytes again */
+#define LARGE_BYTES (FLIGHT_BYTES / 8)
 #define KILLS_MAX 3
 #define REASONS_MAX 16
 
@@ -53,8 +56,8 @@ struct chunk {
 
 struct queue {
 	struct chunk *first, **last;
-	size_t n_chunks, n_files;
-	uint64_t bytes;
+	size_t n_chunks, n_files, n_large;
+	uint64_t bytes, small_bytes; /* of all; of those that are not large */
 };
 
 struct worker_proc {
@@ -100,8 +103,9 @@ struct convert {
 	struct cdir *list_root, *list_dir;
 	struct link_set **sets;
 	size_t n_sets_room, n_sets;
-	uint64_t total; /* files, by the first look; 0: not known */
-	uint64_t *half; /* inode numbers of files that were met and wait half replaced */
+	uint64_t total;   /* files, by the first look; 0: not known */
+	uint64_t largest; /* of them, in bytes */
+	uint64_t *half;   /* inode numbers of files that were met and wait half replaced */
 	size_t n_half;
 
 	/* under way */
@@ -111,7 +115,7 @@ struct convert {
 	struct item *deferred;
 	size_t n_deferred, room_deferred;
 	uint64_t next_id, n_sampled;
-	struct worker_proc workers[WORKERS_MAX];
+	struct worker_proc workers[PROCS_MAX];
 	struct worker_cell *cells;
 	unsigned n_deaths, n_idle_deaths;
 	pid_t barrier_pid;
@@ -119,6 +123,7 @@ struct convert {
 	bool barrier_running;
 	struct timespec barrier_when;
 	uint64_t n_barriers;
+	uint64_t small_room, large_room; /* bytes for a chunk that is not large, and for one that is */
 
 	/* how it goes */
 	struct counts counts;
@@ -163,7 +168,11 @@ int pool_read(struct convert *cv, unsigned i) MUST_CHECK;
 /** barrier_restart() - the process that syncs has died; 0, or -errno of a sync that failed */
 int barrier_restart(struct convert *cv) MUST_CHECK;
 size_t pool_busy(const struct convert *cv);
-uint64_t flight_bytes(const struct convert *cv);
+/** pool_size() - workers, and the committer behind them */
+static inline unsigned pool_size(const struct convert *cv)
+{
+	return cv->run.workers + cv->run.committer;
+}
 
 /* convert_settle.c */
 /** answers_take() - what a worker says about chunk @c, which is taken over; 0, -EPROTO, -ENOMEM */

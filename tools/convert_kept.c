@@ -40,7 +40,7 @@ void one_keep(struct one *w, int *fd, int *out_fd, const struct item_answer *a)
 {
 	size_t i;
 
-	if (a->result != ITEM_STAGED || !w->run->in_place || w->n_kept >= w->max_kept)
+	if (a->result != ITEM_STAGED || !w->run->in_place || w->run->committer || w->n_kept >= w->max_kept)
 		return;
 	i = kept_place(w, a->stamp.ino);
 	if (w->kept[i].fd >= 0) { /* of a file that was there before */

@@ -94,6 +94,7 @@ static int look(struct convert *cv, bool stats, struct job_rename **ret_list, si
 			cv->counts.already++;
 		} else if (S_ISREG(e.st.st_mode)) {
 			cv->total++;
+			cv->largest = MAX(cv->largest, (uint64_t)e.st.st_size);
 			/* of a file with several names each stands for its part */
 			*ret_bytes += (uint64_t)e.st.st_size / MAX(e.st.st_nlink, 1);
 			*ret_space += space_of(cv, (uint64_t)e.st.st_size) / MAX(e.st.st_nlink, 1);

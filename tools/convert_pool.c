@@ -2,6 +2,7 @@
 /* The worker processes: started, fed, listened to, replaced when they die. */
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -15,7 +16,7 @@
 
 static void close_pool(struct convert *cv)
 {
-	for (unsigned i = 0; i < cv->run.workers; i++)
+	for (unsigned i = 0; i < pool_size(cv); i++)
 		if (cv->workers[i].pid)
 			close(cv->workers[i].wire.fd);
 }
@@ -104,24 +105,28 @@ int barrier_restart(struct convert *cv)
 
 int pool_start(struct convert *cv)
 {
+	cpu_set_t cpus;
 	int err = 0;
+
+	/* removing what was converted is a quarter of the work; below a mount the daemon talks to the worker that has staged a file */
+	cv->run.committer = !cv->run.live && sched_getaffinity(0, sizeof(cpus), &cpus) == 0 && CPU_COUNT(&cpus) > (int)cv->run.workers;
 
 	signal(SIGPIPE, SIG_IGN);
 	cv->barrier_fd = cv->barrier_root = -1;
-	cv->cells = mmap(NULL, sizeof(*cv->cells) * WORKERS_MAX, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	cv->cells = mmap(NULL, sizeof(*cv->cells) * PROCS_MAX, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (cv->cells == MAP_FAILED) {
 		cv->cells = NULL;
 		return -errno;
 	}
 	err = barrier_process(cv);
-	for (unsigned i = 0; !err && i < cv->run.workers; i++)
+	for (unsigned i = 0; !err && i < pool_size(cv); i++)
 		err = worker_start(cv, i);
 	return err;
 }
 
 void pool_stop(struct convert *cv)
 {
-	for (unsigned i = 0; i < cv->run.workers; i++) {
+	for (unsigned i = 0; i < pool_size(cv); i++) {
 		struct worker_proc *w = &cv->workers[i];
 
 		if (!w->pid)
@@ -146,7 +151,7 @@ void pool_stop(struct convert *cv)
 	}
 	close_fd(&cv->barrier_root);
 	if (cv->cells)
-		munmap(cv->cells, sizeof(*cv->cells) * WORKERS_MAX);
+		munmap(cv->cells, sizeof(*cv->cells) * PROCS_MAX);
 	cv->cells = NULL;
 }
 
@@ -206,38 +211,55 @@ static int worker_died(struct convert *cv, unsigned i)
 	return worker_start(cv, i);
 }
 
-uint64_t flight_bytes(const struct convert *cv)
-{
-	uint64_t sum = cv->staged.bytes + cv->synced_staged.bytes + cv->to_commit.bytes + cv->committed.bytes + cv->synced_committed.bytes;
-
-	for (unsigned i = 0; i < cv->run.workers; i++)
-		for (unsigned k = 0; k < cv->workers[i].n_sent; k++)
-			sum += cv->workers[i].sent[k]->bytes;
-	return sum;
-}
-
 size_t pool_busy(const struct convert *cv)
 {
 	size_t n = 0;
 
-	for (unsigned i = 0; i < cv->run.workers; i++)
+	for (unsigned i = 0; i < pool_size(cv); i++)
 		n += cv->workers[i].n_sent;
 	return n;
 }
 
-/* May another chunk be started? */
-static bool may_stage(const struct convert *cv)
+/* What exists twice, or is about to, leaves room for what?  Each worker may have a large file, which ends with its original. */
+static void room_count(struct convert *cv)
 {
-	double took = seconds_now(cv);
-	uint64_t flight = flight_bytes(cv);
+	const struct queue *const all[] = {&cv->staged, &cv->synced_staged, &cv->to_commit, &cv->committed, &cv->synced_committed};
+	uint64_t small = 0, all_bytes = 0;
+	size_t large = 0;
 
+	for (size_t i = 0; i < ARRAY_SIZE(all); i++) {
+		small += all[i]->small_bytes;
+		all_bytes += all[i]->bytes;
+		large += i < 3 ? all[i]->n_large : 0;
+	}
+	for (unsigned i = 0; i < pool_size(cv); i++)
+		for (unsigned k = 0; k < cv->workers[i].n_sent; k++) {
+			uint64_t bytes = cv->workers[i].sent[k]->bytes;
+
+			large += bytes > LARGE_BYTES;
+			small += bytes > LARGE_BYTES ? 0 : bytes;
+			all_bytes += bytes;
+		}
+	cv->small_room = FLIGHT_BYTES - MIN(small, FLIGHT_BYTES);
+	cv->large_room = large < cv->run.workers ? UINT64_MAX : FLIGHT_BYTES - MIN(all_bytes, FLIGHT_BYTES);
+}
+
+static bool has_room(const struct convert *cv, const struct chunk *c)
+{
+	return c->bytes <= (c->bytes > LARGE_BYTES ? cv->large_room : cv->small_room);
+}
+
+/* May another chunk be started, if it has room? */
+static bool may_stage(struct convert *cv)
+{
 	if (!cv->ready.first || cv->draining || cv->paused || cv->space_low || cv->fatal)
-		return false;
-	if (flight && flight + cv->ready.first->bytes > FLIGHT_BYTES)
 		return false;
 	if (cv->staged.n_files + cv->synced_staged.n_files + cv->to_commit.n_files > 4 * (size_t)cv->run.batch)
 		return false;
-	return !cv->run.max_rate || (double)cv->counts.read_bytes < (double)cv->run.max_rate * took;
+	if (cv->run.max_rate && (double)cv->counts.read_bytes >= (double)cv->run.max_rate * seconds_now(cv))
+		return false;
+	room_count(cv);
+	return true;
 }
 
 /* More than goes into a socket waits until the worker has nothing else: he might be waiting for us to read his answer. */
@@ -246,44 +268,63 @@ static bool may_send(const struct convert *cv, const struct chunk *c, unsigned i
 	return !cv->workers[i].n_sent || c->n * sizeof(struct item_order) + c->names <= FRAME_SMALL;
 }
 
+static bool may_take(const struct convert *cv, const struct chunk *c, unsigned i)
+{
+	return has_room(cv, c) && may_send(cv, c, i);
+}
+
 static bool may_commit(const struct convert *cv, const struct chunk *c, unsigned i)
 {
-	return may_send(cv, c, i) && (c->owner == i || cv->workers[c->owner].pid != c->owner_pid);
+	return may_send(cv, c, i) && (cv->run.committer || c->owner == i || cv->workers[c->owner].pid != c->owner_pid);
 }
 
 /* In the folder in which worker @i is, or at least in none in which another one is? */
 static bool goes_on(const struct convert *cv, const struct chunk *c, unsigned i)
 {
-	return may_send(cv, c, i) && c->items[0].dir->st.st_ino == cv->workers[i].at;
+	return may_take(cv, c, i) && c->items[0].dir->st.st_ino == cv->workers[i].at;
 }
 
 static bool is_apart(const struct convert *cv, const struct chunk *c, unsigned i)
 {
-	if (!may_send(cv, c, i))
+	if (!may_take(cv, c, i))
 		return false;
-	for (unsigned k = 0; k < cv->run.workers; k++)
+	for (unsigned k = 0; k < pool_size(cv); k++)
 		if (k != i && cv->workers[k].at == c->items[0].dir->st.st_ino)
 			return false;
 	return true;
 }
 
+static struct chunk *stage_next(struct convert *cv, unsigned i)
+{
+	struct chunk *c = NULL;
+
+	/* a large one was put first; else two workers in one folder would wait for its lock */
+	if (cv->ready.first->bytes < CHUNK_BYTES || !may_take(cv, cv->ready.first, i)) {
+		c = queue_take(&cv->ready, goes_on, cv, i);
+		if (!c)
+			c = queue_take(&cv->ready, is_apart, cv, i);
+	}
+	if (!c)
+		c = queue_take(&cv->ready, may_take, cv, i);
+	if (c) {
+		cv->workers[i].at = c->items[0].dir->st.st_ino;
+		cv->counts.read_bytes += c->bytes;
+	}
+	return c;
+}
+
 static struct chunk *next_chunk(struct convert *cv, unsigned i)
 {
-	struct chunk *c = queue_take(&cv->to_commit, may_commit, cv, i);
+	bool stages = i < cv->run.workers && may_stage(cv);
+	struct chunk *c = NULL;
 
-	if (c)
-		return c;
-	if (!may_stage(cv) || !may_send(cv, cv->ready.first, i))
-		return NULL;
-	/* a large one was put first; else two workers in one folder would wait for its lock */
-	if (cv->ready.first->bytes < CHUNK_BYTES)
-		c = queue_take(&cv->ready, goes_on, cv, i);
-	if (!c && cv->ready.first->bytes < CHUNK_BYTES)
-		c = queue_take(&cv->ready, is_apart, cv, i);
+	/* where there is a committer a worker helps it when it has nothing else to do */
+	if (stages && cv->run.committer)
+		c = stage_next(cv, i);
 	if (!c)
-		c = queue_pop(&cv->ready);
-	cv->workers[i].at = c->items[0].dir->st.st_ino;
-	cv->counts.read_bytes += c->bytes;
+		c = queue_take(&cv->to_commit, may_commit, cv, i);
+	if (!c && stages && !cv->run.committer)
+		c = stage_next(cv, i);
 	return c;
 }
 
@@ -291,7 +332,7 @@ int pool_dispatch(struct convert *cv)
 {
 	/* one round for each place at hand, so that the first to be free does not take all */
 	for (unsigned round = 0; round < SENT_MAX; round++)
-		for (unsigned i = 0; i < cv->run.workers; i++) {
+		for (unsigned i = 0; i < pool_size(cv); i++) {
 			struct worker_proc *w = &cv->workers[i];
 			struct chunk *c = w->n_sent <= round ? next_chunk(cv, i) : NULL;
 			int err;

@@ -355,16 +355,18 @@ void report_end(struct convert *cv, int code)
 int report_dry_run(struct convert *cv, bool json)
 {
 	struct statvfs fs;
-	uint64_t bytes, space, need;
+	uint64_t bytes, space, need, twice = FLIGHT_BYTES;
 	char b[SAY_TEXT], s[SAY_TEXT], f[SAY_TEXT];
 	double seconds;
 	int err = names_look(cv, true, &bytes, &space);
 
 	if (err || fstatvfs(cv->run.to_fd, &fs))
 		return complain(err ? err : -errno, cv->v->path, NULL);
+	if (cv->largest > LARGE_BYTES)
+		twice += MAX(cv->run.workers * cv->largest, FLIGHT_BYTES);
 	/* in place a batch is there twice and what the sealed form is larger by stays */
-	need = cv->run.verb == CONVERT_IN ? cv->run.in_place ? (space > bytes ? space - bytes : 0) + MIN(bytes, FLIGHT_BYTES) : space
-	       : cv->run.in_place         ? MIN(bytes, FLIGHT_BYTES)
+	need = cv->run.verb == CONVERT_IN ? cv->run.in_place ? (space > bytes ? space - bytes : 0) + MIN(bytes, twice) : space
+	       : cv->run.in_place         ? MIN(bytes, twice)
 					  : bytes;
 	seconds = (double)cv->total / 10000 + (double)bytes / 8e8;
 	if (json)

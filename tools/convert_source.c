@@ -367,7 +367,8 @@ int source_fill(struct convert *cv)
 {
 	size_t enough = CHUNKS_AHEAD * ((size_t)cv->run.workers + 1);
 
-	while ((cv->walk || cv->list || cv->plan_more) && cv->ready.n_chunks < enough && cv->ready.bytes < FLIGHT_BYTES) {
+	while ((cv->walk || cv->list || cv->plan_more) && cv->ready.n_chunks < enough &&
+	       (cv->ready.bytes < FLIGHT_BYTES || cv->ready.n_chunks < cv->run.workers)) {
 		struct walk_entry e;
 		int got = cv->walk ? walk_next(cv->walk, &e) : cv->list ? list_next(cv) : plan_source_next(cv);
 
