@@ -70,7 +70,7 @@ static int run(const void *args, int n, char **pos)
 	    .kas_url = a->kas_url,
 	    .scrypt_log_n = (unsigned)a->log_n,
 	    .no_recovery = a->no_recovery,
-    .in_place = a->in_place,
+	    .in_place = a->in_place,
 	};
 	CLEANUP(volume_remote_clear) struct volume_remote remote = {0};
 	struct credential c = {0};
@@ -82,7 +82,7 @@ static int run(const void *args, int n, char **pos)
 	if (volume_find(pos[0], &inside) == 0) /* before anybody chooses a passphrase */
 		return complain_file(fail(-EEXIST, "is in or is the volume %s", inside), pos[0],
 				     "`tdfs status` shows it; a new volume needs another folder");
-	code = a->kas ? kas_source_get(&a->source, a->kas, &remote) : EXIT_TDFS_OK;
+	code = a->kas ? kas_source_get(&a->source, a->kas, pos[0], &remote) : EXIT_TDFS_OK;
 	if (code)
 		return code;
 	par.remote = a->kas ? &remote : NULL;

@@ -47,7 +47,7 @@ static int trust_main(const void *args, int n, char **pos)
 	int code = check_get(a, pos[0], &v, t.check), err;
 
 	if (!code)
-		code = kas_source_conf(&a->kas, pos[1], &kas);
+		code = kas_source_conf(&a->kas, pos[1], v->path, &kas);
 	if (code)
 		return code;
 	fail_clear();

@@ -47,7 +47,7 @@ static int add_main(const void *args, int n, char **pos)
 	bool first;
 
 	if (!code)
-		code = kas_source_get(&a->kas, pos[1], &r);
+		code = kas_source_get(&a->kas, pos[1], v->path, &r);
 	if (code)
 		return code;
 	first = !v->n_remotes;

@@ -15,7 +15,7 @@ static int kas_of(const struct change_args *a, const struct volume *v, struct vo
 	int err;
 
 	if (!has || !has->pem || a->kas.client_id || a->kas.token_file || a->kas.key_file || a->kas.alg)
-		return kas_source_get(&a->kas, a->kas_url, ret);
+		return kas_source_get(&a->kas, a->kas_url, v->path, ret);
 	err = volume_remote_copy(has, ret);
 	return err ? complain(err, a->kas_url, NULL) : EXIT_TDFS_OK;
 }

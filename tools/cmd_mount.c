@@ -96,22 +96,13 @@ static int paths_get(struct config *cfg, char **pos)
 	return EXIT_TDFS_OK;
 }
 
-static bool is_below(const char *path, const char *dir)
-{
-	size_t n = strlen(dir);
-
-	return strncmp(path, dir, n) == 0 && path[n] == '/';
-}
-
 /* A secret that lies beside what it protects protects nothing: it goes wherever the store is copied to. */
 static int secret_place(const struct config *cfg, const struct credential_source *cred)
 {
 	const char *files[] = {cred->passfile, cred->keyfile, cred->kas_trust, cfg->kas_key};
 
 	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
-		CLEANUP_FREE char *real = files[i] ? realpath(files[i], NULL) : NULL;
-
-		if (!real || (!is_below(real, cfg->store) && !is_below(real, cfg->mountpoint)))
+		if (!files[i] || (!path_below(files[i], cfg->store) && !path_below(files[i], cfg->mountpoint)))
 			continue;
 		report(REPORT_ERROR, "%s: the secret lies inside the store or the mount point; keep it somewhere else", files[i]);
 		return EXIT_TDFS_USAGE;

@@ -11,6 +11,7 @@
 #include "io.h"
 #include "oidc.h"
 #include "say.h"
+#include "target.h"
 
 #define KEY_MAX ((size_t)64 << 10)
 #define ALG_DEFAULT "ec:secp256r1"
@@ -44,10 +45,24 @@ static int take_path(char **to, const char *from)
 	return take(to, full);
 }
 
-static int take_all(const struct kas_source *s, const char *url, struct volume_remote *r)
+/* What says whom to believe, or who we are, may not lie where everybody who may write the store could put another. */
+static int check_outside(const struct kas_source *s, const char *store)
 {
-	int err = take(&r->url, url);
+	const char *files[] = {s->ca_file, s->secret_file, s->token_file, s->session_file};
+	int err = 0;
 
+	for (size_t i = 0; i < ARRAY_SIZE(files) && !err; i++)
+		if (files[i] && path_below(files[i], store))
+			err = fail(-EINVAL, "%s lies inside the store %s; keep it somewhere else", files[i], store);
+	return err;
+}
+
+static int take_all(const struct kas_source *s, const char *url, const char *store, struct volume_remote *r)
+{
+	int err = check_outside(s, store);
+
+	if (!err)
+		err = take(&r->url, url);
 	if (!err)
 		err = take(&r->issuer, s->issuer);
 	if (!err)
@@ -244,13 +259,13 @@ int kas_source_key(const struct kas_source *s, struct volume_remote *r)
 		   : EXIT_TDFS_OK;
 }
 
-int kas_source_conf(const struct kas_source *s, const char *url, struct volume_remote *ret)
+int kas_source_conf(const struct kas_source *s, const char *url, const char *store, struct volume_remote *ret)
 {
 	struct volume_remote r = {0};
 	int err;
 
 	fail_clear();
-	err = take_all(s, url, &r);
+	err = take_all(s, url, store, &r);
 	if (!err)
 		err = find_login(&r);
 	if (err) {
@@ -261,10 +276,10 @@ int kas_source_conf(const struct kas_source *s, const char *url, struct volume_r
 	return EXIT_TDFS_OK;
 }
 
-int kas_source_get(const struct kas_source *s, const char *url, struct volume_remote *ret)
+int kas_source_get(const struct kas_source *s, const char *url, const char *store, struct volume_remote *ret)
 {
 	struct volume_remote r = {0};
-	int code = kas_source_conf(s, url, &r);
+	int code = kas_source_conf(s, url, store, &r);
 
 	if (!code)
 		code = kas_source_key(s, &r);

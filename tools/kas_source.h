@@ -50,14 +50,15 @@ void kas_options_help(void);
 
 /** kas_source_get() - what volume.json is to say of the KAS at @url, its public key included
  * Asks the KAS for the key (unless a file has it) and, where it says so, for its issuer; then has 32 random bytes wrapped and unwrapped
- * once, if we are known there: a KAS may hand out a key that it does not unwrap for. Return: an exit code, reported; 0: free with
- * volume_remote_clear() */
-int kas_source_get(const struct kas_source *s, const char *url, struct volume_remote *ret) MUST_CHECK;
+ * once, if we are known there: a KAS may hand out a key that it does not unwrap for. Files inside @store are refused.  Return: an exit
+ * code, reported; 0: free with volume_remote_clear() */
+int kas_source_get(const struct kas_source *s, const char *url, const char *store, struct volume_remote *ret) MUST_CHECK;
 /** kas_source_conf() - the same without a key; asks the KAS for its issuer at most; an exit code, reported */
-int kas_source_conf(const struct kas_source *s, const char *url, struct volume_remote *ret) MUST_CHECK;
+int kas_source_conf(const struct kas_source *s, const char *url, const char *store, struct volume_remote *ret) MUST_CHECK;
 /** kas_source_key() - the key alone, into @r, whose old one is replaced; an exit code, reported */
 int kas_source_key(const struct kas_source *s, struct volume_remote *r) MUST_CHECK;
-/** kas_source_probe() - does it unwrap what is wrapped for this key?  0; -EBADMSG, -ENOTSUP it does not; else it could not be tried.  fail() tells */
+/** kas_source_probe() - does it unwrap what is wrapped for this key?  0; -EBADMSG, -ENOTSUP it does not; else it could not be tried. fail()
+ * tells */
 int kas_source_probe(const struct volume_remote *conf) MUST_CHECK;
 /** kas_key_hash() - SHA-256 of a public key (SPKI PEM), as 16 hex digits, for people to compare */
 int kas_key_hash(const char *pem, char ret[static 17]) MUST_CHECK;

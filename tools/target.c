@@ -251,6 +251,18 @@ static char *path_absolute(const char *path)
 	return joined;
 }
 
+bool path_below(const char *path, const char *dir)
+{
+	const char *home = strncmp(path, "~/", 2) == 0 ? getenv("HOME") : NULL;
+	CLEANUP_FREE char *full = NULL, *real = NULL, *real_dir = realpath(dir, NULL);
+	size_t n = real_dir ? strlen(real_dir) : 0;
+
+	if (home && asprintf(&full, "%s/%s", home, path + 2) < 0)
+		full = NULL;
+	real = realpath(full ? full : path, NULL);
+	return n && real && strncmp(real, real_dir, n) == 0 && real[n] == '/';
+}
+
 char *tdfs_dir(const char *store)
 {
 	char *dir = NULL;

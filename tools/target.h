@@ -54,6 +54,9 @@ int store_resolve(const char *arg, char **ret_store, char **ret_mountpoint) MUST
 pid_t store_holder(const char *store);
 /** convert_holder() - likewise of the converter that works below a mount */
 pid_t convert_holder(const char *store);
+/** path_below() - does @path (`~/` is the home directory) lead, links followed, to something below the directory @dir?  Not if either is
+ * missing */
+bool path_below(const char *path, const char *dir);
 /** tdfs_dir() - STORE/.tdfs, malloc'd; NULL if out of memory */
 char *tdfs_dir(const char *store) MUST_CHECK;
 
