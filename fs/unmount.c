@@ -22,9 +22,9 @@ static void read_line(int fd, char *buf, size_t size)
 	buf[strcspn(buf, "\n")] = 0;
 }
 
-static int run_fusermount(const char *mountpoint)
+static int run_fusermount(const char *flag, const char *mountpoint)
 {
-	char *argv[] = {(char *)"fusermount3", (char *)"-u", (char *)"--", (char *)mountpoint, NULL}, said[512];
+	char *argv[] = {(char *)"fusermount3", (char *)flag, (char *)"--", (char *)mountpoint, NULL}, said[512];
 	extern char **environ;
 	posix_spawn_file_actions_t files;
 	posix_spawnattr_t attr;
@@ -61,10 +61,19 @@ int unmount(const char *mnt)
 	int err;
 
 	if (geteuid())
-		err = run_fusermount(mnt);
+		err = run_fusermount("-u", mnt);
 	else
 		err = umount2(mnt, UMOUNT_NOFOLLOW) ? -errno : 0;
 	if (err == -EBUSY)
 		return fail(err, "%s: is in use: a program has a file or its working directory there; see: fuser -vm %s", mnt, mnt);
 	return err ? fail(err, "%s: could not be unmounted: %s", mnt, *fail_text() ? fail_text() : strerror(-err)) : 0;
+}
+
+int unmount_dead(const char *mnt)
+{
+	int err = geteuid() ? run_fusermount("-uz", mnt) : umount2(mnt, MNT_DETACH | UMOUNT_NOFOLLOW) ? -errno : 0;
+
+	return err ? fail(err, "%s: a mount whose daemon is gone could not be removed: %s", mnt,
+			  *fail_text() ? fail_text() : strerror(-err))
+		   : 0;
 }

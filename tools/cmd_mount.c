@@ -10,6 +10,7 @@
 #include "mounts.h"
 #include "say.h"
 #include "target.h"
+#include "unmount.h"
 
 struct mount_args {
 	struct credential_source cred;
@@ -75,6 +76,25 @@ static int kas_key_get(struct config *cfg)
 	return EXIT_TDFS_OK;
 }
 
+/* A daemon that was killed leaves a mount that nothing can be done with: no reason not to begin again (a service manager does). */
+static bool dead_removed(const char *arg)
+{
+	CLEANUP_FREE char *path = path_absolute(arg);
+	struct mount_place *list = NULL;
+	size_t n = 0;
+	bool ours = false;
+
+	if (!path || mounts_list(&list, &n))
+		return false;
+	for (size_t i = 0; i < n && !ours; i++)
+		ours = strcmp(list[i].mountpoint, path) == 0;
+	mounts_free(list, n);
+	if (!ours || unmount_dead(path))
+		return false;
+	report(REPORT_NOTE, "%s: removed a mount whose daemon is gone", path);
+	return true;
+}
+
 static int paths_get(struct config *cfg, char **pos)
 {
 	CLEANUP_FREE char *tdfs = NULL;
@@ -84,6 +104,8 @@ static int paths_get(struct config *cfg, char **pos)
 	if (!cfg->store)
 		return store_missing(-errno, pos[0]);
 	cfg->mountpoint = realpath(pos[1], NULL);
+	if (!cfg->mountpoint && errno == ENOTCONN && dead_removed(pos[1]))
+		cfg->mountpoint = realpath(pos[1], NULL);
 	if (!cfg->mountpoint)
 		return complain_file(-errno, pos[1],
 				     errno == ENOTCONN ? "a dead mount is in the way: `tdfs umount` it"

@@ -227,8 +227,7 @@ int target_container(const struct target *t, const struct io *io, int fd, struct
 	return err;
 }
 
-/* Absolute and without links; the last part of a dead mount cannot be looked at, so only what is before it is. */
-static char *path_absolute(const char *path)
+char *path_absolute(const char *path)
 {
 	char *real = realpath(path, NULL), *joined = NULL;
 	CLEANUP_FREE char *copy = NULL;

@@ -57,6 +57,9 @@ pid_t convert_holder(const char *store);
 /** path_below() - does @path (`~/` is the home directory) lead, links followed, to something below the directory @dir?  Not if either is
  * missing */
 bool path_below(const char *path, const char *dir);
+/** path_absolute() - absolute and without links, malloc'd; the last part of a dead mount cannot be looked at, so only what is before it is;
+ * NULL: errno */
+char *path_absolute(const char *path) MUST_CHECK;
 /** tdfs_dir() - STORE/.tdfs, malloc'd; NULL if out of memory */
 char *tdfs_dir(const char *store) MUST_CHECK;
 
