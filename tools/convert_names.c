@@ -21,8 +21,14 @@ static void nothing_done(void *arg, struct cdir *d)
 {
 }
 
-static void nothing_bad(void *arg, const char *path, int err)
+/* What is closed to us the walk that converts tells, and the rest goes on.  Else a name that was not seen would count as done. */
+static void unseen(void *arg, const char *path, int err)
 {
+	int *first = arg;
+
+	if (!*first && err != -EACCES && err != -EPERM)
+		*first = fail(err, "%s: cannot be listed: %s; no name is changed before all are known, run it again", *path ? path : ".",
+			      strerror(-err));
 }
 
 static bool respelled(const struct convert *cv, const char *name, char ret[static NAME_ROOM])
@@ -79,7 +85,8 @@ static bool is_to_do(const struct convert *cv, const struct walk_entry *e)
 
 static int look(struct convert *cv, bool stats, struct job_rename **ret_list, size_t *ret_n, uint64_t *ret_bytes, uint64_t *ret_space)
 {
-	const struct walk_calls calls = {NULL, nothing_bad, nothing_done, cv->run.below, cv->run.only};
+	int bad = 0;
+	const struct walk_calls calls = {&bad, unseen, nothing_done, cv->run.below, cv->run.only};
 	struct walk_entry e;
 	struct walk *w;
 	int got, err = walk_open(cv->run.from_fd, cv->run.one_fs, stats, &calls, &w);
@@ -105,7 +112,7 @@ static int look(struct convert *cv, bool stats, struct job_rename **ret_list, si
 		}
 	}
 	walk_close(w);
-	return err;
+	return err || !ret_list ? err : bad;
 }
 
 int names_look(struct convert *cv, bool stats, uint64_t *ret_bytes, uint64_t *ret_space)
