@@ -19,7 +19,7 @@
 #define BATCH_FILES 1024
 #define CHUNK_FILES 64
 #define CHUNK_NAMES ((size_t)1 << 20) /* bytes of paths */
-#define CHUNKS_AHEAD 8 /* a worker, of what is ready: so many that a folder for each can be chosen from them */
+#define CHUNKS_AHEAD 8                /* a worker, of what is ready: so many that a folder for each can be chosen from them */
 #define CHUNK_BYTES ((uint64_t)4 << 20)
 #define FLIGHT_BYTES \
 	((uint64_t)256 << 20) /* plain bytes that may exist twice, but for large files: of them one a worker, or as many bytes again */
