@@ -18,7 +18,7 @@ struct op {
 
 struct state { /* of one file */
 	uint64_t *w;
-	size_t bytes;
+	size_t bytes, top; /* behind top there are only zeros */
 	bool there;
 };
 
@@ -70,8 +70,8 @@ static int load(const char *dir, const char *name, struct state *s)
 	ssize_t n;
 	int fd;
 
-	memset(s->w, 0, MAX_BYTES * 2);
-	s->bytes = 0;
+	memset(s->w, 0, s->top);
+	s->bytes = s->top = 0;
 	snprintf(path, sizeof(path), "%s/%s", dir, name);
 	fd = open(path, O_RDONLY);
 	s->there = fd >= 0;
@@ -79,6 +79,7 @@ static int load(const char *dir, const char *name, struct state *s)
 		return errno == ENOENT ? 0 : -errno;
 	while ((n = read(fd, (char *)s->w + s->bytes, MAX_BYTES * 2 - s->bytes)) > 0)
 		s->bytes += (size_t)n;
+	s->top = s->bytes;
 	close(fd);
 	return n < 0 ? -errno : 0;
 }
@@ -105,6 +106,8 @@ static void apply(struct state *s, const struct op *o)
 		fill(s->w + o->off / 8, o->file, o->id, o->off, o->len);
 		if (o->off + o->len > s->bytes)
 			s->bytes = o->off + o->len;
+		if (s->bytes > s->top)
+			s->top = s->bytes;
 		break;
 	case CUT:
 		cut(s, o->off);
@@ -276,7 +279,7 @@ static unsigned check_file(const char *dir, const char *base, const struct histo
 
 int check_all(const char *dir, const char *logs, const char *base, unsigned procs, const char *mode)
 {
-	struct state got = {.w = malloc(MAX_BYTES * 2)}, s = {.w = malloc(MAX_BYTES * 2)};
+	struct state got = {.w = calloc(2, MAX_BYTES)}, s = {.w = calloc(2, MAX_BYTES)};
 	size_t ops = 0, lost = 0, acks = 0;
 
 	if (!got.w || !s.w)
