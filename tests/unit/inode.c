@@ -8,8 +8,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 
 #include "container.h"
 #include "inode.h"
@@ -378,6 +380,48 @@ static void test_times_cost_nothing(void **state)
 	assert_int_equal(s.st_mtim.tv_nsec, 987654321);
 }
 
+/* Another process has a lease on the file at rest, as the converter has for a moment: an open waits for it and is not told EAGAIN. */
+static void test_leased(void **state)
+{
+	struct world *w = *state;
+	struct inode *f = create(w, "leased");
+	int ready[2], status;
+	char c;
+	pid_t pid;
+
+	put(w, f, 0, 1000, 1);
+	inode_closed(f, true);
+	inode_put(f);
+	assert_int_equal(store_sync(w->st), 0);
+	assert_int_equal(pipe(ready), 0);
+	pid = fork();
+	if (!pid) {
+		int fd = openat(w->bed.root, "leased", O_RDWR);
+		sigset_t io;
+
+		sigemptyset(&io);
+		sigaddset(&io, SIGIO);
+		sigprocmask(SIG_BLOCK, &io, NULL);
+		c = (char)fcntl(fd, F_SETLEASE, F_WRLCK);
+		(void)!write(ready[1], &c, 1);
+		if (c || sigwaitinfo(&io, NULL) < 0)
+			_exit(1);
+		nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+		_exit(0); /* which ends the lease */
+	}
+	assert_int_equal(read(ready[0], &c, 1), 1);
+	if (!c) {
+		assert_int_equal(inode_get(w->st, w->bed.root, "leased", true, "leased", &f), 0);
+		inode_put(f);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, c ? 0x100 : 0);
+	close(ready[0]);
+	close(ready[1]);
+	if (c)
+		skip(); /* a file system without leases */
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -392,6 +436,7 @@ int main(void)
 	    cmocka_unit_test(test_remount),
 	    cmocka_unit_test(test_grow_in_place),
 	    cmocka_unit_test(test_times_cost_nothing),
+	    cmocka_unit_test(test_leased),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
