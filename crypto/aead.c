@@ -13,6 +13,7 @@
 #include <limits.h>
 #include <stdio.h>
 
+#include "keyroom.h"
 #include "lock.h"
 #include "report.h"
 
@@ -28,6 +29,7 @@ static pthread_once_t alg_once = PTHREAD_ONCE_INIT;
 struct thread_ctx {
 	EVP_CIPHER_CTX *enc, *dec;
 	EVP_MD_CTX *md;
+	struct keyroom *room; /* of enc and dec; may be NULL */
 };
 
 static void ctx_free(void *arg)
@@ -39,6 +41,7 @@ static void ctx_free(void *arg)
 	EVP_CIPHER_CTX_free(c->enc);
 	EVP_CIPHER_CTX_free(c->dec);
 	EVP_MD_CTX_free(c->md);
+	keyroom_free(c->room);
 	free(c);
 }
 
@@ -51,11 +54,17 @@ static void alg_setup(void)
 
 static bool ctx_setup(struct thread_ctx *c)
 {
+	bool ok;
+
+	ERR_clear_error(); /* makes what OpenSSL keeps for each thread, which does not belong there */
+	c->md = EVP_MD_CTX_new();
+	c->room = keyroom_begin();
 	c->enc = EVP_CIPHER_CTX_new();
 	c->dec = EVP_CIPHER_CTX_new();
-	c->md = EVP_MD_CTX_new();
-	return c->enc && c->dec && c->md && EVP_EncryptInit_ex2(c->enc, alg.gcm, NULL, NULL, NULL) == 1 &&
-	       EVP_DecryptInit_ex2(c->dec, alg.gcm, NULL, NULL, NULL) == 1;
+	ok = c->enc && c->dec && EVP_EncryptInit_ex2(c->enc, alg.gcm, NULL, NULL, NULL) == 1 &&
+	     EVP_DecryptInit_ex2(c->dec, alg.gcm, NULL, NULL, NULL) == 1;
+	keyroom_end();
+	return ok && c->md;
 }
 
 /* This thread's contexts, or NULL with fail() said. */
@@ -219,6 +228,7 @@ int hmac_sha256(const void *key, size_t key_len, const struct part *parts, size_
 	if (key == hashed)
 		wipe(hashed, sizeof(hashed));
 	wipe(inner, sizeof(inner));
+	wipe(mac, sizeof(mac)); /* of hkdf() it is a key */
 	return err;
 }
 
