@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 
 #include "commands.h"
 #include "convert_live.h"
@@ -77,22 +78,21 @@ static int kas_key_get(struct config *cfg)
 }
 
 /* A daemon that was killed leaves a mount that nothing can be done with: no reason not to begin again (a service manager does). */
-static bool dead_removed(const char *arg)
+static void dead_remove(const char *arg)
 {
 	CLEANUP_FREE char *path = path_absolute(arg);
 	struct mount_place *list = NULL;
+	struct statvfs s; /* not stat(2): attributes of the root are kept for a second, and a service begins again sooner */
 	size_t n = 0;
 	bool ours = false;
 
 	if (!path || mounts_list(&list, &n))
-		return false;
+		return;
 	for (size_t i = 0; i < n && !ours; i++)
 		ours = strcmp(list[i].mountpoint, path) == 0;
 	mounts_free(list, n);
-	if (!ours || unmount_dead(path))
-		return false;
-	report(REPORT_NOTE, "%s: removed a mount whose daemon is gone", path);
-	return true;
+	if (ours && statvfs(path, &s) && errno == ENOTCONN && !unmount_dead(path))
+		report(REPORT_NOTE, "%s: removed a mount whose daemon is gone", path);
 }
 
 static int paths_get(struct config *cfg, char **pos)
@@ -103,9 +103,8 @@ static int paths_get(struct config *cfg, char **pos)
 	cfg->store = realpath(pos[0], NULL);
 	if (!cfg->store)
 		return store_missing(-errno, pos[0]);
+	dead_remove(pos[1]);
 	cfg->mountpoint = realpath(pos[1], NULL);
-	if (!cfg->mountpoint && errno == ENOTCONN && dead_removed(pos[1]))
-		cfg->mountpoint = realpath(pos[1], NULL);
 	if (!cfg->mountpoint)
 		return complain_file(-errno, pos[1],
 				     errno == ENOTCONN ? "a dead mount is in the way: `tdfs umount` it"
