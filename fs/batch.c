@@ -173,7 +173,10 @@ static void batch_sync(struct store *st, struct item *items, size_t n, int *firs
 			rwlock_unlock(&it->f->lock);
 			item_fail(it, err, first_err);
 		} else if (it->step == ITEM_LOGGED && !it->synced) {
-			inode_sync_again(it->f);
+			rwlock_read(&it->f->lock);
+			if (!it->f->lost) /* else no sync of it is believed any more */
+				inode_sync_again(it->f);
+			rwlock_unlock(&it->f->lock);
 		}
 	}
 #ifndef TEST_NO_APPLY_RETRY
