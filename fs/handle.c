@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 
+#include "kernel_sync.h"
 #include "ops_i.h"
 #include "report.h"
 
@@ -100,6 +101,8 @@ bool mount_wrote(struct mount *m)
 	return wrote;
 }
 
+/* By a syncfs in a process of its own: whoever asks the kernel to hand over (or drop) a page waits for us and cannot be killed, and would keep
+ * the connection of a daemon that is. */
 void mount_fetch(struct mount *m, ino_t ino)
 {
 	struct node *n = node_find(m->tree.nodes, ino);
@@ -112,8 +115,8 @@ void mount_fetch(struct mount *m, ino_t ino)
 	m->n_fetching += fetch;
 	mutex_unlock(&m->lock);
 	if (fetch && gate_fetch_begin(&m->gate)) {
-		if (fuse_lowlevel_notify_inval_inode(m->se, n->id, 0, 0))
-			report(REPORT_DEBUG, "the kernel could not hand over all changes of a file that is to be renamed");
+		if (kernel_sync_now(m))
+			report(REPORT_WARN, "%s", fail_text());
 		gate_fetch_end(&m->gate);
 	}
 	mutex_lock(&m->lock);
