@@ -118,31 +118,49 @@ class Rows:
         self.row(what, f"{r:.2f} x  ({statistics.median(own):.2f} s, {statistics.median(kas):.2f} s)", f"{least} x", r >= least)
 
 
-def rounds(rows, own, kas, n, count):
-    cold, cached, made, small = ([[], []] for _ in range(4))
+def opening(rows, own, kas, n, count, per, cached):
+    """Every file read once, by turns; the same files each time."""
+    dir, cold, warm, asked = f"in{per}", ([], []), ([], []), 0
+    for v in (own, kas):
+        v.mount()
+        os.mkdir(f"{v.mnt}/{dir}")
+        fill(f"{v.mnt}/{dir}", n, per)
+    for i in range(count):
+        pair = [(0, own), (1, kas)]
+        for k, v in pair if i % 2 else pair[::-1]:
+            v.cold()
+            before = v.requests()
+            cold[k].append(read_all(f"{v.mnt}/{dir}"))
+            after = v.requests()
+            if cached:
+                drop()
+                warm[k].append(read_all(f"{v.mnt}/{dir}"))
+                if v.requests() != after:
+                    raise SystemExit("bench-kas: cached keys were asked for")
+            asked = after - before if k else asked
+    what = f"open + read of {n} small files, {per} in a directory"
+    rows.ratio(what + ", cold", *cold, 0.7)
+    if cached:
+        rows.ratio("the same, keys cached", *warm, 0.95)
+    rows.row("requests of the cold ones", f"{asked}, one per {n / asked:.0f} keys", "one per 200", asked * 200 <= n)
+    for v in (own, kas):
+        v.umount()
+
+
+def making(rows, own, kas, n, count):
+    made = [], []
     for i in range(count):
         pair = [(0, own), (1, kas)]
         for k, v in pair if i % 2 else pair[::-1]:
             v.mount()
+            drop()
             asked = v.requests()
-            os.makedirs(f"{v.mnt}/big")
-            made[k].append(fill(f"{v.mnt}/big", n, 1000))
+            os.mkdir(f"{v.mnt}/made{i}")
+            made[k].append(fill(f"{v.mnt}/made{i}", n, 1000))
             if v.requests() != asked:
                 raise SystemExit("bench-kas: making files asked the KAS")
-            os.makedirs(f"{v.mnt}/small")
-            fill(f"{v.mnt}/small", n // 5, 100)
-            v.cold()
-            cold[k].append(read_all(f"{v.mnt}/big"))
-            drop()
-            cached[k].append(read_all(f"{v.mnt}/big"))
-            small[k].append(read_all(f"{v.mnt}/small"))
-            shutil.rmtree(f"{v.mnt}/big")
-            shutil.rmtree(f"{v.mnt}/small")
             v.umount()
-    rows.ratio(f"open + read of {n} small files, cold", *cold, 0.7)
-    rows.ratio("the same, keys cached", *cached, 0.95)
     rows.ratio(f"making {n} files, no request", *made, 0.95)
-    print(f"{f'(cold, {n // 5} files in directories of 100)':58} {statistics.median(a / b for a, b in zip(*small)):.2f} x")
 
 
 def find_exec(rows, kas, n):
@@ -207,9 +225,17 @@ def far(rows):
     v.umount()
 
 
-def measure(quick):
+def measure(quick, only):
     rows = Rows()
-    n = 2000 if quick else 10000
+    n, count = (2000, 3) if quick else (10000, 5)
+    parts = {
+        "large": lambda: opening(rows, own, kas, n, count, 1000, True),
+        "small": lambda: opening(rows, own, kas, n, count, 10, False),
+        "make": lambda: making(rows, own, kas, n, count),
+        "find": lambda: find_exec(rows, kas, n),
+        "memory": lambda: memory(rows, own, kas, 10 * n),
+        "far": lambda: far(rows),
+    }
     with open(os.open(PASS, os.O_WRONLY | os.O_CREAT, 0o600), "w") as f:
         f.write("correct horse\n")
     groups = [f"g{i}" for i in range(POLICIES)]
@@ -220,10 +246,9 @@ def measure(quick):
             try:
                 own = Volume("own")
                 kas = Volume("kas", "--kas", s.url, "--token-file", s.path("token"), "--audience", AUDIENCE)
-                rounds(rows, own, kas, n, 3 if quick else 5)
-                find_exec(rows, kas, n)
-                memory(rows, own, kas, 10 * n)
-                far(rows)
+                for name, part in parts.items():
+                    if not only or name in only:
+                        part()
             finally:
                 for v in Volume.all:
                     v.kill()
