@@ -63,6 +63,14 @@ static void share_failed(struct job *j, struct share *s, const struct key_access
 		 j->m->n_ka, ka->url, ka->kid, text);
 }
 
+static bool local_serves(const struct kas *k, const struct key_access *ka)
+{
+	for (size_t n = 0; n < k->n_keys; n++)
+		if (local_fits(k->keys[n], ka) != LOCAL_NO)
+			return true;
+	return false;
+}
+
 /* With the local keys, every alternative; 0 or 1: somebody else has to be asked */
 static int share_local(struct kas *k, struct job *j, struct share *s)
 {
@@ -71,14 +79,18 @@ static int share_local(struct kas *k, struct job *j, struct share *s)
 	int more = 0;
 
 	for (size_t i = s->first; i < m->n_ka; i++) {
+		bool asked;
 		int err;
 
 		if (strcmp(m->ka[i].sid, m->ka[s->first].sid))
 			continue;
+		asked = kas_remote_of(k, &m->ka[i], &remote);
+		more |= asked;
+		if (asked && !local_serves(k, &m->ka[i]))
+			continue; /* what is wrong with it the KAS will say */
 		err = kas_unwrap_local(k, m->policy, &m->ka[i], &s->secret);
 		if (!err)
 			return 0;
-		more |= kas_remote_of(k, &m->ka[i], &remote);
 		share_failed(j, s, &m->ka[i], err, fail_text());
 	}
 	return more;

@@ -69,7 +69,7 @@ bool remote_serves(const struct remote *r, const char *url)
 {
 	struct url u;
 
-	return url_parse(url, false, &u) == 0 && url_same_origin(&u, &r->url);
+	return strcmp(url, r->name) == 0 || (url_parse(url, false, &u) == 0 && url_same_origin(&u, &r->url));
 }
 
 const char *remote_url(const struct remote *r)

@@ -98,8 +98,9 @@ int mappings_plan(const struct mapping *m, size_t n, struct remote_mapped **ret,
 
 enum item_kind { ITEM_PLAIN, ITEM_ATTRIBUTED, ITEM_ALONE, ITEM_BAD };
 
-/* How @i has to be sent; ITEM_BAD: its err and text are set, there is nothing to ask */
-enum item_kind item_kind(const struct remote *r, struct remote_item *i);
+/* How @i has to be sent; ITEM_BAD: its err and text are set, there is nothing to ask.  @like: an item that is of @kind, so that the same
+ * policy is not read again; or NULL */
+enum item_kind item_kind(const struct remote *r, struct remote_item *i, const struct remote_item *like, enum item_kind kind);
 /* requestBody; malloc'd; NULL if out of memory */
 char *request_make(struct remote_item *const *items, size_t n, const char *client_pem, bool rsa) MUST_CHECK;
 

@@ -77,7 +77,7 @@ static enum item_kind policy_kind(const char *policy)
 	return kind;
 }
 
-enum item_kind item_kind(const struct remote *r, struct remote_item *i)
+enum item_kind item_kind(const struct remote *r, struct remote_item *i, const struct remote_item *like, enum item_kind kind)
 {
 	const struct key_access *ka = i->ka;
 
@@ -86,7 +86,7 @@ enum item_kind item_kind(const struct remote *r, struct remote_item *i)
 	else if (!ka->wrapped_len || !*ka->binding)
 		text_set(i, -EBADMSG, "the key access object has no wrapped key or no policy binding", "");
 	else
-		return policy_kind(i->policy);
+		return like && strcmp(like->policy, i->policy) == 0 ? kind : policy_kind(i->policy);
 	return ITEM_BAD;
 }
 

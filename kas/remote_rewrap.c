@@ -244,6 +244,7 @@ int remote_rewrap(struct remote *r, struct remote_item *items, size_t n, unsigne
 	int64_t deadline = http_now() + (ms ? MIN(ms, r->total_ms) : r->total_ms);
 	CLEANUP_FREE struct remote_item **list = calloc(n + 1, sizeof(*list));
 	CLEANUP_FREE unsigned char *kinds = calloc(n + 1, 1);
+	const struct remote_item *like = NULL; /* mostly all files have one policy */
 
 	if (!list || !kinds)
 		return -ENOMEM;
@@ -251,12 +252,14 @@ int remote_rewrap(struct remote *r, struct remote_item *items, size_t n, unsigne
 		items[i].share = NULL;
 		items[i].err = -EIO;
 		items[i].text[0] = 0;
-		kinds[i] = (unsigned char)item_kind(r, &items[i]);
+		kinds[i] = (unsigned char)item_kind(r, &items[i], like, like ? kinds[like - items] : ITEM_BAD);
 		if (!r->oidc && kinds[i] != ITEM_BAD) {
 			kinds[i] = ITEM_BAD;
 			items[i].err = -EACCES;
 			snprintf(items[i].text, sizeof(items[i].text), "there is no login for %.150s", r->name);
 		}
+		if (kinds[i] != ITEM_BAD)
+			like = &items[i];
 	}
 	/* files without attributes open even when the platform's decisions are down, so they go first and apart */
 	for (enum item_kind k = ITEM_PLAIN; k <= ITEM_ALONE; k++) {

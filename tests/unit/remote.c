@@ -62,7 +62,7 @@ static enum item_kind kind_of(struct remote *r, const char *policy, struct key_a
 	struct remote_item i = {.ka = ka, .policy = b64};
 
 	base64_encode(policy, strlen(policy), b64);
-	return item_kind(r, &i);
+	return item_kind(r, &i, NULL, ITEM_BAD);
 }
 
 #define FQN(f) "{\"body\":{\"dataAttributes\":[{\"attribute\":\"" f "\"}]}}"
@@ -100,7 +100,13 @@ static void test_kinds(void **state)
 		assert_int_equal(kind_of(r, cases[i].policy, &ka), cases[i].want);
 	assert_int_equal(kind_of(r, "{\"body\":{}}", &(struct key_access){.url = (char *)"https://kas.example.org.evil.example/kas"}),
 			 ITEM_BAD);
+	/* what is known of another one with this very policy counts, and with another one nothing */
+	struct remote_item i = {.ka = &ka, .policy = "e30="}, same = i, other = {.policy = "e31="};
+
+	assert_int_equal(item_kind(r, &i, &same, ITEM_PLAIN), ITEM_PLAIN);
+	assert_int_equal(item_kind(r, &i, &other, ITEM_PLAIN), ITEM_ALONE);
 	ka.wrapped_len = 0;
+	assert_int_equal(item_kind(r, &i, &same, ITEM_PLAIN), ITEM_BAD);
 	assert_int_equal(kind_of(r, "{\"body\":{}}", &ka), ITEM_BAD);
 	remote_free(r);
 }
