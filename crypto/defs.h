@@ -35,6 +35,14 @@ static inline void close_fd(int *fd)
 #define CLEANUP_FREE CLEANUP(free_ptr)
 #define CLEANUP_FD CLEANUP(close_fd)
 
+#if defined(__SANITIZE_ADDRESS__)
+#define ADDRESS_SANITIZER 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define ADDRESS_SANITIZER 1
+#endif
+#endif
+
 /* steal a pointer out of a CLEANUP_FREE variable */
 #define STEAL(p)                                                                                                                           \
 	({                                                                                                                                 \

@@ -30,6 +30,7 @@ static struct keyroom *free_rooms;          /* guarded by free_lock */
 static size_t n_slots;                      /* likewise: taken from the range so far */
 static _Thread_local struct keyroom *open_room;
 
+#ifndef ADDRESS_SANITIZER /* which watches malloc itself */
 static struct keyroom *room_of(const void *p)
 {
 	size_t off = (size_t)((uintptr_t)p - (uintptr_t)range);
@@ -85,15 +86,14 @@ static void *hook_realloc(void *p, size_t n, const char *file, int line)
 /* Before anything is allocated, else OpenSSL refuses. */
 __attribute__((constructor)) static void hooks_set(void)
 {
-#if !defined(__SANITIZE_ADDRESS__)
 	void *p = mmap(NULL, SLOTS * SLOT, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	if (p != MAP_FAILED && CRYPTO_set_mem_functions(hook_malloc, hook_realloc, hook_free) == 1)
 		range = p;
 	else if (p != MAP_FAILED)
 		munmap(p, SLOTS * SLOT);
-#endif
 }
+#endif
 
 static bool room_lock(struct keyroom *room)
 {

@@ -14,15 +14,6 @@
 
 #include "lock.h"
 
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define SECRET_MALLOC 1
-#endif
-#endif
-#if defined(__SANITIZE_ADDRESS__)
-#define SECRET_MALLOC 1
-#endif
-
 void wipe(void *p, size_t len)
 {
 	if (p)
@@ -33,7 +24,7 @@ void process_private(void)
 {
 	const struct rlimit no = {0, 0};
 
-#ifndef SECRET_MALLOC /* LeakSanitizer traces us at the end */
+#ifndef ADDRESS_SANITIZER /* LeakSanitizer traces us at the end */
 	(void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 #endif
 	(void)setrlimit(RLIMIT_CORE, &no);
@@ -44,7 +35,7 @@ bool equal_ct(const void *a, const void *b, size_t len)
 	return CRYPTO_memcmp(a, b, len) == 0;
 }
 
-#ifdef SECRET_MALLOC
+#ifdef ADDRESS_SANITIZER
 
 struct secret *secret_new(void)
 {

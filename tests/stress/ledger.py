@@ -288,6 +288,23 @@ def check(d, log):
     return n, lost
 
 
+def begin(base, d, bear):
+    """base was made in the mount: never below it, where the daemon is gone before this begins (False)"""
+    while True:
+        try:
+            if not os.path.isdir(d):
+                os.mkdir(d)
+            fsync_dir(base)
+            return True
+        except OSError as e:
+            if bear and e.errno in BORNE:  # full before all have begun
+                time.sleep(0.05)
+            elif e.errno in DYING + (errno.ENOENT,):
+                return False
+            else:
+                raise
+
+
 def main():
     how, base, logs, procs = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[5 if sys.argv[1] == "work" else 4])
     each = [(f"{base}/l{k}", f"{logs}/ledger-{k}") for k in range(procs)]
@@ -295,18 +312,12 @@ def main():
         sums = [check(*e) for e in each]
         print(f"{sum(n for n, _ in sums)} things of {procs} processes, {sum(x for _, x in sums)} lost")
         sys.exit(1 if any(x for _, x in sums) else 0)
-    started = 0
+    started, bear = 0, sys.argv[6:] == ["bear"]
     for k, (d, log) in enumerate(each):
-        try:  # base was made in the mount: never below it, where the daemon is gone before this begins
-            if not os.path.isdir(d):
-                os.mkdir(d)
-            fsync_dir(base)
-        except OSError as e:
-            if e.errno not in DYING + (errno.ENOENT,):
-                raise
+        if not begin(base, d, bear):
             break
         if os.fork() == 0:
-            work(d, log, f"{sys.argv[4]}/{k}", sys.argv[6:] == ["bear"])
+            work(d, log, f"{sys.argv[4]}/{k}", bear)
             os._exit(0)
         started += 1
     for _ in range(started):
