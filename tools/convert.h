@@ -35,7 +35,6 @@ struct convert_run {
 	enum verify_policy verify;
 	enum busy_policy busy;
 	unsigned workers, batch;
-	bool committer; /* a process of its own does what comes behind a barrier, while workers go on: no worker keeps a source open */
 	uint64_t max_rate, max_seconds;
 	const char *pressure; /* /proc/pressure/@pressure: wait while "some avg10" is above @max_pressure, per cent */
 	unsigned max_pressure;

@@ -14,8 +14,7 @@
 #include "worker.h"
 
 #define WORKERS_MAX 64
-#define PROCS_MAX (WORKERS_MAX + 1) /* and the committer, the last one */
-#define SENT_MAX 2                  /* chunks a worker has at hand: one to work on, one to go on with */
+#define SENT_MAX 2 /* chunks a worker has at hand: one to work on, one to go on with */
 #define BATCH_FILES 1024
 #define CHUNK_FILES 64
 #define CHUNK_NAMES ((size_t)1 << 20) /* bytes of paths */
@@ -115,7 +114,7 @@ struct convert {
 	struct item *deferred;
 	size_t n_deferred, room_deferred;
 	uint64_t next_id, n_sampled;
-	struct worker_proc workers[PROCS_MAX];
+	struct worker_proc workers[WORKERS_MAX];
 	struct worker_cell *cells;
 	unsigned n_deaths, n_idle_deaths;
 	pid_t barrier_pid;
@@ -168,11 +167,6 @@ int pool_read(struct convert *cv, unsigned i) MUST_CHECK;
 /** barrier_restart() - the process that syncs has died; 0, or -errno of a sync that failed */
 int barrier_restart(struct convert *cv) MUST_CHECK;
 size_t pool_busy(const struct convert *cv);
-/** pool_size() - workers, and the committer behind them */
-static inline unsigned pool_size(const struct convert *cv)
-{
-	return cv->run.workers + cv->run.committer;
-}
 
 /* convert_settle.c */
 /** answers_take() - what a worker says about chunk @c, which is taken over; 0, -EPROTO, -ENOMEM */

@@ -20,7 +20,8 @@ int one_kept_init(struct one *w)
 		return -errno;
 	limit.rlim_cur = MIN(limit.rlim_max, KEPT_ROOM);
 	(void)setrlimit(RLIMIT_NOFILE, &limit);
-	w->max_kept = getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur < 128 ? 0 : (size_t)limit.rlim_cur - 64;
+	/* besides what waits for convert_close.c */
+	w->max_kept = getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur < 512 ? 0 : (size_t)limit.rlim_cur - 320;
 	if (w->run->verb == CONVERT_OUT) /* each with what was made of it */
 		w->max_kept /= 2;
 	w->max_kept = MIN(w->max_kept, KEPT_ROOM / 2);
@@ -40,7 +41,7 @@ void one_keep(struct one *w, int *fd, int *out_fd, const struct item_answer *a)
 {
 	size_t i;
 
-	if (a->result != ITEM_STAGED || !w->run->in_place || w->run->committer || w->n_kept >= w->max_kept)
+	if (a->result != ITEM_STAGED || !w->run->in_place || w->n_kept >= w->max_kept)
 		return;
 	i = kept_place(w, a->stamp.ino);
 	if (w->kept[i].fd >= 0) { /* of a file that was there before */

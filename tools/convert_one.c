@@ -342,6 +342,8 @@ static void unlink_source(struct one *w, const struct item_order *o, const char 
 	if (still > 0 && links == 1 && unlinkat(w->from_dir, name, 0)) {
 		a->result = (uint8_t)one_fail(fail(-errno, "removing the original: %s", strerror(errno)));
 		still = -EIO;
+	} else if (still > 0 && links == 1) {
+		one_close_later(w, &fd, o->stamp.size);
 	}
 	if (still < 0) {
 		one_take_back(w, o, target);

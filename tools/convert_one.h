@@ -7,6 +7,7 @@
 #include "name.h"
 
 struct control_talk;
+struct closer; /* convert_close.c */
 
 struct one { /* a worker's hands */
 	const struct convert_run *run;
@@ -24,6 +25,7 @@ struct one { /* a worker's hands */
 		int out_fd; /* what was made of it, if that is wanted again; -1: not */
 	} * kept;
 	size_t n_kept, max_kept;
+	struct closer *closer; /* of what was removed; NULL: nothing was yet */
 	bool acl_dir, inherits, append_dir;
 	const char *policy; /* rewrap: the file at hand is to have this one; NULL: its own */
 	bool set;           /* of the file at hand all names come together, be it the last one that is left of several */
@@ -75,6 +77,13 @@ int one_kept_out(struct one *w, const struct item_order *o);
 int one_kept_init(struct one *w) MUST_CHECK;
 /** one_kept_take() - the caller's now: the source with this inode number; -1: it is not kept */
 int one_kept_take(struct one *w, uint64_t ino);
+
+/**
+ * one_close_later() - @*fd is of a file that has no name any more: taken over if it is a small one (@size) and there is room.  The last
+ * close(2) frees inode and blocks, a seventh of the work; a thread does it while the worker goes on.  one_close_wait(): all are closed
+ */
+void one_close_later(struct one *w, int *fd, uint64_t size);
+void one_close_wait(struct one *w);
 
 /** one_look() - open the file to be converted; one_ready(): may it be?  It may have to wait, then @st and @a->stamp are new.  false: @a
  * says why not */

@@ -2,7 +2,6 @@
 /* The worker processes: started, fed, listened to, replaced when they die. */
 #include <errno.h>
 #include <fcntl.h>
-#include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -16,7 +15,7 @@
 
 static void close_pool(struct convert *cv)
 {
-	for (unsigned i = 0; i < pool_size(cv); i++)
+	for (unsigned i = 0; i < cv->run.workers; i++)
 		if (cv->workers[i].pid)
 			close(cv->workers[i].wire.fd);
 }
@@ -105,28 +104,24 @@ int barrier_restart(struct convert *cv)
 
 int pool_start(struct convert *cv)
 {
-	cpu_set_t cpus;
-	int err = 0;
-
-	/* removing what was converted is a quarter of the work; below a mount the daemon talks to the worker that has staged a file */
-	cv->run.committer = !cv->run.live && sched_getaffinity(0, sizeof(cpus), &cpus) == 0 && CPU_COUNT(&cpus) > (int)cv->run.workers;
+	int err;
 
 	signal(SIGPIPE, SIG_IGN);
 	cv->barrier_fd = cv->barrier_root = -1;
-	cv->cells = mmap(NULL, sizeof(*cv->cells) * PROCS_MAX, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	cv->cells = mmap(NULL, sizeof(*cv->cells) * WORKERS_MAX, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (cv->cells == MAP_FAILED) {
 		cv->cells = NULL;
 		return -errno;
 	}
 	err = barrier_process(cv);
-	for (unsigned i = 0; !err && i < pool_size(cv); i++)
+	for (unsigned i = 0; !err && i < cv->run.workers; i++)
 		err = worker_start(cv, i);
 	return err;
 }
 
 void pool_stop(struct convert *cv)
 {
-	for (unsigned i = 0; i < pool_size(cv); i++) {
+	for (unsigned i = 0; i < cv->run.workers; i++) {
 		struct worker_proc *w = &cv->workers[i];
 
 		if (!w->pid)
@@ -151,7 +146,7 @@ void pool_stop(struct convert *cv)
 	}
 	close_fd(&cv->barrier_root);
 	if (cv->cells)
-		munmap(cv->cells, sizeof(*cv->cells) * PROCS_MAX);
+		munmap(cv->cells, sizeof(*cv->cells) * WORKERS_MAX);
 	cv->cells = NULL;
 }
 
@@ -215,7 +210,7 @@ size_t pool_busy(const struct convert *cv)
 {
 	size_t n = 0;
 
-	for (unsigned i = 0; i < pool_size(cv); i++)
+	for (unsigned i = 0; i < cv->run.workers; i++)
 		n += cv->workers[i].n_sent;
 	return n;
 }
@@ -232,7 +227,7 @@ static void room_count(struct convert *cv)
 		all_bytes += all[i]->bytes;
 		large += i < 3 ? all[i]->n_large : 0;
 	}
-	for (unsigned i = 0; i < pool_size(cv); i++)
+	for (unsigned i = 0; i < cv->run.workers; i++)
 		for (unsigned k = 0; k < cv->workers[i].n_sent; k++) {
 			uint64_t bytes = cv->workers[i].sent[k]->bytes;
 
@@ -275,7 +270,7 @@ static bool may_take(const struct convert *cv, const struct chunk *c, unsigned i
 
 static bool may_commit(const struct convert *cv, const struct chunk *c, unsigned i)
 {
-	return may_send(cv, c, i) && (cv->run.committer || c->owner == i || cv->workers[c->owner].pid != c->owner_pid);
+	return may_send(cv, c, i) && (c->owner == i || cv->workers[c->owner].pid != c->owner_pid);
 }
 
 /* In the folder in which worker @i is, or at least in none in which another one is? */
@@ -288,7 +283,7 @@ static bool is_apart(const struct convert *cv, const struct chunk *c, unsigned i
 {
 	if (!may_take(cv, c, i))
 		return false;
-	for (unsigned k = 0; k < pool_size(cv); k++)
+	for (unsigned k = 0; k < cv->run.workers; k++)
 		if (k != i && cv->workers[k].at == c->items[0].dir->st.st_ino)
 			return false;
 	return true;
@@ -315,24 +310,16 @@ static struct chunk *stage_next(struct convert *cv, unsigned i)
 
 static struct chunk *next_chunk(struct convert *cv, unsigned i)
 {
-	bool stages = i < cv->run.workers && may_stage(cv);
-	struct chunk *c = NULL;
+	struct chunk *c = queue_take(&cv->to_commit, may_commit, cv, i);
 
-	/* where there is a committer a worker helps it when it has nothing else to do */
-	if (stages && cv->run.committer)
-		c = stage_next(cv, i);
-	if (!c)
-		c = queue_take(&cv->to_commit, may_commit, cv, i);
-	if (!c && stages && !cv->run.committer)
-		c = stage_next(cv, i);
-	return c;
+	return c || !may_stage(cv) ? c : stage_next(cv, i);
 }
 
 int pool_dispatch(struct convert *cv)
 {
 	/* one round for each place at hand, so that the first to be free does not take all */
 	for (unsigned round = 0; round < SENT_MAX; round++)
-		for (unsigned i = 0; i < pool_size(cv); i++) {
+		for (unsigned i = 0; i < cv->run.workers; i++) {
 			struct worker_proc *w = &cv->workers[i];
 			struct chunk *c = w->n_sent <= round ? next_chunk(cv, i) : NULL;
 			int err;

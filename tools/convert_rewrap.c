@@ -265,6 +265,8 @@ void commit_rewrap(struct one *w, const struct item_order *o, const char *name, 
 		a->result = (uint8_t)one_fail(fail(err, "putting the new file in its place: %s", strerror(-err)));
 	else if (still > 0)
 		a->result = ITEM_DONE;
+	if (a->result == ITEM_DONE && !w->set)
+		one_close_later(w, &fd, o->stamp.size);
 	if (a->result != ITEM_DONE)
 		waiting_drop(w, o, w->set);
 }

@@ -112,8 +112,8 @@ static int next_round(struct convert *cv)
 
 static int poll_once(struct convert *cv, int timeout)
 {
-	struct pollfd p[PROCS_MAX + 1];
-	unsigned n = pool_size(cv);
+	struct pollfd p[WORKERS_MAX + 1];
+	unsigned n = cv->run.workers;
 	int err = 0;
 
 	for (unsigned i = 0; i < n; i++)

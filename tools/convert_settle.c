@@ -210,7 +210,7 @@ int barrier_start(struct convert *cv)
 	queue_move(&cv->committed, &cv->synced_committed);
 	clock_gettime(CLOCK_REALTIME, &cv->barrier_when);
 	/* a file under way may have a header that is older than this moment */
-	for (unsigned i = 0; i < pool_size(cv); i++)
+	for (unsigned i = 0; i < cv->run.workers; i++)
 		for (unsigned k = 0; k < cv->workers[i].n_sent; k++)
 			if (time_before(&cv->workers[i].sent[k]->sent, &cv->barrier_when))
 				cv->barrier_when = cv->workers[i].sent[k]->sent;

@@ -157,7 +157,7 @@ static int set_do(struct worker *w, enum chunk_op op, const struct job *jobs, si
 
 static int serve(struct worker *w)
 {
-	struct wire_frame f;
+	struct wire_frame f, next;
 	int err;
 
 	while ((err = wire_recv(&w->wire, &f)) == 0) {
@@ -175,6 +175,8 @@ static int serve(struct worker *w)
 		if (op == CHUNK_COMMIT && f.id != w->prefetched)
 			chunk_prefetch(w, jobs, f.type & CHUNK_SET ? 1 : n, f.type & CHUNK_SET);
 		err = f.type & CHUNK_SET ? set_do(w, op, jobs, n) : chunk_do(w, op, jobs, n);
+		if (wire_peek(&w->wire, &next) <= 0) /* who looks for free space once all is through finds it */
+			one_close_wait(&w->one);
 		one_leave(&w->one); /* a descriptor kept would keep a directory that somebody wants to remove */
 		if (!err)
 			err = wire_send(&w->wire, f.type, f.id, w->out, w->out_len);
