@@ -217,6 +217,34 @@ int kas_source_probe(const struct volume_remote *conf)
 	return err;
 }
 
+/* 1, 0 or -errno */
+static int same_key(const char *a, const char *b)
+{
+	EVP_PKEY *x = NULL, *y = NULL;
+	int err = pubkey_public(a, strlen(a), &x);
+
+	if (!err)
+		err = pubkey_public(b, strlen(b), &y);
+	if (!err)
+		err = EVP_PKEY_eq(x, y) == 1;
+	EVP_PKEY_free(x);
+	EVP_PKEY_free(y);
+	return err;
+}
+
+int kas_source_confirm(const struct volume_remote *conf)
+{
+	struct volume_remote has = {.url = conf->url, .ca_file = conf->ca_file, .spki_pin = conf->spki_pin, .allow = conf->allow};
+	int err = fetch_key(&has, conf->algorithm), same = err ? 0 : same_key(has.pem, conf->pem);
+
+	if (!err && same < 0)
+		err = same;
+	else if (!err && (!same || strcmp(has.kid, conf->kid)))
+		err = fail(-EBADMSG, "its %s key is another one, %s", conf->algorithm, has.kid);
+	clear_key(&has);
+	return err;
+}
+
 static int key_of(const struct kas_source *s, struct volume_remote *r)
 {
 	bool any = !s->key_file && !s->alg, fetch = !s->key_file;

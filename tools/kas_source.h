@@ -60,6 +60,9 @@ int kas_source_key(const struct kas_source *s, struct volume_remote *r) MUST_CHE
 /** kas_source_probe() - does it unwrap what is wrapped for this key?  0; -EBADMSG, -ENOTSUP it does not; else it could not be tried. fail()
  * tells */
 int kas_source_probe(const struct volume_remote *conf) MUST_CHECK;
+/** kas_source_confirm() - does it hand this key out as its own?  No token is sent.  0; -EBADMSG another one, or by another name; -ENOENT it has
+ * none of that kind; else it could not be asked, as remote_public_key().  fail() tells */
+int kas_source_confirm(const struct volume_remote *conf) MUST_CHECK;
 /** kas_key_hash() - SHA-256 of a public key (SPKI PEM), as 16 hex digits, for people to compare */
 int kas_key_hash(const char *pem, char ret[static 17]) MUST_CHECK;
 

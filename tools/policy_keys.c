@@ -13,6 +13,7 @@
 struct wish { /* of one platform */
 	struct remote_mapped *keys;
 	size_t n;
+	const struct volume_remote *by; /* at whose platform; borrowed */
 	bool told;     /* it was asked and answered */
 	char why[200]; /* why one could not be asked */
 };
@@ -42,6 +43,7 @@ static int ask_one(const struct volume_remote *conf, const char *const *fqns, si
 	struct remote *r = NULL;
 	int err = volume_remote_new(conf, &r);
 
+	ret->by = conf;
 	if (!err)
 		err = remote_mappings(r, fqns, n, &ret->keys, &ret->n);
 	remote_free(r);
@@ -133,11 +135,36 @@ static int ask_all(const struct volume *v, const json_t *policy, enum policy_key
 
 /* --- may files be made for them? --- */
 
+/*
+ * A platform speaks for its own KAS.  A key that it names for another one might be anybody's, who could then read the files: that KAS has to
+ * say itself that it is one of its own.  @tried: why it could not show it by unwrapping.  An exit code
+ */
+static int ask_owner(const struct volume_remote *with, const struct volume_remote *by, int tried)
+{
+	static const char what[] = "whether the key that another platform maps to these attributes is its own";
+	CLEANUP_FREE char *why = strdup(cause_text(tried));
+	int err;
+
+	fail_clear();
+	err = kas_source_confirm(with);
+	if (!err)
+		return EXIT_TDFS_OK;
+	if (err == -EBADMSG || err == -ENOENT) /* no verdict: it may have more keys than the one that it hands out */
+		report(REPORT_ERROR,
+		       "%s: %s (%s, named by %s) could not be found out: it hands out another one, and whether it unwraps for this one could "
+		       "not be tried: %s; `tdfs kas test %s` tells more; " UNCHECKED,
+		       with->url, what, with->kid, by->url, why ? why : "", with->url);
+	else
+		report(REPORT_ERROR, "%s: %s (%s, named by %s) could not be found out: %s; `tdfs kas test %s` tells more; " UNCHECKED, with->url,
+		       what, with->kid, by->url, cause_text(err), with->url);
+	return tried == -EACCES || tried == -ENOKEY ? EXIT_TDFS_KAS_REFUSED : EXIT_TDFS_KAS_AWAY;
+}
+
 /* A KAS may hand out a key that it does not unwrap for. */
-static int try_key(const struct volume_remote *conf, const struct remote_mapped *m)
+static int try_key(const struct volume_remote *conf, const struct remote_mapped *m, const struct volume_remote *by)
 {
 	struct volume_remote with = *conf;
-	int err;
+	int err, code;
 
 	with.algorithm = m->algorithm;
 	with.kid = m->kid;
@@ -145,16 +172,17 @@ static int try_key(const struct volume_remote *conf, const struct remote_mapped 
 	fail_clear();
 	err = kas_source_probe(&with);
 	if (err == -EBADMSG || err == -ENOTSUP)
-		return complain(err, conf->url, "it does not unwrap for the key %s that its platform maps to these attributes; " UNCHECKED,
+		return complain(err, conf->url, "it does not unwrap for the key %s that the platform maps to these attributes; " UNCHECKED,
 				m->kid);
-	if (err)
+	code = err && conf != by ? ask_owner(&with, by, err) : EXIT_TDFS_OK;
+	if (err && !code)
 		report(REPORT_NOTE, "%s: whether it gives keys back that are wrapped for %s could not be tried: %s", conf->url, m->kid,
 		       cause_text(err));
-	return EXIT_TDFS_OK;
+	return code;
 }
 
-/* @ret: all borrowed.  An exit code */
-static int key_take(const struct volume *v, const struct remote_mapped *m, struct volume_remote *ret)
+/* @by: whose platform says so; @ret: all borrowed.  An exit code */
+static int key_take(const struct volume *v, const struct remote_mapped *m, const struct volume_remote *by, struct volume_remote *ret)
 {
 	const struct volume_remote *conf = volume_remote_at(v, m->url);
 
@@ -165,7 +193,7 @@ static int key_take(const struct volume *v, const struct remote_mapped *m, struc
 		return complain(fail(-ENOKEY, "no key of it is pinned"), conf->url, "first: tdfs kas pin %s %s", v->path, conf->url);
 	*ret = (struct volume_remote){.url = m->url, .algorithm = m->algorithm, .kid = m->kid, .pem = m->pem, .split = (int)m->split};
 	if (m->pem)
-		return conf->kid && strcmp(conf->kid, m->kid) == 0 && strcmp(conf->pem, m->pem) == 0 ? EXIT_TDFS_OK : try_key(conf, m);
+		return conf->kid && strcmp(conf->kid, m->kid) == 0 && strcmp(conf->pem, m->pem) == 0 ? EXIT_TDFS_OK : try_key(conf, m, by);
 	ret->algorithm = conf->algorithm;
 	ret->kid = conf->kid;
 	ret->pem = conf->pem;
@@ -198,7 +226,7 @@ static int wish_put(struct volume *v, const char *policy, const struct wish *wis
 	int code = EXIT_TDFS_OK, err;
 
 	for (size_t i = 0; i < wish->n && !code; i++)
-		code = key_take(v, &wish->keys[i], &keys[i]);
+		code = key_take(v, &wish->keys[i], wish->by, &keys[i]);
 	if (code)
 		return code;
 	fail_clear();
