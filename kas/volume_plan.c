@@ -128,13 +128,93 @@ int volume_plans_put(const struct volume *v, FILE *f)
 
 /* --- using --- */
 
+static int splits_of(const struct volume *v)
+{
+	int n = v->kas_split + 1;
+
+	for (size_t i = 0; i < v->n_remotes; i++)
+		n = MAX(n, v->remotes[i].split + 1);
+	return n;
+}
+
+bool volume_plan_keeps(const struct volume *v, const struct volume_plan *p, int split)
+{
+	int n = splits_of(v);
+
+	if (n < 2 || split < 0 || split >= n)
+		return false;
+	for (size_t i = 0, end; i < p->n; i = end) {
+		bool within = true; /* whoever has this share of the plan is one of the split's KASes */
+
+		for (end = i; end < p->n && p->keys[end].split == p->keys[i].split; end++) {
+			const struct volume_remote *r = volume_remote_at(v, p->keys[end].url);
+
+			within &= r && r->split == split;
+		}
+		if (within)
+			return false;
+	}
+	return true;
+}
+
+/* -ENOSPC: more keys than a file may have */
+static int plan_fits(const struct volume *v, const struct volume_plan *p)
+{
+	size_t n = p->n + (volume_plan_keeps(v, p, v->kas_split) ? 1 : 0);
+
+	for (size_t i = 0; i < v->n_remotes; i++)
+		n += volume_plan_keeps(v, p, v->remotes[i].split) ? 1 : 0;
+	return n <= KEYS_MAX ? 0
+			     : fail(-ENOSPC,
+				    "files with these attributes are to be made for %zu keys, and with those that every file needs (tdfs "
+				    "kas wrap) for %zu: %d are the most",
+				    p->n, n, KEYS_MAX);
+}
+
+int volume_plans_fit(const struct volume *v)
+{
+	int err = 0;
+
+	for (size_t i = 0; i < v->n_plans && !err; i++)
+		err = plan_fits(v, &v->plans[i]);
+	return err;
+}
+
+/* What all files need stands beside what the attributes ask for. */
+static int kept_load(struct volume *v, const struct volume_plan *p)
+{
+	int next = p->keys[p->n - 1].split + 1, err = 0;
+
+	for (int split = 0; split < splits_of(v) && !err; split++) {
+		if (!volume_plan_keeps(v, p, split))
+			continue;
+		if (v->kas_split == split)
+			err = kas_add_writer(v->kas, NULL, NULL, NULL, (unsigned)next);
+		for (size_t i = 0; i < v->n_remotes && !err; i++) {
+			struct volume_remote r = v->remotes[i];
+
+			r.split = next;
+			if (v->remotes[i].split == split)
+				err = volume_remote_writer(v, &r);
+		}
+		next++;
+	}
+	return err;
+}
+
 static int plan_load(struct volume *v, const struct volume_plan *p)
 {
 	int err = kas_plan(v->kas, p->policy);
 
 	for (size_t i = 0; i < p->n && !err; i++)
 		err = volume_remote_writer(v, &p->keys[i]);
-	return err;
+	if (err || !p->n)
+		return err;
+	if (plan_fits(v, p)) { /* set by an older tdfs: no reason not to open the volume */
+		report(REPORT_WARN, "%s: %s; they are made for the former alone", v->path, fail_text());
+		return 0;
+	}
+	return kept_load(v, p);
 }
 
 int volume_plans_load(struct volume *v)
@@ -223,13 +303,15 @@ static int plan_put(struct volume *v, struct volume_plan *p)
 
 static int keys_check(const struct volume *v, const struct volume_remote *keys, size_t n)
 {
+	const struct volume_plan p = {.keys = (struct volume_remote *)keys, .n = n};
+
 	if (!keys_are_right(keys, n))
 		return fail(-EINVAL, "the splits of the keys do not count from 0, or there are more than %d", KEYS_MAX);
 	for (size_t i = 0; i < n; i++)
 		if (!volume_remote_at(v, keys[i].url))
 			return fail(-ENOKEY, "files with these attributes are to be made for %s, which is no KAS that the volume trusts",
 				    keys[i].url);
-	return 0;
+	return plan_fits(v, &p);
 }
 
 /* The plan on disk; what v->kas has is replaced, and given back to the writers of all policies */

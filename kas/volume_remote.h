@@ -52,7 +52,7 @@ int volume_remote_remove(struct volume *v, const char *url) MUST_CHECK;
 int volume_remote_pin(struct volume *v, const char *url, const char *algorithm, const char *kid, const char *pem) MUST_CHECK;
 /** volume_remotes_wrap() - for whom new files are made from now on
  * @splits: of each text one is needed: URLs, or "embedded", with commas between.  -EINVAL one twice, none, or one without a pinned key;
- * -ENOENT */
+ * -ENOENT; -ENOSPC together with a plan there are too many keys */
 int volume_remotes_wrap(struct volume *v, const char *const *splits, size_t n) MUST_CHECK;
 
 /* Plans: member "plans" of volume.json, which an older tdfs refuses: [{"policy":SHA-256 of its base64 text in hex,"keys":[{"url","split","key":{...}},...]},...].  A file with that very
@@ -67,9 +67,12 @@ struct volume_plan {
 
 /** volume_plan_of() - NULL: files with that policy (base64) are made as all others */
 const struct volume_plan *volume_plan_of(const struct volume *v, const char *policy);
+/** volume_plan_keeps() - does this split of volume_remotes_wrap() stand beside the plan?  Of several splits each does whose KASes do not make up, or include, a share of the plan:
+ * what every file needs is not dropped for attributes.  An only split is replaced by the plan. */
+bool volume_plan_keeps(const struct volume *v, const struct volume_plan *p, int split);
 /** volume_plan_set() - on disk and in v->kas; to be called before the policy itself is set
  * @policy: base64; @keys are copied, their splits count from 0 up; none: the plan it has is dropped.  -EINVAL keys not like that; -ENOKEY a key's KAS is none of the volume's;
- * -ENOSPC; -errno.  fail() tells */
+ * -ENOSPC more plans, or keys of a file, than there may be; -errno.  fail() tells */
 int volume_plan_set(struct volume *v, const char *policy, const struct volume_remote *keys, size_t n) MUST_CHECK;
 
 /** volume_plan_use() - the same in v->kas alone: of files that this process makes; set-up only, errors as volume_plan_set() */
@@ -84,6 +87,8 @@ int volume_plans_parse(struct json_t *list, struct volume *v) MUST_CHECK;
 int volume_plans_put(const struct volume *v, FILE *f) MUST_CHECK;
 int volume_plans_load(struct volume *v) MUST_CHECK;
 int volume_plans_drop(struct volume *v, const char *url) MUST_CHECK;
+/** volume_plans_fit() - with the splits as they are; 0, -ENOSPC a file of one would be made for more keys than it may have */
+int volume_plans_fit(const struct volume *v) MUST_CHECK;
 void volume_plans_free(struct volume_plan *p, size_t n);
 /** volume_remote_entry_parse() - one member of a list; 0, -EPROTO, -ENOTSUP, -ENOMEM; volume_remote_entry_json() - the same back; NULL: no memory, or not UTF-8; volume_remote_writer() -
  * files are made for it, as kas_add_writer() */

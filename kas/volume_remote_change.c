@@ -17,6 +17,8 @@ static int replace(struct volume *v, struct volume_remote *list, size_t n, int e
 	v->n_remotes = n;
 	v->kas_split = n ? embedded : 0;
 	err = n ? volume_remotes_valid(v) : 0;
+	if (!err && n == n_old)
+		err = volume_plans_fit(v);
 	if (!err)
 		err = volume_text_write(v);
 	if (err) {

@@ -210,12 +210,35 @@ static void tell_keys(const struct volume_remote *keys, size_t n)
 		       keys[i].url, keys[i].kid, keys[i].algorithm);
 }
 
+/* What every file needs, besides */
+static void tell_kept(const struct volume *v, const struct volume_plan *p)
+{
+	for (int split = 0; split <= VOLUME_REMOTES_MAX; split++) {
+		const char *word = "and for";
+
+		if (!volume_plan_keeps(v, p, split))
+			continue;
+		if (v->kas_split == split) {
+			printf("  %-10s embedded (%s), as every file\n", word, v->kas_kid);
+			word = "  or";
+		}
+		for (size_t i = 0; i < v->n_remotes; i++)
+			if (v->remotes[i].split == split) {
+				printf("  %-10s %s (%s, %s), as every file\n", word, v->remotes[i].url, v->remotes[i].kid,
+				       v->remotes[i].algorithm);
+				word = "  or";
+			}
+	}
+}
+
 void policy_keys_tell(const struct volume *v, const char *policy)
 {
 	const struct volume_plan *p = volume_plan_of(v, policy);
 
-	if (p)
-		tell_keys(p->keys, p->n);
+	if (!p)
+		return;
+	tell_keys(p->keys, p->n);
+	tell_kept(v, p);
 }
 
 /* @wish as the plan of @policy, by @put; without any it has none */

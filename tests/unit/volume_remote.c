@@ -308,11 +308,86 @@ static void test_plans(void **state)
 	free(store);
 }
 
+/* The shares of a file's keys, as "URL+URL & URL", in order; KASes by their last letter, "-" the embedded one */
+static void shares_of(struct volume *v, const char *policy, char ret[static 64])
+{
+	struct manifest *m;
+	char *text = NULL;
+	size_t n = 0;
+
+	assert_int_equal(kas_wrap(v->kas, v->vk, policy, &text), 0);
+	assert_int_equal(manifest_of_keys(text, policy, &m), 0);
+	assert_true(kas_is_current(v->kas, m));
+	for (size_t i = 0; i < m->n_ka && n < 50; i++) {
+		if (i)
+			n += (size_t)sprintf(ret + n, "%s", strcmp(m->ka[i].sid, m->ka[i - 1].sid) ? "&" : "+");
+		n += (size_t)sprintf(ret + n, "%s",
+				     strcmp(m->ka[i].url, URL_A) == 0	? "a"
+				     : strcmp(m->ka[i].url, URL_B) == 0 ? "b"
+									: "-");
+	}
+	manifest_free(m);
+	free(text);
+}
+
+/* What every file needs by `kas wrap` is not dropped because a platform maps other keys to attributes. */
+static void test_plans_keep(void **state)
+{
+	static const struct {
+		const char *splits[3];
+		size_t n_splits, n_keys; /* of the plan: a, b */
+		bool both;		 /* the plan wants both, else either */
+		const char *want;
+	} cases[] = {
+	    {{URL_A}, 1, 1, false, "a"},
+	    {{URL_B}, 1, 1, false, "a"},
+	    {{"embedded"}, 1, 1, false, "a"},
+	    {{URL_A, URL_B}, 2, 1, false, "a&b"},
+	    {{URL_B, URL_A}, 2, 1, false, "a&b"},
+	    {{URL_A, URL_B}, 2, 2, true, "a&b"},
+	    {{URL_A, URL_B}, 2, 2, false, "a+b&a&b"}, /* one of either is not both */
+	    {{URL_A "," URL_B}, 1, 1, false, "a"},
+	    {{URL_A, "embedded," URL_B}, 2, 1, false, "a&-+b"},
+	    {{URL_A "," URL_B, "embedded"}, 2, 2, false, "a+b&-"},
+	    {{"embedded", URL_B, URL_A}, 3, 1, false, "a&-&b"},
+	};
+	static const char policy[] = "eyJ1dWlkIjoiMSJ9";
+	char *store = copy_of("keeps"), *pem = pem_of(ec_vectors[0].pkcs8), got[64];
+	struct volume *v = must_open(store, &key_file);
+	struct volume_remote a = remote_with(URL_A, pem), b = remote_with(URL_B, pem), keys[16] = {a, b};
+
+	assert_int_equal(volume_remote_add(v, &a), 0);
+	assert_int_equal(volume_remote_add(v, &b), 0);
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		keys[1].split = cases[i].both;
+		assert_int_equal(volume_remotes_wrap(v, cases[i].splits, cases[i].n_splits), 0);
+		assert_int_equal(volume_plan_set(v, policy, keys, cases[i].n_keys), 0);
+		for (int round = 0; round < 2; round++) {
+			shares_of(v, policy, got);
+			assert_string_equal(got, cases[i].want);
+			volume_free(v);
+			v = must_open(store, &key_file);
+		}
+	}
+	/* no room for what is needed: whichever is said last is refused */
+	for (int i = 1; i < 16; i++) {
+		keys[i] = a;
+		keys[i].split = i;
+	}
+	assert_int_equal(volume_plan_set(v, policy, keys, 16), -ENOSPC);
+	assert_int_equal(volume_remotes_wrap(v, (const char *const[]){URL_A}, 1), 0);
+	assert_int_equal(volume_plan_set(v, policy, keys, 16), 0);
+	assert_int_equal(volume_remotes_wrap(v, (const char *const[]){URL_A, URL_B}, 2), -ENOSPC);
+	volume_free(v);
+	free(pem);
+	free(store);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_create), cmocka_unit_test(test_change),   cmocka_unit_test(test_paths),
-	    cmocka_unit_test(test_text),   cmocka_unit_test(test_policies), cmocka_unit_test(test_plans),
+	    cmocka_unit_test(test_text),   cmocka_unit_test(test_policies), cmocka_unit_test(test_plans), cmocka_unit_test(test_plans_keep),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
