@@ -9,6 +9,7 @@
 #include <sys/ioctl.h>
 #include <sys/statfs.h>
 #include <sys/xattr.h>
+#include <time.h>
 
 #include "io.h"
 #include "report.h"
@@ -31,12 +32,21 @@
 	})
 #define ZERO_OR_ERRNO(call) (RETRY(call) < 0 ? -errno : 0)
 
+#define LEASE_MS 10000 /* for a lease it is waited so long; without O_NONBLOCK for a pipe, too, and for ever */
+
 int io_openat(int dirfd, const char *name, int flags, mode_t mode)
 {
 	int fd = RETRY(openat(dirfd, name, flags | O_CLOEXEC, mode));
 
-	if (fd < 0 && errno == EPERM && flags & O_NOATIME)
-		fd = RETRY(openat(dirfd, name, (flags & ~O_NOATIME) | O_CLOEXEC, mode));
+	if (fd < 0 && errno == EPERM && flags & O_NOATIME) {
+		flags &= ~O_NOATIME;
+		fd = RETRY(openat(dirfd, name, flags | O_CLOEXEC, mode));
+	}
+	/* somebody's lease (the converter has one while it looks whether anybody else has the file open): he was asked to let go of it */
+	for (int ms = 0; fd < 0 && errno == EAGAIN && ms < LEASE_MS; ms++) {
+		nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+		fd = RETRY(openat(dirfd, name, flags | O_CLOEXEC, mode));
+	}
 	return fd < 0 ? -errno : fd;
 }
 

@@ -17,7 +17,8 @@
 struct io {
 	void *ctx; /* owned by whoever made the table; handed to every call */
 
-	/* openat(2); O_CLOEXEC and O_NOFOLLOW are added, O_NOATIME is left out where it is not permitted */
+	/* openat(2); O_CLOEXEC and O_NOFOLLOW are added, O_NOATIME is left out where it is not permitted; with O_NONBLOCK a pipe is not
+	 * waited for, but up to 10 s for somebody's lease (else -EAGAIN) */
 	int (*open)(void *ctx, int dirfd, const char *name, int flags, mode_t mode);
 	void (*close)(void *ctx, int fd);
 	/* one call, may be short at the end of the file only */
@@ -62,7 +63,8 @@ static inline int io_pwrite(const struct io *io, int fd, const void *buf, size_t
 
 	return io->pwritev(io->ctx, fd, &v, 1, off);
 }
-/** io_openat() - openat(2) with O_CLOEXEC; O_NOATIME is left out where it is not permitted (another user's file); a descriptor or -errno */
+/** io_openat() - openat(2) with O_CLOEXEC; O_NOATIME is left out where it is not permitted (another user's file); O_NONBLOCK as in struct
+ * io; a descriptor or -errno */
 int io_openat(int dirfd, const char *name, int flags, mode_t mode) MUST_CHECK;
 /** io_pread_full() - exactly @len bytes; 0, -EIO if the file ends before (fail() says where), -errno */
 int io_pread_full(const struct io *io, int fd, void *buf, size_t len, uint64_t off) MUST_CHECK;

@@ -83,6 +83,22 @@ const char *find_hint(const struct file *f)
 	return "";
 }
 
+/* A file that cannot be opened is none of those that are looked for, but where that passes nothing follows from it: taken for gone, it
+ * would lose what was acknowledged. */
+static int unopened(const char *path, int err)
+{
+	switch (err) {
+	case -EAGAIN: /* a lease that nobody lets go of */
+	case -EMFILE:
+	case -ENFILE:
+	case -ENOMEM:
+		return fail(err, "%s: cannot be opened, and it may be one that the log has changes of: %s; try again", path,
+			    err == -EAGAIN ? "another program has a lease on it" : strerror(-err));
+	default:
+		return 0;
+	}
+}
+
 /* The file at @path is @f?  Then it is a target, and the only one if the inode number is right. */
 static int consider(struct finder *fi, struct file *f, const char *path)
 {
@@ -91,7 +107,7 @@ static int consider(struct finder *fi, struct file *f, const char *path)
 	int fd = find_open(fi->io, fi->store_fd, path, false, &s), err;
 
 	if (fd < 0)
-		return fd == -ENOMEM ? fd : 0;
+		return unopened(path, fd);
 	err = read_id(fi, fd, id);
 	/* the right inode with a header that cannot be read is taken, so that it fails loudly */
 	if (err ? err != -ENOENT && wants_ino(f, s.st_ino) : !memcmp(id, f->id, ID_LEN)) {
@@ -134,7 +150,7 @@ static int consider_header(struct finder *fi, const char *path)
 	bool got;
 
 	if (fd < 0)
-		return fd == -ENOMEM ? fd : 0;
+		return unopened(path, fd);
 	got = !read_id(fi, fd, id);
 	fi->io->close(fi->io->ctx, fd);
 	f = got ? bsearch(id, fi->files, fi->n, sizeof(*fi->files), by_id_cmp) : NULL;

@@ -13,8 +13,6 @@ struct container_keys inode_keys(const struct store *st)
 	return (struct container_keys){.k_rec = st->keys.k_rec, .k_seal = st->keys.k_seal, .volume_id = st->keys.volume_id};
 }
 
-#define LEASE_MS 10000 /* an open waits for one so long; without O_NONBLOCK it would for a pipe, too, and for ever */
-
 /* Closed files keep their descriptor until they are sealed: when there are no more, seal them. */
 static int open_room(struct store *st, int dirfd, const char *name, int flags, mode_t mode)
 {
@@ -31,11 +29,6 @@ int open_store_file(struct store *st, int dirfd, const char *name, bool write)
 	int flags = (write ? O_RDWR : O_RDONLY) | O_NOCTTY | O_NONBLOCK | O_NOATIME; /* our own reading does not count: inode_was_read() */
 	int fd = open_room(st, dirfd, name, flags, 0);
 
-	/* somebody's lease (the converter has one while it looks whether anybody else has the file open): he was asked to let go of it */
-	for (int ms = 0; fd == -EAGAIN && ms < LEASE_MS; ms++) {
-		nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
-		fd = open_room(st, dirfd, name, flags, 0);
-	}
 	return fd == -EACCES && !st->opt.no_threads ? io_open_lifted(&st->io, dirfd, name, flags) : fd;
 }
 
