@@ -7,6 +7,7 @@
  * never one: nobody may be reading it either.  So it is done only while nobody has the file open, and whoever wants to open or cut it
  * meanwhile waits, which is never for another request.
  */
+#include "kernel_sync.h"
 #include "ops_i.h"
 #include "report.h"
 
@@ -61,14 +62,21 @@ void give_content(struct mount *m, struct node *n, struct inode *f, bool counts)
 }
 
 /* A file's key may not be used any more: nor may what the kernel has of its content.  What it has of writes arrives first, while they are
- * still taken.  While the mount is quiesced a page may be locked by a request that is held: then at the thaw. */
+ * still taken: fetched by another process, since the notification would wait for them in a thread that cannot be killed (mount_fetch()).
+ * While the mount is quiesced they may be held: then at the thaw. */
 void mount_key_lost(void *arg, struct inode *f)
 {
 	struct mount *m = arg;
 	struct node *n = node_find(m->tree.nodes, inode_ino(f));
+	bool writers;
 
 	if (!n)
 		return;
+	mutex_lock(&m->lock);
+	writers = n->writers;
+	mutex_unlock(&m->lock);
+	if (writers && kernel_sync_now(m))
+		report(REPORT_WARN, "%s", fail_text());
 	n->cached = false;
 	if (fuse_lowlevel_notify_inval_inode(m->se, n->id, 0, 0))
 		report(REPORT_DEBUG, "the kernel has nothing of a file whose key was lost");
