@@ -185,6 +185,13 @@ int kas_error_rank(int err)
 
 int kas_unwrap_local(struct kas *k, const char *policy, const struct key_access *ka, struct secret **ret)
 {
+	size_t any = SIZE_MAX;
+
+	return kas_unwrap_counted(k, policy, ka, &any, ret);
+}
+
+int kas_unwrap_counted(struct kas *k, const char *policy, const struct key_access *ka, size_t *rsa_left, struct secret **ret)
+{
 	const struct manifest m = {.policy = (char *)policy};
 	char text[256] = "no key for it here";
 	int worst = -ENOKEY;
@@ -198,6 +205,9 @@ int kas_unwrap_local(struct kas *k, const char *policy, const struct key_access 
 
 		if (fit == LOCAL_NO)
 			continue;
+		if (ka->type == WRAP_RSA && !*rsa_left)
+			return fail(-EDQUOT, "too many operations with RSA private keys");
+		*rsa_left -= ka->type == WRAP_RSA;
 		err = local_unwrap(k->keys[i], k->cache, ka, &share);
 		if (!err) {
 			err = manifest_binding(&m, ka, share);

@@ -88,6 +88,9 @@ int kas_unwrap_until(struct kas *k, const struct manifest *m, uint64_t end, stru
 /** kas_unwrap_local() - one key access object by the local keys alone, its policy binding checked; as kas_unwrap()
  * @policy: base64 text that the binding is over */
 int kas_unwrap_local(struct kas *k, const char *policy, const struct key_access *ka, struct secret **ret) MUST_CHECK;
+/** kas_unwrap_counted() - the same; @rsa_left: how many operations with an RSA private key (a ms or more each) may still be done, counted down;
+ * -EDQUOT: one more would be needed */
+int kas_unwrap_counted(struct kas *k, const char *policy, const struct key_access *ka, size_t *rsa_left, struct secret **ret) MUST_CHECK;
 
 struct kas_want { /* one of many */
 	const struct manifest *m;

@@ -157,7 +157,8 @@ enum verdict verdict_of(const char *text)
 	if (strstr(text, "pdp-denied"))
 		return VERDICT_UNDECIDED;
 	if (strstr(text, "code = Internal") || strstr(text, "code = Unavailable") || strstr(text, "auth-service-unavailable") ||
-	    strstr(text, "context-cancelled") || strncmp(text, "internal", 8) == 0 || strncmp(text, "unavailable", 11) == 0)
+	    strstr(text, "context-cancelled") || strncmp(text, "internal", 8) == 0 || strncmp(text, "unavailable", 11) == 0 ||
+	    strncmp(text, "resource_exhausted", 18) == 0)
 		return VERDICT_OUTAGE;
 	if (ends_with(text, "forbidden") || strncmp(text, "permission_denied", 17) == 0)
 		return VERDICT_DENIED;

@@ -19,6 +19,7 @@
 #define THREADS_MAX 32
 #define HEAD_MAX ((size_t)48 << 10)    /* request line and headers, and what libmicrohttpd keeps of a connection */
 #define BODIES_MAX ((size_t)192 << 20) /* of all requests with a token that are under way: strangers are not to fill it */
+#define CALLER_MAX (BODIES_MAX / 4)    /* ... of one caller: nor is he, with many connections */
 #define DRAIN_MAX ((size_t)128 << 10)  /* of a body that nobody wants is read, so that the client sees the answer */
 #define RESERVE 64                     /* places beyond the limit, for those that come while others go */
 
@@ -27,6 +28,7 @@ struct request {
 	struct conn *conn;
 	struct buffer body;
 	size_t n_read;
+	size_t *caller; /* bodies of whoever this is; NULL: no token */
 	char peer[INET6_ADDRSTRLEN + 80]; /* behind a proxy: the client, and by which */
 	bool begun, answered, last;       /* last: the connection is closed after it */
 };
@@ -224,6 +226,8 @@ static void request_done(void *cls, struct MHD_Connection *mc, void **ctx, enum 
 		return;
 	if (is_known(q))
 		__atomic_fetch_sub(&f->bodies, q->body.room, __ATOMIC_RELAXED);
+	if (q->caller)
+		__atomic_fetch_sub(q->caller, q->body.room, __ATOMIC_RELAXED);
 	conn_phase(f, q->conn, PHASE_HEAD, f->config->idle);
 	call_free(&q->call);
 	buffer_free(&q->body);
@@ -285,6 +289,8 @@ static int request_begin(struct front *f, struct request *q)
 	if (!q->answered && n > q->call.body_max && q->call.route->post)
 		too_much(q, CODE_RESOURCE_EXHAUSTED, "the body is too large");
 	q->body = buffer_of(q->call.body_max);
+	if (q->call.token)
+		q->caller = &f->callers[(caller_hash(&q->call) ^ get_le64(f->salt)) % FRONT_CALLERS];
 	/* a stranger's body is no reason to stay when places are wanted */
 	conn_phase(f, q->conn, is_known(q) ? PHASE_BODY : PHASE_HEAD, f->config->receive);
 	/* a small body is read and dropped first: a connection closed with bytes unread may lose the answer on its way */
@@ -299,7 +305,8 @@ static void request_body(struct front *f, struct request *q, const char *p, size
 	q->n_read += len;
 	if (q->answered)
 		return;
-	if (is_known(q) && __atomic_load_n(&f->bodies, __ATOMIC_RELAXED) + len > BODIES_MAX) {
+	if (is_known(q) && (__atomic_load_n(&f->bodies, __ATOMIC_RELAXED) + len > BODIES_MAX ||
+			    (q->caller && __atomic_load_n(q->caller, __ATOMIC_RELAXED) + len > CALLER_MAX))) {
 		too_much(q, CODE_UNAVAILABLE, "too many requests at a time");
 		q->call.retry_after = 1;
 		return;
@@ -307,6 +314,8 @@ static void request_body(struct front *f, struct request *q, const char *p, size
 	buffer_put(&q->body, p, len);
 	if (is_known(q))
 		__atomic_fetch_add(&f->bodies, q->body.room - before, __ATOMIC_RELAXED);
+	if (q->caller)
+		__atomic_fetch_add(q->caller, q->body.room - before, __ATOMIC_RELAXED);
 	if (buffer_error(&q->body))
 		too_much(q, buffer_error(&q->body) == -EFBIG ? CODE_RESOURCE_EXHAUSTED : CODE_UNAVAILABLE, "the body is too large");
 }

@@ -28,6 +28,8 @@ struct conn {
 	bool dead, waiting;
 };
 
+#define FRONT_CALLERS 4096
+
 struct front {
 	/* fixed after front_start(); mhd NULL before */
 	struct serve *serve;
@@ -35,7 +37,8 @@ struct front {
 	struct MHD_Daemon *mhd;
 	uint8_t salt[16];
 
-	size_t bodies; /* bytes of bodies in memory; atomic */
+	size_t bodies; /* bytes of bodies in memory; atomic, as are those of callers, by salted hash: two may have to share */
+	size_t callers[FRONT_CALLERS];
 
 	struct mutex lock; /* held over MHD_suspend_connection(), not over anything else of libmicrohttpd */
 	/* guarded by lock */

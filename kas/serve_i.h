@@ -34,6 +34,7 @@
 #define SERVE_ANSWER_MAX ((size_t)4 << 20)
 #define SERVE_POLICIES_MAX 1000 /* in one call */
 #define SERVE_OBJECTS_MAX 16    /* key access objects of one policy */
+#define SERVE_RSA_MAX 2000      /* operations with an RSA private key in one call: an object without a known kid takes one for each key */
 #define SERVE_TEXT 256
 
 enum serve_code {
@@ -172,6 +173,8 @@ void limits_failed(struct limits *l, uint64_t peer);
 unsigned limits_blocked(struct limits *l, uint64_t peer) MUST_CHECK;
 /** limits_keys() - may this caller have @n keys now?  0, or the seconds to wait */
 unsigned limits_keys(struct limits *l, uint64_t who, size_t n) MUST_CHECK;
+/** limits_spent() - he had the work of @n keys more than he asked for */
+void limits_spent(struct limits *l, uint64_t who, size_t n);
 /** limits_note() - may another line about refusals be written now? */
 bool limits_note(struct limits *l);
 

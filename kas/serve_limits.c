@@ -115,6 +115,13 @@ unsigned limits_keys(struct limits *l, uint64_t who, size_t n)
 	return wait;
 }
 
+void limits_spent(struct limits *l, uint64_t who, size_t n)
+{
+	mutex_lock(&l->lock);
+	bucket_of(&l->keys, who, seconds())->level -= (double)n;
+	mutex_unlock(&l->lock);
+}
+
 bool limits_note(struct limits *l)
 {
 	bool yes;

@@ -16,6 +16,9 @@
 
 #define BAD_REQUEST "invalid_argument: request error\nrpc error: code = InvalidArgument desc = bad request"
 #define FORBIDDEN "permission_denied: request error\nrpc error: code = PermissionDenied desc = forbidden"
+#define TOO_MUCH                                                                                                                     \
+	"resource_exhausted: request error\nrpc error: code = ResourceExhausted desc = too many operations with RSA private keys in one " \
+	"call: ask for the rest in another one, with the kids of the keys"
 #define FAILED_HERE "internal: request error\nrpc error: code = Internal desc = internal: the server could not do it now"
 
 /* A rewrap under way. */
@@ -25,6 +28,7 @@ struct rewrap {
 	int64_t now;
 	struct wrapper session;
 	struct buffer log;
+	size_t rsa_left, more; /* operations with an RSA key; how many there were more than objects */
 
 	/* the policy at work */
 	const char *policy_b64;
@@ -151,12 +155,14 @@ static int read_object(const json_t *o, uint8_t wrapped[static WRAPPED_MAX], str
 /* Some writers leave an RSA key's kid out, or give it another name: then the RSA keys are tried. */
 static int unwrap(struct rewrap *r, struct key_access *ka, const char *policy, struct secret **ret)
 {
-	int err = kas_unwrap_local(r->s->kas, policy, ka, ret);
+	size_t had = r->rsa_left;
+	int err = kas_unwrap_counted(r->s->kas, policy, ka, &r->rsa_left, ret);
 
 	if (err == -ENOKEY && ka->type == WRAP_RSA && *ka->kid) {
 		ka->kid = (char *)"";
-		err = kas_unwrap_local(r->s->kas, policy, ka, ret);
+		err = kas_unwrap_counted(r->s->kas, policy, ka, &r->rsa_left, ret);
 	}
+	r->more += MAX(had - r->rsa_left, 1) - 1;
 	return err;
 }
 
@@ -186,7 +192,7 @@ static void log_decision(struct rewrap *r, const json_t *object, const char *dec
 	audit_end(&r->log);
 }
 
-/* One key: 0 and its wrapped form; -EACCES forbidden; -EBADMSG bad request; others: it could not be done. */
+/* One key: 0 and its wrapped form; -EACCES forbidden; -EBADMSG bad request; -EDQUOT too much for one call; others: it could not be done. */
 static int rewrap_object(struct rewrap *r, const json_t *object, const char *policy, char ret[static BASE64_LEN(WRAPPED_MAX) + 1])
 {
 	CLEANUP_SECRET struct secret *share = NULL;
@@ -219,7 +225,10 @@ static json_t *result_of(const char *id, int err, const char *wrapped)
 	if (!err)
 		return json_pack("{s:s, s:s, s:s}", "keyAccessObjectId", id, "status", "permit", "kasWrappedKey", wrapped);
 	return json_pack("{s:s, s:s, s:s}", "keyAccessObjectId", id, "status", "fail", "error",
-			 err == -EACCES ? FORBIDDEN : (err == -EBADMSG ? BAD_REQUEST : FAILED_HERE));
+			 err == -EACCES    ? FORBIDDEN
+			 : err == -EBADMSG ? BAD_REQUEST
+			 : err == -EDQUOT  ? TOO_MUCH
+					   : FAILED_HERE);
 }
 
 /* All objects of one policy. */
@@ -349,13 +358,15 @@ static enum serve_code rewrap_body(struct rewrap *r, const json_t *body, json_t 
 	}
 	if (code == CODE_OK)
 		code = rewrap_all(r, old ? old : requests, old != NULL, ret);
+	if (r->more && r->c->token)
+		limits_spent(r->s->limits, caller_hash(r->c), r->more);
 	json_decref(old);
 	return code;
 }
 
 enum serve_code rewrap_run(struct serve *s, struct call *c, const json_t *request, json_t **ret)
 {
-	CLEANUP(rewrap_free) struct rewrap r = {.s = s, .c = c, .now = time(NULL), .log = buffer_of(AUDIT_BATCH)};
+	CLEANUP(rewrap_free) struct rewrap r = {.s = s, .c = c, .now = time(NULL), .log = buffer_of(AUDIT_BATCH), .rsa_left = SERVE_RSA_MAX};
 	json_t *body = NULL;
 	enum serve_code code = srt_open(c, request, r.now, &body);
 

@@ -186,6 +186,8 @@ static void limits(void **state)
 	assert_int_equal(limits_keys(l, 7, 3000), 0);
 	assert_in_range(limits_keys(l, 7, 1), 20, 21);
 	assert_int_equal(limits_keys(l, 8, 1), 0);
+	limits_spent(l, 8, 1999); /* more than he asked for, known afterwards */
+	assert_in_range(limits_keys(l, 8, 1), 10, 11);
 	/* the table is full of others: who was blocked is still known, as those who did nothing are forgotten first */
 	for (uint64_t i = 100; i < 100000; i++)
 		assert_int_equal(limits_blocked(l, i * 0x9e3779b97f4a7c15), 0);

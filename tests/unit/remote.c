@@ -37,6 +37,7 @@ static void test_verdicts(void **state)
 	    {"rpc error: code = Internal desc = internal: auth-service-unavailable", VERDICT_OUTAGE},
 	    {"rpc error: code = Internal desc = internal: context-cancelled", VERDICT_OUTAGE},
 	    {"unavailable: try later", VERDICT_OUTAGE},
+	    {"resource_exhausted: request error\nrpc error: code = ResourceExhausted desc = too many", VERDICT_OUTAGE},
 	    {"rpc error: code = InvalidArgument desc = bad request", VERDICT_BAD},
 	    {"rpc error: code = InvalidArgument desc = unsupported key type", VERDICT_BAD},
 	    {"rpc error: code = InvalidArgument desc = invalid request", VERDICT_INVALID},
