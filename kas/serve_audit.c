@@ -49,10 +49,14 @@ void audit_caller(struct buffer *b, const struct call *c)
 
 void audit_refusal(struct serve *s, const struct call *c, const char *why)
 {
+	if (limits_note(s->limits)) /* a flood of refusals must not fill the disk */
+		audit_refused_keys(s, c, why);
+}
+
+void audit_refused_keys(struct serve *s, const struct call *c, const char *why)
+{
 	struct buffer b = buffer_of(AUDIT_TEXT * 32);
 
-	if (!limits_note(s->limits)) /* a flood of refusals must not fill the disk */
-		return;
 	audit_begin(&b, "refused");
 	audit_caller(&b, c);
 	audit_member(&b, "path", c->path);

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <strings.h>
+#include <sys/stat.h>
 
 #include "access.h"
 #include "io.h"
@@ -194,6 +195,21 @@ static int take_all(const json_t *doc, struct serve_config *c)
 	return err ? err : access_parse(doc, &c->access);
 }
 
+/* What says whom to believe is nothing that somebody else can write.  As root: whoever root leaves it to. */
+static int check_owner(const char *path)
+{
+	struct stat st;
+
+	if (!path)
+		return 0;
+	if (stat(path, &st))
+		return fail(-errno, "%s: %s", path, strerror(errno));
+	if (st.st_mode & (S_IWGRP | S_IWOTH) || (geteuid() && st.st_uid && st.st_uid != geteuid()))
+		return fail(-EPERM, "%s: says whom to believe, and others may write it (user %u, mode %04o): chmod go-w it", path,
+			    (unsigned)st.st_uid, (unsigned)st.st_mode & 07777);
+	return 0;
+}
+
 static int load(const char *path, struct serve_config *c)
 {
 	CLEANUP_FREE char *text = NULL;
@@ -201,8 +217,11 @@ static int load(const char *path, struct serve_config *c)
 	json_error_t e;
 	json_t *doc;
 	size_t len;
-	int err = io_read_file(&io, AT_FDCWD, path, CONFIG_MAX, &text, &len);
+	int err = check_owner(path);
 
+	if (err)
+		return err;
+	err = io_read_file(&io, AT_FDCWD, path, CONFIG_MAX, &text, &len);
 	if (err)
 		return fail(err, "%s: %s", path, strerror(-err));
 	doc = json_loadb(text, len, JSON_REJECT_DUPLICATES, &e);
@@ -211,7 +230,9 @@ static int load(const char *path, struct serve_config *c)
 	else if ((err = take_all(doc, c)))
 		err = fail(err, "%s: %s", path, fail_text());
 	json_decref(doc);
-	return err;
+	if (!err)
+		err = check_owner(c->jwks_file);
+	return err ? err : check_owner(c->ca_file);
 }
 
 int serve_config_load(const char *path, struct serve_config **ret)

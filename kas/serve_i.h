@@ -143,8 +143,10 @@ const json_t *member(const json_t *o, const char *camel, const char *snake);
 
 /** audit_caller() - who asks: ,"request":...,"peer":...,"sub":... */
 void audit_caller(struct buffer *b, const struct call *c);
-/** audit_refusal() - a call that was refused before anything was asked of a key */
+/** audit_refusal() - a call that was refused before anything was asked of a key, unless there were many lately; audit_refused_keys() - one that
+ * was refused after that, always */
 void audit_refusal(struct serve *s, const struct call *c, const char *why);
+void audit_refused_keys(struct serve *s, const struct call *c, const char *why);
 
 struct wrapper {            /* all owned */
 	EVP_PKEY *key;      /* of the client */

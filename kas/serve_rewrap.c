@@ -7,6 +7,7 @@
  * before the answer leaves.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <strings.h>
 #include <time.h>
 
@@ -247,6 +248,8 @@ static int rewrap_policy(struct rewrap *r, const json_t *item, json_t *responses
 
 		if (json_array_append_new(results, result_of(text_of(each, "keyAccessObjectId"), err, wrapped)))
 			return -ENOMEM;
+		if (buffer_error(&r->log)) /* no key of this call is given out */
+			return buffer_error(&r->log);
 	}
 	return 0;
 }
@@ -304,6 +307,16 @@ static json_t *old_form(const json_t *body)
 			 "keyAccessObjectId", "kao-0", "keyAccessObject", key);
 }
 
+/* Long policies with many objects each.  A client that asks for less at a time gets its keys. */
+static enum serve_code log_too_long(struct rewrap *r)
+{
+	char text[SERVE_TEXT];
+
+	snprintf(text, sizeof(text), "the audit lines of the call are more than %zu MiB", AUDIT_BATCH >> 20);
+	audit_refused_keys(r->s, r->c, text);
+	return call_fail(r->c, CODE_INVALID_ARGUMENT, "%s: ask for fewer keys at a time", text);
+}
+
 static enum serve_code rewrap_all(struct rewrap *r, const json_t *requests, bool old, json_t **ret)
 {
 	json_t *responses = json_array(), *answer, *each, *first;
@@ -321,6 +334,8 @@ static enum serve_code rewrap_all(struct rewrap *r, const json_t *requests, bool
 	bad = !err && error && strcmp(error, BAD_REQUEST) == 0;
 	if (err || (old && error)) {
 		json_decref(responses);
+		if (err == -EFBIG)
+			return log_too_long(r);
 		if (denied)
 			return call_fail(r->c, CODE_PERMISSION_DENIED, "forbidden");
 		return bad ? call_fail(r->c, CODE_INVALID_ARGUMENT, "bad request")
