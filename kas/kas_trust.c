@@ -8,21 +8,18 @@
 #include <limits.h>
 #include <pwd.h>
 #include <stdio.h>
-#include <sys/file.h>
 #include <sys/stat.h>
-#include <time.h>
 
 #include "encode.h"
 #include "io.h"
 #include "oidc_int.h"
 #include "report.h"
 #include "slot_kas.h"
+#include "volume_file.h"
 
 #define FILE_MAX ((size_t)256 << 10)
 #define SYSTEM_FILE "/etc/tdfs/kas.json"
 #define VERSION 1
-#define LOCK_WAIT_MS 10000
-#define LOCK_POLL_MS 20
 
 static void json_cleanup(json_t **j)
 {
@@ -294,21 +291,6 @@ static int list_put(json_t *list, const struct kas_trust *t, char **ret)
 	return *ret ? 0 : -ENOMEM;
 }
 
-/* Given up with the descriptor */
-static int dir_lock(const char *file, int dir)
-{
-	for (int waited = 0; flock(dir, LOCK_EX | LOCK_NB); waited += LOCK_POLL_MS) {
-		if (errno != EWOULDBLOCK && errno != EINTR)
-			return fail(-errno, "%s: %s", file, strerror(errno));
-		if (waited >= LOCK_WAIT_MS)
-			return fail(-EBUSY,
-				    "%s: another process holds the lock of its directory, for %d s already; `fuser -v` on that says which",
-				    file, LOCK_WAIT_MS / 1000);
-		nanosleep(&(struct timespec){.tv_nsec = LOCK_POLL_MS * 1000000L}, NULL);
-	}
-	return 0;
-}
-
 int kas_trust_save(const char *file, const struct kas_trust *t)
 {
 	CLEANUP_JSON json_t *list = NULL;
@@ -321,7 +303,7 @@ int kas_trust_save(const char *file, const struct kas_trust *t)
 
 	if (err)
 		return err;
-	err = dir_lock(file, dir);
+	err = dir_lock(dir, file);
 	if (err)
 		return err;
 	err = file_read(file, t->store, &list);

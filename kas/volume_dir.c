@@ -4,9 +4,14 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
+#include <sys/file.h>
+#include <time.h>
 
 #include "report.h"
 #include "volume_file.h"
+
+#define LOCK_WAIT_MS 10000
+#define LOCK_POLL_MS 20
 
 int volume_check_owner(const struct stat *st, const char *path, const char *what)
 {
@@ -141,6 +146,20 @@ static bool holds_volume(const char *dir)
 			return true;
 	}
 	return false;
+}
+
+int dir_lock(int dir, const char *what)
+{
+	for (int waited = 0; flock(dir, LOCK_EX | LOCK_NB); waited += LOCK_POLL_MS) {
+		if (errno != EWOULDBLOCK && errno != EINTR)
+			return fail(-errno, "%s cannot be locked: %s", what, strerror(errno));
+		if (waited >= LOCK_WAIT_MS)
+			return fail(-EBUSY,
+				    "%s: another process holds the lock of its directory, for %d s already; `fuser -v` on that says which",
+				    what, LOCK_WAIT_MS / 1000);
+		(void)nanosleep(&(struct timespec){.tv_nsec = LOCK_POLL_MS * 1000000L}, NULL);
+	}
+	return 0;
 }
 
 int volume_find(const char *path, char **ret)

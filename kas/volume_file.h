@@ -39,7 +39,9 @@ int volume_policies_parse(struct json_t *list, struct volume *v) MUST_CHECK;
 int volume_policies_put(const struct volume *v, FILE *f) MUST_CHECK;
 void volume_policies_free(struct volume_policy *p, size_t n);
 
-/** volume_change_begin() - nobody else changes volume.json until volume_change_end(); @v has what stands on disk now; 0, -ENOKEY, -EBADMSG, -errno */
+/** dir_lock() - flock() on a directory, given up with LOCK_UN or the descriptor; waits 10 s at most.  @what: the file in it that is to be changed, for messages.  0; -EBUSY; -errno */
+int dir_lock(int dir, const char *what) MUST_CHECK;
+/** volume_change_begin() - nobody else changes volume.json until volume_change_end(); @v has what stands on disk now; 0, -ENOKEY, -EBADMSG, -EBUSY somebody else has it for 10 s, -errno */
 int volume_change_begin(struct volume *v, struct volume **ret) MUST_CHECK;
 void volume_change_end(struct volume **v);
 #define CLEANUP_CHANGE CLEANUP(volume_change_end)

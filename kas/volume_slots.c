@@ -16,14 +16,6 @@ void volume_change_end(struct volume **v)
 		(void)flock((*v)->dir_fd, LOCK_UN);
 }
 
-static int lock_dir(int fd)
-{
-	while (flock(fd, LOCK_EX))
-		if (errno != EINTR)
-			return fail(-errno, "%s cannot be locked: %s", TDFS_DIR, strerror(errno));
-	return 0;
-}
-
 /* What may have been changed since, as it stands on disk, authenticated with the key we have. */
 static int read_now(struct volume *v, const char *name)
 {
@@ -68,8 +60,16 @@ static int read_now(struct volume *v, const char *name)
 
 int volume_change_begin(struct volume *v, struct volume **ret)
 {
-	int err = v->k_conf ? lock_dir(v->dir_fd) : fail(-ENOKEY, "the volume is not unlocked");
+	CLEANUP_FREE char *what = NULL;
+	int err;
 
+	if (!v->k_conf)
+		return fail(-ENOKEY, "the volume is not unlocked");
+	if (asprintf(&what, "%s/" TDFS_DIR "/" VOLUME_JSON, v->path) < 0) {
+		what = NULL;
+		return -ENOMEM;
+	}
+	err = dir_lock(v->dir_fd, what);
 	if (err)
 		return err;
 	*ret = v;

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* kas/volume*.c in use: key slots, the order of writes, the lock, finding, backups. */
+#include <sys/file.h>
+#include <time.h>
+
 #include "volume_setup.h"
 
 static void test_slots(void **state)
@@ -50,6 +53,34 @@ static void test_slots(void **state)
 	assert_int_equal(can_open(store, &key_file), 0);
 	assert_int_equal(can_open(store, &wrong_key), 0); /* it is right now */
 	volume_free(v);
+	free(store);
+}
+
+/* Somebody else holds the lock and does not let go: no change, and no wait for ever. */
+static void test_slots_held(void **state)
+{
+	char *store = copy_of("held"), *dir;
+	struct volume *v = must_open(store, &key_file);
+	struct timespec then, now;
+	uint8_t id = 99;
+	int fd;
+
+	assert_true(asprintf(&dir, "%s/" TDFS_DIR, store) > 0);
+	fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	assert_true(fd >= 0 && flock(fd, LOCK_EX) == 0);
+	(void)clock_gettime(CLOCK_MONOTONIC, &then);
+	alarm(60);
+	assert_int_equal(volume_slot_add(v, &wrong_key, "more", 0, &id), -EBUSY);
+	alarm(0);
+	(void)clock_gettime(CLOCK_MONOTONIC, &now);
+	assert_in_range(now.tv_sec - then.tv_sec, 5, 40);
+	assert_int_equal(id, 99);
+	close(fd);
+	assert_int_equal(can_open(store, &wrong_key), -EKEYREJECTED);
+	assert_int_equal(volume_slot_add(v, &wrong_key, "more", 0, &id), 0);
+	assert_int_equal(can_open(store, &wrong_key), 0);
+	volume_free(v);
+	free(dir);
 	free(store);
 }
 
@@ -295,7 +326,7 @@ static void test_backup(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_slots), cmocka_unit_test(test_slots_together), cmocka_unit_test(test_write_order),
+	    cmocka_unit_test(test_slots), cmocka_unit_test(test_slots_held), cmocka_unit_test(test_slots_together), cmocka_unit_test(test_write_order),
 	    cmocka_unit_test(test_lock),  cmocka_unit_test(test_find),           cmocka_unit_test(test_backup),
 	};
 
