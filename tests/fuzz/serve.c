@@ -16,6 +16,8 @@
 #include "report.h"
 #include "serve_i.h"
 
+#define PAGES "https://app.example.org" /* pages of this origin may read answers */
+
 static struct serve *server(bool keyed)
 {
 	static struct serve s[2]; /* one process, one thread */
@@ -26,6 +28,8 @@ static struct serve *server(bool keyed)
 	if (s[keyed].kas)
 		return &s[keyed];
 	s[keyed].config = &config;
+	if (!config.cors)
+		CHECK((config.cors = json_loads("[\"" PAGES "\"]", 0, NULL)) && !cors_check(config.cors));
 	s[keyed].kas = kas_new();
 	CHECK((key = pubkey_new_ec()) && !kas_add_local(s[keyed].kas, "e1", NULL, key));
 	CHECK((key = pubkey_new_rsa()) && !kas_add_local(s[keyed].kas, "r1", NULL, key));
@@ -58,6 +62,19 @@ static const char *no_argument(void *ctx, const char *name)
 	return strcmp(name, "message") == 0 || strcmp(name, "algorithm") == 0 ? ctx : NULL;
 }
 
+/* Pages of one origin are told that they may read the answer, and no others. */
+static void check_readers(const struct call *c)
+{
+	struct cors_header h[CORS_HEADERS];
+	size_t n = cors_headers(c, h);
+
+	CHECK(n <= CORS_HEADERS && (n > 0) == (c->origin && strcmp(c->origin, PAGES) == 0));
+	for (size_t i = 0; i < n; i++)
+		CHECK(*h[i].value && !strpbrk(h[i].value, "\r\n"));
+	CHECK(!n || strcmp(h[0].value, PAGES) == 0);
+	CHECK(c->status != 204 || (n && c->preflight));
+}
+
 static void ask(struct serve *s, struct call *c, const void *body, size_t len)
 {
 	int rc = serve_begin(s, c);
@@ -67,6 +84,7 @@ static void ask(struct serve *s, struct call *c, const void *body, size_t len)
 		serve_finish(s, c, body, len);
 	if (rc != -EAGAIN) {
 		CHECK(c->status >= 200 && c->status < 600);
+		check_readers(c);
 		if (c->type && strcmp(c->type, "application/json") == 0) {
 			json_t *j = json_loadb(c->body.p, c->body.len, JSON_REJECT_DUPLICATES, NULL);
 
@@ -185,14 +203,15 @@ static void ask_changed(const uint8_t *data, size_t size)
 	free(body);
 }
 
-/* Lines: method, path, content type, content encoding, authorization, DPoP, query; the rest is the body. */
+/* Lines: method, path, content type, content encoding, authorization, DPoP, query, and, of a page in a browser, its origin and what it wants to ask
+ * with; the rest is the body. */
 static void ask_raw(const uint8_t *data, size_t size)
 {
-	char *line[7] = {0};
+	char *line[9] = {0};
 	struct call c = {.peer = "fuzz", .argument = no_argument};
 	size_t n = 0;
 
-	for (; n < 7; n++) {
+	for (; n < ARRAY_SIZE(line); n++) {
 		const uint8_t *end = memchr(data, '\n', size);
 
 		if (!end)
@@ -201,7 +220,7 @@ static void ask_raw(const uint8_t *data, size_t size)
 		size -= (size_t)(end - data) + 1;
 		data = end + 1;
 	}
-	if (n == 7) {
+	if (n == ARRAY_SIZE(line)) {
 		c.method = line[0];
 		c.path = line[1];
 		c.content_type = *line[2] ? line[2] : NULL;
@@ -209,9 +228,11 @@ static void ask_raw(const uint8_t *data, size_t size)
 		c.authorization = *line[4] ? line[4] : NULL;
 		c.dpop = *line[5] ? line[5] : NULL;
 		c.ctx = *line[6] ? line[6] : NULL;
+		c.origin = *line[7] ? line[7] : NULL;
+		c.preflight = *line[8] ? line[8] : NULL;
 		ask(server(true), &c, data, size);
 	}
-	for (size_t i = 0; i < 7; i++)
+	for (size_t i = 0; i < ARRAY_SIZE(line); i++)
 		free(line[i]);
 }
 
