@@ -44,6 +44,35 @@ static void test_commit(void **state)
 	content_free(two);
 }
 
+/* A file that cannot be opened any more, from whichever open on, is not gone: what was committed is there after the next recovery. */
+static void test_unopened(void **state)
+{
+	static const int errs[] = {-EAGAIN, -EMFILE, -ENFILE, -ENOMEM};
+	struct bed *b = *state;
+	struct content *one = content_new(b, 3 * S + 100, 1), *two = content_change(b, one, 3 * S + 100, 1, 50);
+	bool failed;
+	int err;
+
+	for (size_t e = 0; e < ARRAY_SIZE(errs); e++) {
+		failed = true;
+		for (int good = 0; failed; good++) {
+			write_file(b, "f", one, 1, 1, RECORD_LIVE);
+			commit_one(b, "f", one, two, 1, 1, 1, 0);
+			b->opens = good;
+			b->open_err = errs[e];
+			err = run(b, true); /* an error, or the log is kept for the next mount */
+			failed = b->opens < 0;
+			assert_int_equal(err != 0, failed);
+			b->open_err = 0;
+			assert_int_equal(run(b, true), 0);
+			check_file(b, "f", two, 1, 2);
+			log_start(b, b->got.next_lsn, b->got.next_epoch, b->got.half);
+		}
+	}
+	content_free(one);
+	content_free(two);
+}
+
 /* Several commits; truncated, then longer again; a segment placed; images after the last COMMIT do not count. */
 static void test_commits(void **state)
 {
@@ -341,8 +370,9 @@ static void test_base_damaged(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    T(test_empty), T(test_commit), T(test_commits), T(test_seals),         T(test_touched),    T(test_cut_and_mark),
-	    T(test_void),  T(test_stale),  T(test_find),    T(test_hostile_hints), T(test_incomplete), T(test_base_damaged),
+	    T(test_empty),         T(test_commit),       T(test_unopened),     T(test_commits), T(test_seals),
+	    T(test_touched),       T(test_cut_and_mark), T(test_void),         T(test_stale),   T(test_find),
+	    T(test_hostile_hints), T(test_incomplete),   T(test_base_damaged),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

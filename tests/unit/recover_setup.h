@@ -42,6 +42,7 @@ struct bed {
 	struct redo_pin pins[8];
 	/* faults and results */
 	int fail_syncs, fail_at; /* so many syncs fail, after this many */
+	int opens, open_err;     /* after so many (below 0: one has failed) no open of "f" succeeds, but fails with that; 0: all do */
 	unsigned syncs, events;
 	char last_event[600];
 	struct recovered got;
@@ -71,6 +72,15 @@ static inline int bed_sync(void *ctx, int fd, bool full)
 		return -EIO;
 	}
 	return 0;
+}
+
+static inline int bed_open(void *ctx, int dirfd, const char *name, int flags, mode_t mode)
+{
+	struct bed *b = ctx;
+
+	if (!strcmp(name, "f") && !(flags & O_PATH) && b->open_err && --b->opens < 0)
+		return b->open_err;
+	return b->real.open(b->real.ctx, dirfd, name, flags, mode);
 }
 
 static inline int bed_syncfs(void *ctx, int fd)
@@ -111,6 +121,7 @@ static inline int setup(void **state)
 	b->real = io_posix(b->root);
 	b->io = b->real;
 	b->io.ctx = b;
+	b->io.open = bed_open;
 	b->io.sync = bed_sync;
 	b->io.syncfs = bed_syncfs;
 	b->k_log = key(1);
