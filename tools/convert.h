@@ -54,6 +54,7 @@ struct convert_run {
 	dev_t dev;                    /* of from_fd */
 	int temp_dir;                 /* .tdfs/convert/tmp, for file systems without O_TMPFILE; on DEST when copying out: -1 */
 	struct timespec started;      /* wall clock: headers made since are of this run */
+	struct timespec clean_before; /* ctime: what is older has no page left that can be written to without a new one; 0: not known */
 	struct timespec suspect_from; /* a run that did not end had no barrier behind what was made since then; 0: none */
 };
 

@@ -147,6 +147,12 @@ static bool wait_young(const struct stat *st)
 	return true;
 }
 
+static bool is_clean(const struct convert_run *run, const struct stat *st)
+{
+	return st->st_ctim.tv_sec < run->clean_before.tv_sec ||
+	       (st->st_ctim.tv_sec == run->clean_before.tv_sec && st->st_ctim.tv_nsec < run->clean_before.tv_nsec);
+}
+
 static bool answer(struct item_answer *a, enum item_result r)
 {
 	a->result = (uint8_t)r;
@@ -208,7 +214,7 @@ bool one_ready(struct one *w, int fd, unsigned links, struct stat *st, struct it
 	}
 	/* after the stamp and before the first byte is read: who has it mapped now may write to a page that is dirty already without a
 	 * trace in its times, and be gone before the end; who maps it later leaves one */
-	if ((w->run->verb == CONVERT_IN || st->st_size >= LARGE) && one_is_busy(fd)) {
+	if (((w->run->verb == CONVERT_IN && !is_clean(w->run, st)) || st->st_size >= LARGE) && one_is_busy(fd)) {
 		fail(-EBUSY, "is open in another program");
 		return answer(a, ITEM_BUSY);
 	}

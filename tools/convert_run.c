@@ -2,9 +2,11 @@
 /* The parent's loop.  It never waits for a disk but in the walk; syncing has a process of its own. */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/vfs.h>
 
 #include "convert_file.h"
 #include "convert_i.h"
@@ -232,6 +234,22 @@ static int exit_of(const struct convert *cv, int err)
 	return cv->counts.busy || cv->out_of_time ? EXIT_TDFS_RETRY : EXIT_TDFS_OK;
 }
 
+/*
+ * A sync makes every page clean, and the first store to a clean one through a mapping faults and gives its file a new ctime, on these file
+ * systems.  So what is older needs no lease before it is read.  Two ticks of the clock that ctime comes from are left between.
+ */
+static void pages_clean(struct convert_run *run)
+{
+	struct timespec now;
+	struct statfs s;
+
+	(void)clock_gettime(CLOCK_REALTIME, &now);
+	if (fstatfs(run->from_fd, &s) ||
+	    (s.f_type != EXT4_SUPER_MAGIC && s.f_type != XFS_SUPER_MAGIC && (unsigned long)s.f_type != BTRFS_SUPER_MAGIC) || syncfs(run->from_fd))
+		return;
+	run->clean_before = (struct timespec){now.tv_sec - (now.tv_nsec < 20000000), (now.tv_nsec + 980000000) % 1000000000};
+}
+
 static int work(struct convert *cv)
 {
 	uint64_t bytes, space;
@@ -244,6 +262,8 @@ static int work(struct convert *cv)
 		err = names_stage(cv);
 	else if (!cv->run.files_from)
 		err = names_look(cv, false, &bytes, &space);
+	if (cv->run.in_place && cv->run.one_fs && cv->run.verb == CONVERT_IN)
+		pages_clean(&cv->run);
 	if (!err)
 		err = pool_start(cv);
 	if (!err)
