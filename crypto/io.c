@@ -265,6 +265,11 @@ static void posix_was_read(void *ctx, int fd)
 	(void)fcntl(fd, F_SETFL, flags);
 }
 
+static void posix_ahead(void *ctx, int fd, uint64_t off, size_t len)
+{
+	(void)posix_fadvise(fd, (off_t)off, (off_t)len, POSIX_FADV_WILLNEED);
+}
+
 static void posix_in_place(void *ctx, int fd)
 {
 	int flags = 0;
@@ -292,6 +297,7 @@ struct io io_posix(int store_fd)
 	    .set_xattr = posix_set_xattr,
 	    .advise = posix_advise,
 	    .was_read = posix_was_read,
+	    .ahead = posix_ahead,
 	    .in_place = posix_in_place,
 	    .rename = posix_rename,
 	    .unlink = posix_unlink,

@@ -41,6 +41,8 @@ struct io {
 	void (*advise)(void *ctx, int fd, bool random);
 	/* somebody has read this file: its atime moves as its file system thinks right, also with O_NOATIME; may be NULL */
 	void (*was_read)(void *ctx, int fd);
+	/* these bytes will be read soon: posix_fadvise(2) WILLNEED; only advice; may be NULL */
+	void (*ahead)(void *ctx, int fd, uint64_t off, size_t len);
 	/* of an empty file: it will only be overwritten in place, so do not copy at each write (btrfs); only advice; may be NULL */
 	void (*in_place)(void *ctx, int fd);
 	/* renameat2(2) */

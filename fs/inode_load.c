@@ -191,7 +191,7 @@ static int ahead_get(struct store *st, int dirfd, const char *name, const char *
 	err = ask_begin(st);
 	if (err)
 		return err;
-	err = prefetch_note(st, dirfd, name, path, a->c->m, end);
+	err = prefetch_note(st, dirfd, name, path, s->st_ino, a->c->m, end);
 	if (!err)
 		err = kas_unwrap_until(st->keys.kas, a->c->m, end, &a->dek, &a->until);
 	ask_end(st);

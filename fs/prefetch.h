@@ -3,8 +3,8 @@
  * Asking a remote KAS for the keys of a directory's files with few requests, when they are opened one after the other.
  *
  * Listing alone asks for nothing: the KAS's audit log shows what was opened.  The first open in a directory that was listed asks for the
- * keys of up to 500 files from there on in the directory's own order, together with its own; while the first half of them is used a thread
- * asks for the next 500.  In a directory that nobody listed the number grows with the files that are opened.
+ * keys of up to 500 files from there on in the directory's own order, together with its own; while these are used two threads ask for the
+ * next ones.  In a directory that nobody listed the number grows with the files that are opened.
  *
  * Who opens files in one listed directory after the other, all below one that was listed too, goes through that: what comes behind in the
  * same order, directories below directories, is asked for as if it were one.
@@ -20,9 +20,9 @@ struct prefetch;
 int prefetch_start(struct store *st) MUST_CHECK;
 void prefetch_stop(struct store *st);
 
-/** prefetch_note() - the file @name in @dirfd, with @path from the store's root, is about to be opened, and @m is what its key stands in.  May
- * block on the KAS, until @end (now_ns()); no lock is held.  0; -ETIMEDOUT: it is late, and was waited for */
-int prefetch_note(struct store *st, int dirfd, const char *name, const char *path, const struct manifest *m, uint64_t end);
+/** prefetch_note() - the file @name in @dirfd, with @path from the store's root and @ino, is about to be opened, and @m is what its key
+ * stands in.  May block on the KAS, until @end (now_ns()); no lock is held.  0; -ETIMEDOUT: it is late, and was waited for */
+int prefetch_note(struct store *st, int dirfd, const char *name, const char *path, ino_t ino, const struct manifest *m, uint64_t end);
 /** prefetch_listed() - the directory @dirfd is read from its start */
 void prefetch_listed(struct store *st, int dirfd);
 

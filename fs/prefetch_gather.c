@@ -16,6 +16,8 @@
 #define DEPTH_MAX 32
 #define SEEN_NS 60000000000u
 #define LOOK_MAX 2000u /* files and directories of a window, whatever comes of them */
+#define BATCH 16u      /* files that the disk is asked for at a time */
+#define SMALL_FILE ((off_t)64 << 10)
 
 bool path_within(const char *path, size_t len, const char *dir)
 {
@@ -38,29 +40,88 @@ static bool is_in(const struct window *w, ino_t ino)
 	return false;
 }
 
-/* The key of one file, if it is to be asked for */
-static void gather_one(struct window *w, int dir, const char *name)
+/* A thread asks for it already */
+static bool is_asked(const struct window *w, ino_t ino)
+{
+	bool yes;
+
+	mutex_lock(&w->p->lock);
+	yes = in_flight(w->p, ino);
+	mutex_unlock(&w->p->lock);
+	return yes;
+}
+
+/* Files that are open, and on their way from the disk */
+struct batch {
+	struct {
+		int fd; /* -1: none that is to be asked for */
+		ino_t ino;
+	} files[BATCH];
+	unsigned n, next;
+};
+
+static int open_wanted(struct window *w, int dir, const char *name, ino_t *ret_ino)
+{
+	struct store *st = w->st;
+	int fd = st->io.open(st->io.ctx, dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_NOATIME, 0);
+	struct inode *live;
+	struct stat s;
+	bool wanted;
+
+	if (fd < 0)
+		return -1;
+	w->looked++;
+	wanted = !st->io.stat(st->io.ctx, fd, &s) && S_ISREG(s.st_mode) && s.st_size && s.st_size <= SIZE_MAX_READ;
+	live = wanted ? inode_find(st, s.st_dev, s.st_ino) : NULL;
+	if (live)
+		inode_put(live);
+	if (!wanted || live || is_in(w, s.st_ino) || is_asked(w, s.st_ino)) {
+		st->io.close(st->io.ctx, fd);
+		return -1;
+	}
+	if (st->io.ahead && s.st_size <= SMALL_FILE)
+		st->io.ahead(st->io.ctx, fd, 0, (size_t)s.st_size);
+	*ret_ino = s.st_ino;
+	return fd;
+}
+
+/* The next entries, no more than @room and to the first directory: while that one is gone through none of these is open */
+static void batch_open(struct window *w, int dir, const char *entries, ssize_t len, unsigned room, struct batch *b)
+{
+	char shown[NAME_ROOM];
+	bool file = true;
+
+	b->n = b->next = 0;
+	for (ssize_t at = 0; at < len && file && b->n < MIN(BATCH, MAX(room, 1)); b->n++) {
+		const struct dirent64 *de = (const struct dirent64 *)(entries + at);
+
+		at += de->d_reclen;
+		file = de->d_type != DT_DIR;
+		b->files[b->n].fd = -1;
+		if ((de->d_type == DT_REG || de->d_type == DT_UNKNOWN) && !name_show(de->d_name, true, shown))
+			b->files[b->n].fd = open_wanted(w, dir, de->d_name, &b->files[b->n].ino);
+	}
+}
+
+static void batch_close(struct window *w, struct batch *b)
+{
+	for (; b->next < b->n; b->next++)
+		if (b->files[b->next].fd >= 0)
+			w->st->io.close(w->st->io.ctx, b->files[b->next].fd);
+}
+
+/* The key of one file, if nobody knows it */
+static void gather_one(struct window *w, int fd, ino_t ino)
 {
 	struct store *st = w->st;
 	struct container_keys keys = inode_keys(st);
 	struct container *c CLEANUP(container_cleanup) = NULL;
-	int fd = st->io.open(st->io.ctx, dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_NOATIME, 0);
-	struct inode *live;
-	struct stat s;
 
-	if (fd < 0)
-		return;
-	w->looked++;
-	if (w->n < w->max && !st->io.stat(st->io.ctx, fd, &s) && S_ISREG(s.st_mode) && s.st_size && s.st_size <= SIZE_MAX_READ) {
-		live = inode_find(st, s.st_dev, s.st_ino);
-		if (live)
-			inode_put(live);
-		else if (!is_in(w, s.st_ino) && !container_open(&st->io, fd, &keys, &c) && !kas_known(st->keys.kas, c->m)) {
-			free(c->m->hashes); /* all that may be large */
-			c->m->hashes = NULL;
-			w->inos[w->n] = s.st_ino;
-			w->want[w->n++].m = STEAL(c->m);
-		}
+	if (w->n < w->max && !container_open(&st->io, fd, &keys, &c) && !kas_known(st->keys.kas, c->m)) {
+		free(c->m->hashes); /* all that may be large */
+		c->m->hashes = NULL;
+		w->inos[w->n] = ino;
+		w->want[w->n++].m = STEAL(c->m);
 	}
 	st->io.close(st->io.ctx, fd);
 }
@@ -111,32 +172,49 @@ static void gather_child(struct window *w, int dir, const char *path, const char
 		seen_set(w->seen, s.st_ino);
 }
 
-/* Behind @name, or from the offset on.  Sets @w->at if @limit is reached, or enough was looked at for one open to wait for. */
+/* Entries of a directory.  Sets @w->at if @limit is reached, or enough was looked at for one open to wait for. */
+static void gather_entries(struct window *w, int fd, const char *path, const char *buf, ssize_t len, unsigned limit, unsigned depth)
+{
+	struct batch b = {0};
+
+	for (ssize_t at = 0; at < len && !w->at;) {
+		const struct dirent64 *de = (const struct dirent64 *)(buf + at);
+		int file;
+
+		if (b.next == b.n)
+			batch_open(w, fd, buf + at, len - at, limit - MIN(w->n, limit), &b);
+		at += de->d_reclen;
+		file = b.files[b.next].fd;
+		b.next++;
+		if (file >= 0)
+			gather_one(w, file, b.files[b.next - 1].ino);
+		else if (de->d_type == DT_DIR && w->scope)
+			gather_child(w, fd, path, de->d_name, depth);
+		if ((w->n >= limit || w->looked >= LOOK_MAX) && !w->at) {
+			w->pos = de->d_off;
+			w->at = strdup(path);
+		}
+	}
+	batch_close(w, &b);
+}
+
+/* Behind @name, or from the offset on */
 static void gather_dir(struct window *w, int fd, const char *path, const char *name, unsigned limit, unsigned depth)
 {
 	CLEANUP_FREE char *buf = malloc(DENTS_LEN);
-	bool found = !name;
-	char shown[NAME_ROOM];
 	ssize_t len;
 
-	while (buf && (len = getdents64(fd, buf, DENTS_LEN)) > 0) {
-		for (ssize_t at = 0; at < len;) {
+	while (buf && !w->at && (len = getdents64(fd, buf, DENTS_LEN)) > 0) {
+		ssize_t at = 0;
+
+		while (name && at < len) {
 			const struct dirent64 *de = (const struct dirent64 *)(buf + at);
 
 			at += de->d_reclen;
-			if (!found)
-				found = strcmp(de->d_name, name) == 0;
-			else if ((de->d_type == DT_REG || de->d_type == DT_UNKNOWN) && !name_show(de->d_name, true, shown))
-				gather_one(w, fd, de->d_name);
-			else if (de->d_type == DT_DIR && w->scope)
-				gather_child(w, fd, path, de->d_name, depth);
-			if ((w->n >= limit || w->looked >= LOOK_MAX) && !w->at) {
-				w->pos = de->d_off;
-				w->at = strdup(path);
-			}
-			if (w->at)
-				return;
+			if (strcmp(de->d_name, name) == 0)
+				name = NULL;
 		}
+		gather_entries(w, fd, path, buf + at, len - at, limit, depth);
 	}
 }
 

@@ -57,16 +57,38 @@ unsigned window_of(struct walk *w)
 	return w->listed ? WINDOW_MAX : grows[w->misses - 1];
 }
 
-/* The lock is held, for a file whose key is known: is it time for the next window?  Takes the walk. */
+/* Of the window after one of @size: so that the first ones are there before what came before them is used up */
+unsigned size_next(unsigned size)
+{
+	return MIN(2 * MAX(size, WINDOW_GUESS), WINDOW_MAX);
+}
+
+/* The next window begins when no more are left: a walk that has only begun may end */
+unsigned ahead_of(unsigned size)
+{
+	return size < WINDOW_MAX ? size : AHEAD;
+}
+
+/* The lock is held, for a file whose key is known or on its way: is it time for the next window?  Takes the walk. */
 bool next_wanted(struct prefetch *p, struct walk *w)
 {
 	if (!w->left)
 		return false;
 	w->left--;
-	if (w->busy || w->left > (w->listed ? WINDOW_MAX : w->window / 2) || w->pos <= 0 || p->next_fd >= 0)
+	if (w->busy || w->left > (w->listed ? ahead_of(w->size) : w->window / 2) || w->pos <= 0 || p->next_fd >= 0)
 		return false;
 	w->busy = true;
 	return true;
+}
+
+/* The lock is held: does a thread ask for this file just now? */
+bool in_flight(const struct prefetch *p, ino_t ino)
+{
+	for (size_t t = 0; t < THREADS; t++)
+		for (size_t i = 0; p->flights[t] && i < p->flights[t]->n; i++)
+			if (p->flights[t]->inos[i] == ino)
+				return true;
+	return false;
 }
 
 /* --- walks through many directories --- */
@@ -126,34 +148,42 @@ ssize_t scope_of(struct prefetch *p, const char *path, size_t len, const struct 
 bool front_take(struct prefetch *p, const char *path, size_t scope_len, unsigned children, struct window *win)
 {
 	struct front *f = &p->front;
+	uint64_t now = now_ns();
 	char *scope;
 	bool again;
 
-	if (f->busy || f->wanted)
+	if (f->busy)
 		return false;
 	scope = strndup(path, scope_len);
 	if (!scope)
 		return false;
-	again = f->scope && strcmp(f->scope, scope) == 0;
+	again = f->scope && strcmp(f->scope, scope) == 0 && now - f->when < STEADY_NS;
 	free(f->scope);
 	f->scope = scope;
 	f->busy = true;
+	f->going = false;
+	f->when = now;
 	win->scope = scope;
-	/* who waits for it waits for little if the thread can go on; if the thread was ahead of it in vain it is no walk in this order */
-	win->wide = children < 3 ? WINDOW_GUESS : again ? WINDOW_MAX : WINDOW_FIRST;
+	/* who waits for it waits for little if the threads can go on; if they were ahead of it in vain it is a walk in another order, and
+	 * each of its misses would be the start of one: it grows as if they had asked */
+	win->wide = f->size = again ? size_next(f->size) : children < 3 ? WINDOW_GUESS : WINDOW_FIRST;
 	return true;
 }
 
-/* The lock is held: a key that is known is used; is it time for the front's next window? */
-bool front_wanted(struct prefetch *p, const char *path, size_t len)
+/* The lock is held: will a thread take the next window now? */
+bool front_ready(const struct front *f)
+{
+	return f->going && f->at && !f->busy && f->left <= ahead_of(f->size);
+}
+
+/* The lock is held: a key that is known, or on its way, is used; true: there is something to do for a thread */
+bool front_used(struct prefetch *p, const char *path, size_t len)
 {
 	struct front *f = &p->front;
 
 	if (!f->scope || !path_within(path, len, f->scope))
 		return false;
 	f->left -= f->left > 0;
-	if (f->busy || f->wanted || !f->at || f->left > WINDOW_MAX)
-		return false;
-	f->wanted = true;
-	return true;
+	f->going = true;
+	return front_ready(f);
 }
