@@ -45,7 +45,7 @@ static void over(struct writer *w, const char *call)
 {
 	int err = errno;
 
-	if (err != ENOTCONN && err != ECONNABORTED && err != EIO && err != ENODEV && err != EROFS && err != ESHUTDOWN)
+	if (err != ENOTCONN && err != ECONNABORTED && err != EIO && err != ENODEV && err != EROFS && err != ESHUTDOWN && err != ESTALE)
 		tell(w, "E %s %d\n", call, err);
 	_exit(0);
 }
