@@ -136,7 +136,10 @@ int store_open(const struct io *io, int root_fd, int tdfs_fd, const struct store
 		return -ENOMEM;
 	}
 	st->may_defer = !opt->no_threads && !opt->strict && !has_quota(root_fd);
-	st->strict_atime = !fstatvfs(root_fd, &sys) && !(sys.f_flag & (ST_NOATIME | ST_RELATIME));
+	if (!fstatvfs(root_fd, &sys)) {
+		st->strict_atime = !(sys.f_flag & (ST_NOATIME | ST_RELATIME));
+		st->opt.noatime |= (sys.f_flag & ST_NOATIME) != 0; /* counting would change nothing */
+	}
 	if (!io->stat(io->ctx, root_fd, &root))
 		st->root_ino = (uint32_t)root.st_ino;
 	damage = recover(io, tdfs_fd, root_fd, &rk, !opt->read_only, event, arg, &st->recovered, &st->damaged, &st->n_damaged);
