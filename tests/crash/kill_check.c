@@ -252,6 +252,8 @@ static unsigned check_file(const char *dir, const char *base, const struct histo
 		for (size_t i = 0; f == LARGE && err == -EIO && i < n; i++)
 			never |= mine[i].kind == OPEN_TRUNC;
 
+		for (size_t i = 0; err == -EIO && i + 1 < n; i++) /* a new file by this name, of which nothing was acknowledged */
+			never |= mine[i].kind == UNLINK;
 		never |= err == -EIO && !n && !s->there; /* it was that already */
 		if (!never)
 			printf("LOST: %s cannot be read: %s (%s, %zu operations since the last acknowledgement)\n", name, strerror(-err),
