@@ -45,6 +45,9 @@ class Peer:
 
     def spawn(self, *args):
         self.daemon = subprocess.Popen(args, stdin=subprocess.DEVNULL, stdout=open(f"{HOST}/{self.name}.log", "ab"), stderr=subprocess.STDOUT)
+        self.await_mount()
+
+    def await_mount(self):
         for _ in range(1200):
             if mounted(self.mnt):
                 return
@@ -155,13 +158,7 @@ class Cryfs(Peer):
         self.daemon = subprocess.Popen([*args, "-f", "-o", "allow_other"], stdin=subprocess.PIPE, stdout=open(f"{HOST}/cryfs.log", "ab"), stderr=subprocess.STDOUT)
         self.daemon.stdin.write(f"{SECRET}\n{SECRET}\n".encode())
         self.daemon.stdin.close()
-        for _ in range(1200):
-            if mounted(self.mnt):
-                return
-            if self.daemon.poll() is not None:
-                break
-            time.sleep(0.05)
-        raise RuntimeError("cryfs did not mount: " + open(f"{HOST}/cryfs.log").read()[-300:])
+        self.await_mount()
 
     def mount(self):
         self.ask("cryfs", "-c", f"{HOST}/cryfs.config", self.store, self.mnt)

@@ -393,49 +393,6 @@ static void test_small_directories(void **state)
 	world_end(&w);
 }
 
-/* Ten directories of 30 with 4 files, walked by name: what is behind in the store's order has been passed already, what is before it not.
- * Each miss asks for more than the last request did. */
-static void test_by_name(void **state)
-{
-	enum { TOPS = 10, EACH = 30, PER = 4, FILES = TOPS * EACH * PER };
-	struct world w;
-	struct listing top;
-	char dir[32];
-	size_t sum = 0;
-
-	world_make(&w);
-	for (int t = 0; t < TOPS; t++) {
-		snprintf(dir, sizeof(dir), "t%d", t);
-		assert_int_equal(mkdirat(w.bed.root, dir, 0700), 0);
-		for (int i = 0; i < EACH; i++) {
-			snprintf(dir, sizeof(dir), "t%d/d%02d", t, i);
-			make(&w, dir, PER);
-		}
-	}
-	begin(&w);
-	top = list(&w, "");
-	for (int t = 0; t < TOPS; t++) {
-		struct listing l;
-
-		snprintf(dir, sizeof(dir), "t%d", t);
-		l = list(&w, dir);
-		list_end(&l);
-		for (int i = 0; i < EACH; i++) {
-			snprintf(dir, sizeof(dir), "t%d/d%02d", t, i);
-			l = list(&w, dir);
-			for (int k = 0; k < PER; k++)
-				open_next(&w, &l, dir);
-			list_end(&l);
-		}
-	}
-	assert_true(n_calls(&w) <= FILES / 200 + 4);
-	for (size_t i = 0; i < n_calls(&w); i++)
-		sum += w.kas.calls[i];
-	assert_int_equal(sum, FILES); /* none twice */
-	list_end(&top);
-	world_end(&w);
-}
-
 /* The KAS goes away in the middle: what is known stays known, and nothing more is asked for because of it */
 static void test_away(void **state)
 {
@@ -463,7 +420,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_two_at_a_time),     cmocka_unit_test(test_others_go_on), cmocka_unit_test(test_on_its_way),
-	    cmocka_unit_test(test_small_directories), cmocka_unit_test(test_by_name),      cmocka_unit_test(test_away),
+	    cmocka_unit_test(test_small_directories), cmocka_unit_test(test_away),
 	};
 
 	report_limit(REPORT_ERROR);
